@@ -1,0 +1,172 @@
+"""The loss of MAP training: an ELBO for point guides at the cost of a plain PyTorch step."""
+
+from collections.abc import Collection, Mapping
+from typing import Any, NamedTuple
+
+import pyro
+import pyro.distributions as dist
+import torch
+from pyro import poutine
+from pyro.distributions.util import scale_and_mask
+from pyro.infer import ELBO
+from pyro.infer.autoguide import AutoDelta
+from torch import Tensor
+
+from pyro_bayesprune.model import BayesianModule, Model, in_data_plate, masked_prior
+from pyro_bayesprune.posterior import scored_sites
+from pyro_bayesprune.priors import EnergyGradient, elementwise, energy_gradient
+
+
+class _Terms(NamedTuple):
+    loss: Any  # minus the log likelihood
+    extra: Any  # minus the densities that autograd must differentiate
+    gradients: dict[str, EnergyGradient]  # of the priors that it need not
+
+
+class PointELBO(ELBO):
+    """Minus the log joint at an `AutoDelta` guide's point, and its gradient.
+
+    Under a point guide the ELBO is the log joint at the point (up to the constant entropy of the
+    Delta). Two routes compute the same: a `BayesianModule` whose priors are fixed runs its network
+    once, without a trace; any other model is traced, conditioned on the point. Where a prior has a
+    closed-form gradient, that is added after the backward pass and its value left out of the loss.
+
+    Like ``Trace_ELBO`` it belongs to one model, guide and fit.
+
+    Args:
+        scale: factor of the loss and its gradients, e.g. 1/N.
+        temperature: divides the log likelihood.
+        prior: False leaves the log prior out (maximum likelihood).
+        decayed: sites whose prior's gradient the optimiser adds (coupled weight decay).
+        masks: bool tensors by site; pruned weights get no gradient, and their priors do not count.
+    """
+
+    def __init__(
+        self,
+        *,
+        scale: float = 1.0,
+        temperature: float = 1.0,
+        prior: bool = True,
+        decayed: Collection[str] = (),
+        masks: Mapping[str, Tensor] | None = None,
+    ) -> None:
+        super().__init__()
+        self.scale, self.temperature, self.prior = scale, temperature, prior
+        self.decayed = decayed
+        self.set_masks(masks or {})
+        self._fixed: dict[str, EnergyGradient] | None = None
+        self._planned = False
+
+    def set_masks(self, masks: Mapping[str, Tensor]) -> None:
+        """Train under these masks from now on; masks that keep everything cost nothing."""
+        self.masks = {n: m for n, m in masks.items() if not m.all()}
+        self._factors: dict[str, Tensor] = {}
+
+    def loss(self, model: Model, guide: AutoDelta, *args: Any, **kwargs: Any) -> float:
+        """Return minus the log likelihood of the batch, scaled to the data set."""
+        with torch.no_grad():
+            return float(self._loss(model, point(guide), *args).loss)
+
+    def loss_and_grads(
+        self,
+        model: Model,
+        guide: AutoDelta,
+        *args: Any,
+        **kwargs: Any,
+    ) -> float:
+        """Return minus the scaled log likelihood; add the objective's gradients to the point's."""
+        if guide.prototype_trace is None:
+            guide(*args)
+        weights = point(guide)
+        loss, extra, gradients = self._loss(model, weights, *args)
+        (loss + extra).backward()
+        with torch.no_grad():
+            for name, add in gradients.items():
+                add(_gradient(weights[name]), weights[name], self.scale)
+            self._mask_gradients(weights)
+        return loss.item()
+
+    def _get_trace(self, model: Model, guide: AutoDelta, args: tuple, kwargs: dict) -> Any:  # noqa: ANN401
+        """Return the guide's trace and the model's at its point (abstract in `pyro.infer.ELBO`)."""
+        guide_trace = poutine.trace(guide).get_trace(*args, **kwargs)
+        replayed = poutine.replay(model, trace=guide_trace)
+        return poutine.trace(replayed).get_trace(*args, **kwargs), guide_trace
+
+    def _loss(self, model: Model, weights: dict[str, Tensor], x: Tensor, y: Tensor) -> _Terms:
+        if not self._planned:
+            self._fixed, self._planned = fixed_priors(model), True
+        if not isinstance(model, BayesianModule) or self._fixed is None:
+            trace = poutine.trace(poutine.condition(model, data=weights)).get_trace(x, y)
+            return self._traced(trace, weights)
+        log_likelihood = model.likelihood(model.outputs(weights, x)).log_prob(y).sum()
+        factor = self.scale / self.temperature * model.num_data / len(x)
+        left = {n: add for n, add in self._fixed.items() if self.prior and n not in self.decayed}
+        return _Terms(log_likelihood * -factor, 0.0, left)
+
+    def _traced(self, trace: poutine.Trace, weights: dict[str, Tensor]) -> _Terms:
+        loss: Any = 0.0
+        extra: Any = 0.0
+        gradients = {}
+        for site in scored_sites(trace):
+            name = site["name"]
+            if in_data_plate(site):
+                loss = loss - self.scale / self.temperature * _scaled(site, site["fn"]).sum()
+            elif self.prior and name not in self.decayed:
+                add = _closed_form(site) if name in weights and weights[name].is_leaf else None
+                if add is None:
+                    extra = extra - self.scale * _scaled(site, self._surviving(site)).sum()
+                else:
+                    gradients[name] = add
+        return _Terms(loss, extra, gradients)
+
+    def _surviving(self, site: dict) -> dist.TorchDistribution:
+        mask = self.masks.get(site["name"])
+        if mask is None or elementwise(site["fn"]).event_shape:
+            return site["fn"]
+        return masked_prior(site["name"], site["fn"], mask, "dropped")
+
+    def _mask_gradients(self, weights: dict[str, Tensor]) -> None:
+        if self.masks and not self._factors:
+            self._factors = {n: m.to(weights[n].dtype) for n, m in self.masks.items()}
+        if self._factors:
+            grads = [_gradient(weights[name]) for name in self._factors]
+            torch._foreach_mul_(grads, list(self._factors.values()))
+
+
+def point(guide: AutoDelta) -> dict[str, Tensor]:
+    """Return the values that an `AutoDelta` guide holds, by site, with gradients.
+
+    They are read by ``pyro.param``, so that SVI sees them; the guide itself would sample a Delta
+    for each and look at its density.
+    """
+    names = (name for name, _ in guide.prototype_trace.iter_stochastic_nodes())
+    return {name: pyro.param(f"{guide._pyro_name}.{name}") for name in names}
+
+
+def fixed_priors(model: Model) -> dict[str, EnergyGradient] | None:
+    """Return the closed-form gradients of a lifted network's priors, or None if one has none."""
+    if not isinstance(model, BayesianModule):
+        return None
+    traced = poutine.trace(model.priors)
+    priors = traced()
+    if any(site["type"] in ("sample", "param") for site in traced.trace.nodes.values()):
+        return None
+    found = {name: energy_gradient(prior) for name, prior in priors.items()}
+    gradients = {name: add for name, add in found.items() if add is not None}
+    return gradients if len(gradients) == len(found) else None
+
+
+def _gradient(weight: Tensor) -> Tensor:
+    """The gradient of a leaf; zeros where the likelihood does not depend on it."""
+    if weight.grad is None:
+        weight.grad = torch.zeros_like(weight)
+    return weight.grad
+
+
+def _closed_form(site: dict) -> EnergyGradient | None:
+    plain = site["mask"] is None and not isinstance(site["scale"], Tensor) and site["scale"] == 1
+    return energy_gradient(site["fn"]) if plain else None
+
+
+def _scaled(site: dict, fn: dist.TorchDistribution) -> Tensor:
+    return scale_and_mask(fn.log_prob(site["value"]), site["scale"], site["mask"])

@@ -1,0 +1,78 @@
+"""Any `pyro.optim` optimiser as one torch optimiser over all parameters."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from pyro.optim import PyroOptim
+from pyro.optim.lr_scheduler import PyroLRScheduler
+from torch import Tensor
+
+COUPLED_DECAY = (torch.optim.Adam, torch.optim.SGD)
+
+
+class JointOptim(PyroOptim):
+    """One torch optimiser over all parameters (Pyro itself makes one for each, a tenth of a step).
+
+    Args:
+        optim: any optimiser or schedule of `pyro.optim`; its constructor and options are used.
+        params: the unconstrained parameters by site.
+        decay: weight decay to add for some of the sites; needs an optimiser of `COUPLED_DECAY`.
+    """
+
+    def __init__(
+        self, optim: PyroOptim, params: Mapping[str, Tensor], decay: Mapping[str, float]
+    ) -> None:
+        super().__init__(optim.pt_optim_constructor, optim.pt_optim_args, optim.pt_clip_args)
+        self.params = dict(params)
+        self.torch_optim = optim.pt_optim_constructor(self._groups(decay))
+        self.scheduler = None
+        if isinstance(optim, PyroLRScheduler):
+            self.scheduler = optim.pt_scheduler_constructor(self.torch_optim, **optim.kwargs)
+
+    def _groups(self, decay: Mapping[str, float]) -> list[dict[str, Any]]:
+        """Parameters of equal options in one group: a fused step takes them together."""
+        groups: list[tuple[dict[str, Any], list[Tensor]]] = []
+        for name, param in self.params.items():
+            given = self.pt_optim_args(name) if callable(self.pt_optim_args) else self.pt_optim_args
+            options = dict(given)
+            if decay.get(name):
+                options["weight_decay"] = options.get("weight_decay", 0) + decay[name]
+            same = next((members for o, members in groups if o == options), None)
+            if same is None:
+                groups.append((options, [param]))
+            else:
+                same.append(param)
+        return [{"params": members, **options} for options, members in groups]
+
+    def __call__(self, params: object, *args: object, **kwargs: object) -> None:
+        """Take one step on all parameters and drop their gradients."""
+        if self.pt_clip_args:
+            for param in self.params.values():
+                self._clip_grad(param, **self.pt_clip_args)
+        self.torch_optim.step()
+        # Dropped here: SVI would otherwise write zeros over all of them, a pass over memory.
+        self.torch_optim.zero_grad(set_to_none=True)
+
+    def end_epoch(self) -> None:
+        """Let a learning-rate schedule take its step."""
+        if self.scheduler is not None:
+            self.scheduler.step()
+
+    def mask_moments(self, masks: Mapping[str, Tensor]) -> None:
+        """Zero the optimiser's moments of pruned weights, which would revive them."""
+        for name, mask in masks.items():
+            for moment in self.torch_optim.state.get(self.params[name], {}).values():
+                if isinstance(moment, Tensor) and moment.shape == mask.shape:
+                    moment.masked_fill_(~mask, 0)
+
+    def get_state(self) -> dict[str, Any]:
+        """Return the states of the optimiser and its schedule: plain tensors and numbers."""
+        scheduler = None if self.scheduler is None else self.scheduler.state_dict()
+        return {"optimizer": self.torch_optim.state_dict(), "scheduler": scheduler}
+
+    def set_state(self, state: Mapping[str, Any]) -> None:
+        """Go on from a state that `get_state` returned."""
+        self.torch_optim.load_state_dict(state["optimizer"])
+        if self.scheduler is not None:
+            self.scheduler.load_state_dict(state["scheduler"])

@@ -1,0 +1,229 @@
+"""Priors over the parameters of a network.
+
+A prior is a function ``(name, shape) -> Distribution``: it gets a parameter's name and shape and
+returns a distribution whose *event* has that shape. It runs inside the Pyro model, so it may call
+``pyro.sample`` itself (`layer_scale` does). The priors here are small frozen dataclasses, because
+closures cannot be pickled.
+"""
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+
+import pyro
+import pyro.distributions as dist
+import torch
+from torch import Tensor
+
+Prior = Callable[[str, torch.Size], dist.TorchDistribution]
+EnergyGradient = Callable[[Tensor, Tensor, float], None]
+
+
+def positive(name: str, value: float) -> None:
+    """Raise a ValueError unless ``value`` is a positive finite number."""
+    if not (isinstance(value, (int, float)) and math.isfinite(value) and value > 0):
+        raise ValueError(f"{name} must be a positive finite number, got {value!r}")
+
+
+@dataclass(frozen=True)
+class normal:  # noqa: N801  (used as a function: priors.normal(0.3))
+    """Zero-mean Normal prior, the paper's p(w) = N(0, σ²).
+
+    Args:
+        scale: standard deviation σ, in the units of the weights.
+
+    Example:
+        >>> normal(0.3)("fc1.weight", torch.Size([4, 2])).event_shape
+        torch.Size([4, 2])
+    """
+
+    scale: float
+
+    def __post_init__(self) -> None:
+        positive("scale of a normal prior", self.scale)
+
+    def __call__(self, name: str, shape: torch.Size) -> dist.TorchDistribution:
+        """Return the prior of the parameter ``name``, with event shape ``shape``."""
+        return dist.Normal(0.0, self.scale).expand(shape).to_event(len(shape))
+
+
+@dataclass(frozen=True)
+class fan_in_normal:  # noqa: N801
+    """Zero-mean Normal prior of standard deviation ``gain / sqrt(fan_in)``.
+
+    The scale at which a wide layer's outputs stay of order one (Neal, 1996). Parameters with fewer
+    than two dimensions (biases) have no fan-in; theirs is ``gain``.
+    """
+
+    gain: float = 1.0
+
+    def __post_init__(self) -> None:
+        positive("gain of a fan-in prior", self.gain)
+
+    def __call__(self, name: str, shape: torch.Size) -> dist.TorchDistribution:
+        """Return the prior of the parameter ``name``, with event shape ``shape``."""
+        fan_in = math.prod(shape[1:]) if len(shape) > 1 else 1
+        return normal(self.gain / math.sqrt(fan_in))(name, shape)
+
+
+@dataclass(frozen=True)
+class laplace:  # noqa: N801
+    """Zero-mean Laplace prior, p(w) = exp(-|w| / b) / 2b."""
+
+    scale: float
+
+    def __post_init__(self) -> None:
+        positive("scale of a laplace prior", self.scale)
+
+    def __call__(self, name: str, shape: torch.Size) -> dist.TorchDistribution:
+        """Return the prior of the parameter ``name``, with event shape ``shape``."""
+        return dist.Laplace(0.0, self.scale).expand(shape).to_event(len(shape))
+
+
+@dataclass(frozen=True)
+class student_t:  # noqa: N801
+    """Zero-mean Student t prior: heavy tails leave large weights alone."""
+
+    df: float
+    scale: float
+
+    def __post_init__(self) -> None:
+        positive("df of a student_t prior", self.df)
+        positive("scale of a student_t prior", self.scale)
+
+    def __call__(self, name: str, shape: torch.Size) -> dist.TorchDistribution:
+        """Return the prior of the parameter ``name``, with event shape ``shape``."""
+        return dist.StudentT(self.df, 0.0, self.scale).expand(shape).to_event(len(shape))
+
+
+@dataclass(frozen=True)
+class layer_scale:  # noqa: N801
+    """The paper's shared layer-wise prior p(W | θ): one learnt scale per weight matrix.
+
+    For a matrix ``W`` of n weights the model samples a scale in a site ``<name>_scale``,
+
+        σ ~ LogNormal(ln scale, 1 / sqrt(strength · n)),    w_i ~ N(0, σ²).
+
+    Why the hyperprior narrows with n: n weights pull the scale with n times the force of one, so
+    under a hyperprior of fixed width a joint MAP shrinks σ and W together until nothing is left.
+    With ln σ = t, the joint density per weight is  -t - v / 2σ² - strength · (t - ln scale)² / 2,
+    v the mean squared weight. At v = 0 its mode is t = ln scale - 1 / strength: σ cannot fall below
+    ``scale · exp(-1 / strength)``, and grows where the data ask for larger weights. Training counts
+    surviving weights only, so that pruned zeros do not shrink σ; a pruning decision compares both
+    networks at the same σ. Parameters with fewer than two dimensions get ``normal(scale)``.
+
+    Args:
+        scale: median of σ, in the units of the weights.
+        strength: weight of the hyperprior relative to all n weights; larger holds σ closer.
+    """
+
+    scale: float = 0.3
+    strength: float = 4.0
+
+    def __post_init__(self) -> None:
+        positive("scale of a layer_scale prior", self.scale)
+        positive("strength of a layer_scale prior", self.strength)
+
+    def __call__(self, name: str, shape: torch.Size) -> dist.TorchDistribution:
+        """Return the prior of the parameter ``name``; samples the site ``<name>_scale``."""
+        if len(shape) < 2:
+            return normal(self.scale)(name, shape)
+        width = 1 / math.sqrt(self.strength * math.prod(shape))
+        scale = pyro.sample(f"{name}_scale", dist.LogNormal(math.log(self.scale), width))
+        return dist.Normal(0.0, scale).expand(shape).to_event(len(shape))
+
+
+@dataclass(frozen=True)
+class by_site:  # noqa: N801
+    """A prior for each group of parameters; the first matching pattern decides.
+
+    Args:
+        patterns: maps shell-style patterns of parameter names to priors.
+
+    Raises:
+        ValueError: when called with a name that no pattern matches.
+
+    Example:
+        >>> prior = by_site({"*.bias": normal(1.0), "*": laplace(0.1)})
+        >>> prior("fc1.bias", torch.Size([3])).base_dist.scale.max().item()
+        1.0
+    """
+
+    patterns: Mapping[str, Prior]
+
+    def __call__(self, name: str, shape: torch.Size) -> dist.TorchDistribution:
+        """Return the prior of the first pattern that matches ``name``."""
+        for pattern, prior in self.patterns.items():
+            if fnmatchcase(name, pattern):
+                return prior(name, shape)
+        raise ValueError(f"by_site has no pattern for {name!r}, only {list(self.patterns)}")
+
+
+def elementwise(distribution: dist.TorchDistribution) -> dist.TorchDistribution:
+    """Return the distribution under any ``to_event``: its log density has an entry per element."""
+    while isinstance(distribution, torch.distributions.Independent):
+        distribution = distribution.base_dist
+    return distribution
+
+
+def _parameters(distribution: dist.TorchDistribution, *names: str) -> list[float | Tensor] | None:
+    """Parameters, as numbers where one value is expanded; None where one depends on other sites."""
+    values: list[float | Tensor] = []
+    for name in names:
+        value = getattr(distribution, name)
+        if value.requires_grad:
+            return None
+        values.append(value.flatten()[0].item() if not any(value.stride()) else value)
+    return values
+
+
+def energy_gradient(distribution: dist.TorchDistribution) -> EnergyGradient | None:
+    """Return a function that adds ``factor · ∂(-log p)/∂w`` to a gradient in place, or None.
+
+    Autograd through a log density costs many passes over memory as large as the network; this
+    takes one or two. Known for Normal, Laplace and Student t with fixed parameters.
+    """
+    base = elementwise(distribution)
+    if type(base) not in (dist.Normal, dist.Laplace, dist.StudentT):
+        return None
+    df = ("df",) if type(base) is dist.StudentT else ()
+    parameters = _parameters(base, "loc", "scale", *df)
+    if parameters is None:
+        return None
+    loc, scale, *rest = parameters
+
+    def add(grad: Tensor, weight: Tensor, factor: float) -> None:
+        distance = weight if _is_zero(loc) else weight - loc
+        if type(base) is dist.Normal:
+            _add_scaled_(grad, distance, factor / scale**2)
+        elif type(base) is dist.Laplace:
+            _add_scaled_(grad, distance.sign(), factor / scale)
+        else:
+            (df,) = rest
+            grad.addcdiv_(distance * (df + 1), distance.square().add_(df * scale**2), value=factor)
+
+    return add
+
+
+def _is_zero(value: float | Tensor) -> bool:
+    return not isinstance(value, Tensor) and value == 0
+
+
+def _add_scaled_(grad: Tensor, term: Tensor, factor: float | Tensor) -> None:
+    if isinstance(factor, Tensor):
+        grad.addcmul_(term, factor)
+    else:
+        grad.add_(term, alpha=factor)
+
+
+def weight_decay(distribution: dist.TorchDistribution) -> float | None:
+    """Return the precision 1/σ² of a zero-mean Normal of one fixed σ, None for any other prior.
+
+    Its negative log density has the gradient w/σ²: an optimiser's coupled ``weight_decay``.
+    """
+    base = elementwise(distribution)
+    parameters = _parameters(base, "loc", "scale") if type(base) is dist.Normal else None
+    if parameters is None or isinstance(parameters[1], Tensor) or not _is_zero(parameters[0]):
+        return None
+    return 1 / parameters[1] ** 2

@@ -1,0 +1,380 @@
+"""Pruning at the end of an epoch: schedules, masks, gates and the step that ties them together."""
+
+import math
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor
+
+from pyro_bayesprune.criteria import CRITERIA, Criterion
+from pyro_bayesprune.data import Dataset, Pair, train_part
+from pyro_bayesprune.metrics import layer_sparsity, sparsity
+from pyro_bayesprune.model import (
+    BayesianModule,
+    Masks,
+    Model,
+    PrunedPrior,
+    Weights,
+    check_pruned_prior,
+)
+from pyro_bayesprune.posterior import BayesFactor, LogJoint, ModelSites, Per, log_joint
+
+Gate = Literal["previous", "propose", "always"]
+Scope = Literal["layer", "global"]
+Decision = Literal["pruned", "refused", "unchanged"]
+
+REACHED_AT = 0.6  # share of the epochs at which rising schedules reach their target
+MAX_HALVINGS = 6
+
+
+def constant(epoch: int, epochs: int, target: float) -> float:
+    """Return the target at every epoch (the paper's schedule)."""
+    return target
+
+
+def cubic(epoch: int, epochs: int, target: float) -> float:
+    """Return the cubic schedule (Zhu & Gupta, 2017), at its target from 60% of the epochs on."""
+    progress = min(1.0, epoch / max(1.0, REACHED_AT * epochs))
+    return target * (1 - (1 - progress) ** 3)
+
+
+def one_shot(epoch: int, epochs: int, target: float) -> float:
+    """Return 0 until 60% of the epochs have passed and the target from then on."""
+    return target if epoch >= REACHED_AT * epochs else 0.0
+
+
+Schedule = Callable[[int, int, float], float]
+SCHEDULES: dict[str, Schedule] = {"constant": constant, "cubic": cubic, "one_shot": one_shot}
+
+
+def _check_choice(name: str, value: object, choices: tuple[str, ...]) -> None:
+    if value not in choices:
+        raise ValueError(f"{name} must be one of {', '.join(choices)}, got {value!r}")
+
+
+@dataclass(frozen=True)
+class Pruning:
+    """How to prune while training.
+
+    Args:
+        criterion: ``"magnitude"``, ``"random"``, or a function; see `pyro_bayesprune.criteria`.
+        sparsity: target share of prunable weights that are zero, in [0, 1).
+        gate: ``"propose"`` (compare, then keep or back off), ``"previous"`` (the paper's
+            Algorithm 1: by the Bayes factor recorded last) or ``"always"``.
+        beta: threshold of the Bayes factor on the scale ``per``; 0 lets everything pass.
+        per: ``"datum"`` compares BF^(1/N), ``"dataset"`` the exact ratio.
+        scope: prune each ``"layer"`` to the target (the paper's), or all together (``"global"``).
+        schedule: ``"cubic"``, ``"constant"`` (the paper's), ``"one_shot"``, or a function
+            ``(epoch, epochs, target) -> sparsity``.
+        regrow: lift the masks after each step, so that weights may come back.
+        sites: names or patterns of the sites to prune; None for the default (see DESIGN: matrices
+            of a `BayesianModule`, real sites of more than one element of another model).
+        pruned_prior: prior of a pruned weight; only ``"density"`` may decide.
+
+    Raises:
+        ValueError: for a value out of its range; the message names it.
+    """
+
+    criterion: str | Criterion = "magnitude"
+    sparsity: float = 0.9
+    gate: Gate = "propose"
+    beta: float = 0.95
+    per: Per = "datum"
+    scope: Scope = "layer"
+    schedule: str | Schedule = "cubic"
+    regrow: bool = False
+    sites: tuple[str, ...] | None = None
+    pruned_prior: PrunedPrior = "density"
+
+    def __post_init__(self) -> None:
+        if not (isinstance(self.sparsity, (int, float)) and 0 <= self.sparsity < 1):
+            raise ValueError(f"sparsity must be in [0, 1), got {self.sparsity!r}")
+        if not (isinstance(self.beta, (int, float)) and 0 <= self.beta < math.inf):
+            raise ValueError(f"beta must be a finite number of at least 0, got {self.beta!r}")
+        _check_choice("gate", self.gate, get_args(Gate))
+        _check_choice("per", self.per, get_args(Per))
+        _check_choice("scope", self.scope, get_args(Scope))
+        if not callable(self.criterion):
+            _check_choice("criterion", self.criterion, tuple(CRITERIA))
+        if not callable(self.schedule):
+            _check_choice("schedule", self.schedule, tuple(SCHEDULES))
+        check_pruned_prior(self.pruned_prior)
+        if self.pruned_prior != "density" and self.gate != "always":
+            raise ValueError(
+                "pruned_prior='dropped' compares a density with a mass: its sign depends on the "
+                "units of the weights. It may be reported (gate='always'), never decide."
+            )
+
+    def target(self, epoch: int, epochs: int) -> float:
+        """Return the schedule's sparsity at the end of ``epoch`` (counted from 1)."""
+        schedule = self.schedule if callable(self.schedule) else SCHEDULES[self.schedule]
+        return min(self.sparsity, max(0.0, schedule(epoch, epochs, self.sparsity)))
+
+    def log_threshold(self, num_data: int) -> float:
+        """Return the threshold of the log Bayes factor over the data set, in nats."""
+        log_beta = math.log(self.beta) if self.beta else -math.inf
+        return log_beta * num_data if self.per == "datum" else log_beta
+
+    @property
+    def score(self) -> Criterion:
+        """The criterion as a function."""
+        return self.criterion if callable(self.criterion) else CRITERIA[self.criterion]
+
+
+@dataclass(frozen=True)
+class Try:
+    """One candidate that a step looked at: its sparsity, and its Bayes factor."""
+
+    sparsity: float
+    bayes_factor: BayesFactor
+
+
+@dataclass(frozen=True)
+class Record:
+    """What a pruning step saw and did; enough to replay its decision.
+
+    Args:
+        epoch: counted from 1.
+        before: log joint of the network before the step.
+        after: log joint of the network after it (the same where nothing was pruned).
+        bayes_factor: of the candidate that was looked at last; one where there was none.
+        recorded: log Bayes factor that the gate ``previous`` went by, None for the other gates and
+            before the first.
+        log_threshold: threshold over the data set, nats.
+        decision: ``pruned``, ``refused`` or ``unchanged`` (nothing left to prune).
+        tries: every candidate, in order.
+        prior_decides: the prior part alone turns the sign of (log BF - threshold).
+        target: the schedule's sparsity at this epoch.
+        sparsity_before: share of prunable weights that were zero before the step.
+        sparsity: the same after it.
+        layers: sparsity of each site after it.
+    """
+
+    epoch: int
+    before: LogJoint
+    after: LogJoint
+    bayes_factor: BayesFactor
+    recorded: float | None
+    log_threshold: float
+    decision: Decision
+    tries: tuple[Try, ...]
+    prior_decides: bool
+    target: float
+    sparsity_before: float
+    sparsity: float
+    layers: dict[str, float]
+
+
+@dataclass(frozen=True)
+class PruneState:
+    """What a step takes and returns: weights, masks, and the log Bayes factor recorded last."""
+
+    weights: Weights
+    masks: Masks
+    log_bf: float | None = None
+
+
+def keep_highest(scores: Tensor, num_pruned: int) -> Tensor:
+    """Return a bool tensor that is False at the ``num_pruned`` lowest scores.
+
+    Ties are broken by position (the first go first), so that equal scores give equal masks.
+    """
+    flat = scores.flatten()
+    if not num_pruned:
+        return torch.ones_like(scores, dtype=torch.bool)
+    threshold = flat.kthvalue(num_pruned).values
+    below, tied = flat < threshold, flat == threshold
+    first_tied = tied & (tied.cumsum(0) <= num_pruned - below.sum())
+    return ~(below | first_tied).view(scores.shape)
+
+
+def propose_masks(
+    scores: Mapping[str, Tensor],
+    weights: Mapping[str, Tensor],
+    masks: Mapping[str, Tensor],
+    level: float,
+    scope: Scope,
+) -> Masks:
+    """Return masks that zero round(n · level) weights: of each site, or of all together.
+
+    What ``masks`` prune already stays pruned, and weights that are zero go next, whatever their
+    score.
+    """
+    ranked = {name: _ranked(name, scores, weights, masks) for name in masks}
+    groups = [list(ranked)] if scope == "global" else [[name] for name in ranked]
+    proposed: Masks = {}
+    for group in filter(None, groups):
+        joined = torch.cat([ranked[name] for name in group])
+        keep = keep_highest(joined, round(len(joined) * level))
+        for name, part in zip(group, keep.split([len(ranked[n]) for n in group]), strict=True):
+            proposed[name] = part.view(masks[name].shape) & masks[name]
+    return proposed
+
+
+def _ranked(
+    name: str,
+    scores: Mapping[str, Tensor],
+    weights: Mapping[str, Tensor],
+    masks: Mapping[str, Tensor],
+) -> Tensor:
+    score, mask = scores[name], masks[name]
+    if score.shape != mask.shape or score.isnan().any():
+        raise ValueError(
+            f"the criterion's scores of {name!r} must be numbers of shape {tuple(mask.shape)}, "
+            f"got shape {tuple(score.shape)} with {int(score.isnan().sum())} NaN"
+        )
+    first = torch.finfo(score.dtype).min
+    score = score.masked_fill(weights[name] == 0, first)
+    return score.masked_fill(~mask, -math.inf).flatten()
+
+
+def apply_masks(weights: Mapping[str, Tensor], masks: Mapping[str, Tensor]) -> Weights:
+    """Return the weights with the pruned ones set to zero."""
+    return {n: w.masked_fill(~masks[n], 0) if n in masks else w for n, w in weights.items()}
+
+
+def prunable_sites(model: Model, sites: ModelSites, wanted: tuple[str, ...] | None) -> list[str]:
+    """Return the names of the sites to prune.
+
+    Raises:
+        ValueError: for a pattern that matches nothing, or a site whose support or density at zero
+            excludes a pruned weight; the message names it.
+    """
+    if wanted is None:
+        chosen = [name for name, site in sites.latent.items() if _prunable(model, site)]
+    else:
+        wanted = (wanted,) if isinstance(wanted, str) else tuple(wanted)
+        for pattern in wanted:
+            if not any(fnmatchcase(name, pattern) for name in sites.latent):
+                raise ValueError(f"no site matches {pattern!r}; there are {sorted(sites.latent)}")
+        chosen = [n for n in sites.latent if any(fnmatchcase(n, p) for p in wanted)]
+    for name in chosen:
+        _check_zero(name, sites.latent[name])
+    return chosen
+
+
+def _is_real(site: dict) -> bool:
+    constraint = site["fn"].support
+    while isinstance(constraint, torch.distributions.constraints.independent):
+        constraint = constraint.base_constraint
+    return constraint is torch.distributions.constraints.real
+
+
+def _prunable(model: Model, site: dict) -> bool:
+    if isinstance(model, BayesianModule):
+        names = dict(model.net.named_parameters())
+        return site["name"] in names and names[site["name"]].dim() >= 2
+    return _is_real(site) and site["value"].numel() > 1
+
+
+def _check_zero(name: str, site: dict) -> None:
+    zero = torch.zeros_like(site["value"])
+    if not _is_real(site) or not torch.isfinite(site["fn"].log_prob(zero)).all():
+        raise ValueError(
+            f"the site {name!r} cannot be pruned: its prior {type(site['fn']).__name__} of support "
+            f"{site['fn'].support} has no finite density at zero on the real line"
+        )
+
+
+def prune_step(
+    model: Model,
+    state: PruneState,
+    data: Dataset | Pair,
+    pruning: Pruning,
+    *,
+    epoch: int = 1,
+    epochs: int = 1,
+    generator: torch.Generator | None = None,
+    temperature: float = 1.0,
+) -> tuple[PruneState, Record]:
+    """Run the end of an epoch: build the pruned network, compare, decide (paper, Algorithm 1).
+
+    Args:
+        model: the Pyro model.
+        state: weights, masks (of all prunable sites) and the log Bayes factor recorded last.
+        data: training data; decisions see nothing else.
+        pruning: how to prune.
+        epoch: the epoch that has ended, counted from 1.
+        epochs: number of epochs of the training (schedules need it).
+        generator: random numbers for the criterion.
+        temperature: of the likelihood.
+
+    Returns:
+        The new state, whose pruned weights are exactly zero, and the record.
+    """
+    x, y = train_part(data)
+
+    def joint(weights: Weights, masks: Masks) -> LogJoint:
+        # Pruned weights are zero: a mask adds something only where they leave the prior.
+        masks = masks if pruning.pruned_prior == "dropped" else {}
+        return log_joint(
+            model, weights, (x, y), masks, pruning.pruned_prior, temperature=temperature
+        )
+
+    kept = {n: m | pruning.regrow for n, m in state.masks.items()}
+    target, threshold = pruning.target(epoch, epochs), pruning.log_threshold(len(x))
+    sparsity_before = sparsity(kept)
+    before = after = joint(state.weights, kept)
+    tries: list[Try] = []
+    decision: Decision = "unchanged"
+    for masks in _candidates(model, state.weights, kept, data, pruning, target, generator):
+        decision = "refused"
+        if _closed(pruning, state.log_bf, threshold):
+            break
+        candidate = joint(apply_masks(state.weights, masks), masks)
+        tries.append(Try(sparsity(masks), BayesFactor.joint(candidate, before, len(x))))
+        if pruning.gate != "propose" or tries[-1].bayes_factor.log > threshold:
+            kept, after, decision = masks, candidate, "pruned"
+            break
+    bayes_factor = tries[-1].bayes_factor if tries else BayesFactor(0.0, 0.0, len(x))
+    record = Record(
+        epoch=epoch,
+        before=before,
+        after=after,
+        bayes_factor=bayes_factor,
+        recorded=state.log_bf if pruning.gate == "previous" else None,
+        log_threshold=threshold,
+        decision=decision,
+        tries=tuple(tries),
+        prior_decides=prior_decides(bayes_factor, threshold),
+        target=target,
+        sparsity_before=sparsity_before,
+        sparsity=sparsity(kept),
+        layers=layer_sparsity(kept),
+    )
+    return PruneState(apply_masks(state.weights, kept), kept, bayes_factor.log), record
+
+
+def _closed(pruning: Pruning, recorded: float | None, threshold: float) -> bool:
+    """Algorithm 1's line 2: the Bayes factor recorded last forbids to prune."""
+    return pruning.gate == "previous" and recorded is not None and recorded <= threshold
+
+
+def prior_decides(bayes_factor: BayesFactor, threshold: float) -> bool:
+    """Say whether the prior part alone turns the sign of log BF - threshold."""
+    return (bayes_factor.log > threshold) != (bayes_factor.log_likelihood_ratio > threshold)
+
+
+def _candidates(
+    model: Model,
+    weights: Weights,
+    masks: Masks,
+    data: Dataset | Pair,
+    pruning: Pruning,
+    target: float,
+    generator: torch.Generator | None,
+) -> Iterator[Masks]:
+    """Yield masks at the target, then with the increase in sparsity halved again and again."""
+    start = sparsity(masks)
+    if not masks or target <= start:
+        return
+    scores = pruning.score(weights, masks, model=model, data=data, generator=generator)
+    for halvings in range(MAX_HALVINGS + 1):
+        level = start + (target - start) / 2**halvings if halvings else target
+        proposed = propose_masks(scores, weights, masks, level, pruning.scope)
+        if all(torch.equal(proposed[name], masks[name]) for name in masks):
+            return
+        yield proposed
