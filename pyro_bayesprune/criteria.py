@@ -34,4 +34,28 @@ def magnitude(
     return {name: weights[name].abs() for name in masks}
 
 
-CRITERIA: dict[str, Criterion] = {"random": random, "magnitude": magnitude}
+def shuffled_magnitude(
+    weights: Mapping[str, Tensor],
+    masks: Mapping[str, Tensor],
+    *,
+    generator: torch.Generator,
+    **_: Any,
+) -> dict[str, Tensor]:
+    """Score weights by the magnitudes of others of their layer: a control.
+
+    The surviving magnitudes of each layer are shuffled among its surviving weights, so that a layer
+    loses as many weights as under `magnitude`, but which ones is random.
+    """
+    scores = magnitude(weights, masks)
+    for name, mask in masks.items():
+        kept = scores[name][mask]
+        order = torch.randperm(len(kept), generator=generator).to(kept.device)
+        scores[name] = scores[name].masked_scatter(mask, kept[order])
+    return scores
+
+
+CRITERIA: dict[str, Criterion] = {
+    "random": random,
+    "magnitude": magnitude,
+    "shuffled_magnitude": shuffled_magnitude,
+}

@@ -1,0 +1,214 @@
+"""The configuration of a run: plain values, presets, methods. Imports nothing heavy."""
+
+import hashlib
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import Any, Literal, get_args
+
+NetworkName = Literal["fcn", "cnn"]
+PriorName = Literal["normal", "fan_in_normal", "laplace", "student_t", "layer_scale"]
+CriterionName = Literal["magnitude", "random", "shuffled_magnitude"]
+MethodName = Literal[
+    "unpruned", "bayes_unpruned", "random", "magnitude", "bayes_random", "bayes_magnitude"
+]
+PresetName = Literal["default", "paper"]
+
+
+@dataclass(frozen=True)
+class Config:
+    """Everything that changes a run's result.
+
+    Args:
+        dataset: digits, mnist, fashion_mnist, cifar10, or the path of a data file.
+        validation: share of the training set that is held out for validation, in [0, 1).
+        data_seed: decides which examples are held out.
+        network: fcn (paper, eq. 1) or cnn (eq. 2).
+        hidden: widths of the hidden dense layers.
+        channels: output channels of the CNN's two convolutions.
+        objective: map (likelihood and prior) or mle (likelihood alone).
+        prior: prior of every weight and bias.
+        prior_scale: scale of the prior (σ of a normal), in units of the weights; gain of fan_in_normal.
+        prior_df: degrees of freedom of a student_t prior.
+        temperature: divides the log likelihood.
+        criterion: what is pruned first: the lowest magnitude, random weights, or magnitudes shuffled
+            within each layer (random, with magnitude's layer proportions when scope is global).
+        sparsity: target share of prunable weights that are zero, in [0, 1).
+        gate: propose (compare, then keep or back off), previous (paper's Algorithm 1) or always.
+        beta: threshold of the Bayes factor on the scale of --per; 0 lets everything pass.
+        per: scale of the Bayes factor: dataset (the exact ratio) or datum (its N-th root).
+        scope: prune each layer to the target, or all layers together (global).
+        schedule: target over the epochs: constant (paper), cubic (reached at 60%), one_shot (at 60%).
+        regrow: lift the masks after each step, so that weights may come back.
+        epochs: passes over the training data.
+        batch_size: examples a step.
+        learning_rate: Adam's step size.
+        seed: of initial weights, data order and random pruning (streams of their own).
+
+    Raises:
+        ValueError: for a value out of its range; the message names it.
+    """
+
+    dataset: str = "digits"
+    validation: float = 0.1
+    data_seed: int = 0
+    network: NetworkName = "fcn"
+    hidden: tuple[int, ...] = (512, 512, 512)
+    channels: tuple[int, int] = (32, 64)
+    objective: Literal["map", "mle"] = "map"
+    prior: PriorName = "normal"
+    prior_scale: float = 0.3
+    prior_df: float = 3.0
+    temperature: float = 1.0
+    criterion: CriterionName = "magnitude"
+    sparsity: float = 0.9
+    gate: Literal["propose", "previous", "always"] = "propose"
+    beta: float = 0.95
+    per: Literal["datum", "dataset"] = "datum"
+    scope: Literal["layer", "global"] = "layer"
+    schedule: Literal["cubic", "constant", "one_shot"] = "cubic"
+    regrow: bool = False
+    epochs: int = 25
+    batch_size: int = 64
+    learning_rate: float = 1e-3
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            choices = get_args(field.type) if str(field.type).startswith("typing.Literal") else ()
+            value = getattr(self, field.name)
+            if choices and value not in choices:
+                raise ValueError(f"{field.name} must be one of {', '.join(choices)}, got {value!r}")
+            if field.type is float:
+                _check_number(field.name, value)
+            if field.type is int and (isinstance(value, bool) or not isinstance(value, int)):
+                raise ValueError(f"{field.name} must be an integer, got {value!r}")
+        for name in ("validation", "sparsity"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ValueError(f"{name} must be in [0, 1), got {getattr(self, name)!r}")
+        for name in ("prior_scale", "prior_df", "temperature", "epochs", "batch_size"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"{name} must be positive, got {getattr(self, name)!r}")
+        if not self.learning_rate > 0:
+            raise ValueError(f"learning_rate must be positive, got {self.learning_rate!r}")
+        if self.beta < 0:
+            raise ValueError(f"beta must be at least 0, got {self.beta!r}")
+        for name in ("hidden", "channels"):
+            _check_widths(name, getattr(self, name))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the configuration as JSON values."""
+        values = asdict(self)
+        return values | {"hidden": list(self.hidden), "channels": list(self.channels)}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> "Config":
+        """Return the configuration of JSON values.
+
+        Raises:
+            ValueError: for an unknown name or a value out of its range.
+        """
+        known = {field.name for field in fields(cls)}
+        unknown = sorted(set(values) - known)
+        if unknown:
+            raise ValueError(f"unknown settings {unknown}; there are {sorted(known)}")
+        tuples = {n: tuple(values[n]) for n in ("hidden", "channels") if n in values}
+        return cls(**{**values, **tuples})
+
+    @property
+    def id(self) -> str:
+        """Name of the run: the first 16 hexadecimal digits of the SHA-256 of its canonical JSON."""
+        text = json.dumps(self.to_dict(), sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+    @property
+    def method(self) -> str:
+        """Name of the paper's method that the configuration is, or ``custom``."""
+        for name, expansion in METHODS.items():
+            if all(getattr(self, key) == value for key, value in expansion.items()):
+                if self.sparsity or "sparsity" in expansion:
+                    return name
+        return "custom"
+
+
+def _check_number(name: str, value: object) -> None:
+    numeric = isinstance(value, (int, float)) and not isinstance(value, bool)
+    if not numeric or not math.isfinite(float(value)):  # type: ignore[arg-type]
+        raise ValueError(f"{name} must be a finite number, got {value!r}")
+
+
+def _check_widths(name: str, widths: object) -> None:
+    fine = isinstance(widths, tuple) and all(isinstance(w, int) and w > 0 for w in widths)
+    if not fine or (name == "channels" and len(widths) != 2):  # type: ignore[arg-type]
+        raise ValueError(f"{name} must be positive integers, got {widths!r}")
+
+
+METHODS: dict[str, dict[str, Any]] = {
+    "unpruned": {"objective": "mle", "criterion": "magnitude", "gate": "always", "sparsity": 0.0},
+    "bayes_unpruned": {
+        "objective": "map",
+        "prior": "normal",
+        "criterion": "magnitude",
+        "gate": "previous",
+        "sparsity": 0.0,
+    },
+    "random": {"objective": "mle", "criterion": "random", "gate": "always"},
+    "magnitude": {"objective": "mle", "criterion": "magnitude", "gate": "always"},
+    "bayes_random": {
+        "objective": "map",
+        "prior": "normal",
+        "criterion": "random",
+        "gate": "previous",
+    },
+    "bayes_magnitude": {
+        "objective": "map",
+        "prior": "normal",
+        "criterion": "magnitude",
+        "gate": "previous",
+    },
+}
+
+PRESETS: dict[str, dict[str, Any]] = {
+    "default": {},
+    "paper": {
+        "validation": 0.0,
+        "hidden": (1024, 1024, 1024),
+        "prior_scale": 1.0,
+        "gate": "previous",
+        "beta": 0.9,
+        "schedule": "constant",
+    },
+}
+
+
+def configure(
+    preset: str = "default", method: str | None = None, **settings: Any  # noqa: ANN401
+) -> Config:
+    """Return a configuration: a preset, then a method's expansion, then single settings.
+
+    Args:
+        preset: ``default`` (what we recommend) or ``paper`` (what the paper did).
+        method: one of the paper's names; expands before the configuration is hashed.
+        **settings: fields of `Config`.
+
+    Raises:
+        ValueError: for unknown names, values out of range, or a setting that the method decides.
+
+    Example:
+        >>> configure("paper", "magnitude", sparsity=0.99).objective
+        'mle'
+    """
+    if preset not in PRESETS:
+        raise ValueError(f"unknown preset {preset!r}: expected one of {', '.join(PRESETS)}")
+    if method is not None and method not in METHODS:
+        raise ValueError(f"unknown method {method!r}: expected one of {', '.join(METHODS)}")
+    expansion = METHODS[method] if method else {}
+    both = sorted(set(expansion) & set(settings))
+    if both:
+        raise ValueError(
+            f"the method {method!r} decides {', '.join(both)}: give the method or these, not both"
+        )
+    return Config.from_dict(PRESETS[preset] | expansion | settings)
+
+

@@ -1,0 +1,334 @@
+"""One run of a configuration: names become callables here, in plain dictionaries."""
+
+import json
+import math
+import os
+import platform
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
+from dataclasses import dataclass, fields
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pyro
+import torch
+from torch import Tensor, nn
+
+from pyro_bayesprune import metrics, priors, runs
+from pyro_bayesprune.config import Config
+from pyro_bayesprune.data import TORCHVISION, Dataset, load_dataset
+from pyro_bayesprune.model import BayesianModule, Masks, Weights
+from pyro_bayesprune.networks import CNN, FCN
+from pyro_bayesprune.posterior import class_probabilities
+from pyro_bayesprune.priors import Prior
+from pyro_bayesprune.pruning import Pruning
+from pyro_bayesprune.svi import seeded
+from pyro_bayesprune.training import Epoch, State, train, with_buffers
+
+Build = Callable[[Config, Sequence[int], int], nn.Module]
+
+DATASETS: dict[str, Callable[..., Dataset]] = {
+    name: load_dataset for name in ("digits", *TORCHVISION)
+}
+NETWORKS: dict[str, Build] = {
+    "fcn": lambda config, shape, classes: FCN(shape, classes, config.hidden),
+    "cnn": lambda config, shape, classes: CNN(shape, classes, config.channels, config.hidden),
+}
+PRIORS: dict[str, Callable[[Config], Prior]] = {
+    "normal": lambda config: priors.normal(config.prior_scale),
+    "fan_in_normal": lambda config: priors.fan_in_normal(config.prior_scale),
+    "laplace": lambda config: priors.laplace(config.prior_scale),
+    "student_t": lambda config: priors.student_t(config.prior_df, config.prior_scale),
+    "layer_scale": lambda config: priors.layer_scale(config.prior_scale),
+}
+PRUNING_FIELDS = [f.name for f in fields(Pruning) if f.name in Config.__dataclass_fields__]
+
+
+@dataclass(frozen=True)
+class Result:
+    """A finished run.
+
+    Args:
+        folder: where it lies.
+        config: its configuration.
+        metrics: content of result.json.
+        history: a row an epoch.
+        model: the Pyro model.
+        weights: a value for each latent site; pruned weights are zero.
+        masks: a bool tensor for each prunable site, True where a weight is kept.
+        buffers: the module's buffers.
+    """
+
+    folder: Path
+    config: Config
+    metrics: dict[str, Any]
+    history: pd.DataFrame
+    model: BayesianModule
+    weights: Weights
+    masks: Masks
+    buffers: dict[str, Tensor]
+
+    def predict_proba(self, x: Tensor) -> Tensor:
+        """Return class probabilities (n, classes) of inputs (n, ...)."""
+        return class_probabilities(self.model, self.weights, x)
+
+    def __repr__(self) -> str:
+        """Summarise: what ran, accuracy, sparsity, decisions."""
+        m = self.metrics
+        return (
+            f"Result({self.config.dataset} {self.config.network} {m['method']}; test accuracy "
+            f"{m['test_accuracy']:.4f}, test loss {m['test_loss']:.4f}; sparsity "
+            f"{m['achieved_sparsity']:.4f}, compression {m['compression_ratio']:.1f}x; steps "
+            f"{m['pruned']} pruned, {m['refused']} refused, {m['unchanged']} unchanged; "
+            f"{m['seconds']:.0f} s; {self.folder})"
+        )
+
+
+def check_device(device: str) -> torch.device:
+    """Return a device.
+
+    Raises:
+        ValueError: if there is no such device here.
+    """
+    try:
+        found = torch.device(device)
+        torch.empty(0, device=found)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise ValueError(f"device {device!r} cannot be used here: {reason}") from None
+    return found
+
+
+def build_data(config: Config, data_dir: str | Path | None = None) -> Dataset:
+    """Return the data set of a configuration."""
+    load = DATASETS.get(config.dataset, load_dataset)
+    return load(config.dataset, data_dir, validation=config.validation, seed=config.data_seed)
+
+
+def build_model(
+    config: Config, shape: Sequence[int], num_classes: int, num_data: int
+) -> BayesianModule:
+    """Return the model of a configuration, with the initial weights of its seed."""
+    with seeded(config.seed, "network"):
+        net = NETWORKS[config.network](config, shape, num_classes)
+    return BayesianModule(net, PRIORS[config.prior](config), num_data)
+
+
+def epochs_of(
+    config: Config,
+    model: BayesianModule,
+    data: Dataset,
+    *,
+    state: State | None = None,
+    device: str | torch.device = "cpu",
+) -> Iterator[tuple[State, Epoch]]:
+    """Train as configured, from the beginning or from a state; yields after each epoch."""
+    return train(
+        model,
+        data,
+        pruning=Pruning(**{name: getattr(config, name) for name in PRUNING_FIELDS}),
+        epochs=config.epochs,
+        batch_size=config.batch_size,
+        optim=pyro.optim.Adam({"lr": config.learning_rate, "fused": True}),
+        objective=config.objective,
+        temperature=config.temperature,
+        seed=config.seed,
+        state=state,
+        device=device,
+    )
+
+
+def run(
+    config: Config,
+    *,
+    out: str | Path = "runs",
+    data_dir: str | Path | None = None,
+    device: str = "cpu",
+    watch: Callable[[Epoch], None] = lambda epoch: None,
+) -> Result:
+    """Run a configuration in its folder ``out/<id>``: skip what is done, go on with what was begun.
+
+    Args:
+        config: what to run.
+        out: folder of the run folders.
+        data_dir: folder of the data files; see `load_dataset`.
+        device: where to compute.
+        watch: called after each epoch.
+
+    Raises:
+        ValueError: for bad settings or data.
+        RunError: if another process works on the run, or its folder is damaged.
+        TrainingDiverged: if a loss is not finite; the last checkpoint is kept.
+    """
+    folder = Path(out) / config.id
+    chosen = check_device(device)
+    if runs.is_finished(folder):
+        return load_run(folder)
+    data = build_data(config, data_dir)
+    model = build_model(config, data.shape, data.num_classes, data.num_train)
+    with runs.locked(folder):
+        if not runs.is_finished(folder):
+            runs.write_config(folder, config)
+            _train_and_finish(config, model, data, folder, chosen, watch)
+    return load_run(folder)
+
+
+def _train_and_finish(
+    config: Config,
+    model: BayesianModule,
+    data: Dataset,
+    folder: Path,
+    device: torch.device,
+    watch: Callable[[Epoch], None],
+) -> None:
+    state, rows = runs.read_checkpoint(folder) or (None, [])
+    with closing(epochs_of(config, model, data, state=state, device=device)) as training:
+        for state, epoch in training:
+            rows.append(epoch.row())
+            runs.write_checkpoint(folder, state, rows)
+            runs.write_history(folder, rows)
+            watch(epoch)
+    if state is None:
+        raise ValueError(f"epochs must be positive, got {config.epochs}")
+    trained = with_buffers(model, state)
+    runs.finish(folder, state, rows, _summary(config, trained, state, rows, data))
+
+
+def _summary(
+    config: Config, model: BayesianModule, state: State, rows: list[dict[str, Any]], data: Dataset
+) -> dict[str, Any]:
+    """Return what result.json holds."""
+    decisions = [row["decision"] for row in rows]
+    counts = {d: decisions.count(d) for d in ("pruned", "refused", "unchanged")}
+    last = rows[-1]
+    return {
+        "id": config.id,
+        "method": config.method,
+        **_test_metrics(model, state, data),
+        **_size(model.net, state, data.shape),
+        **counts,
+        "prior_decided": sum(bool(row["prior_decides"]) for row in rows),
+        **{k: _number(last[k]) for k in ("train_loss", "validation_loss", "validation_accuracy")},
+        "log_likelihood": last["log_likelihood_after"],
+        "log_prior": last["log_prior_after"],
+        "epochs": len(rows),
+        "seconds": sum(row["seconds_training"] + row["seconds_step"] for row in rows),
+        "shape": list(data.shape),
+        "num_classes": data.num_classes,
+        "num_train": data.num_train,
+        **provenance(),
+    }
+
+
+def _number(value: float) -> float | None:
+    return None if math.isnan(value) else value
+
+
+def _test_metrics(model: BayesianModule, state: State, data: Dataset) -> dict[str, float]:
+    if data.test_x is None or data.test_y is None:
+        return {}
+    device = next(iter(state.weights.values())).device
+    probabilities = class_probabilities(model, state.weights, data.test_x.to(device)).cpu()
+    return {
+        "test_accuracy": metrics.accuracy(probabilities, data.test_y),
+        "test_loss": metrics.negative_log_likelihood(probabilities, data.test_y),
+        "test_brier": metrics.brier(probabilities, data.test_y),
+        "test_ece": metrics.expected_calibration_error(probabilities, data.test_y),
+    }
+
+
+def _size(net: nn.Module, state: State, shape: Sequence[int]) -> dict[str, Any]:
+    parameters = sum(weight.numel() for weight in net.parameters())
+    pruned = sum(int((~mask).sum()) for mask in state.masks.values())
+    layers = metrics.layer_sparsity(state.masks)
+    flops = metrics.layer_flops(net, shape)
+    return {
+        "achieved_sparsity": metrics.sparsity(state.masks),
+        "parameters": parameters,
+        "prunable": sum(mask.numel() for mask in state.masks.values()),
+        "compression_ratio": parameters / (parameters - pruned),
+        "multiply_adds": sum(flops.values()),
+        "theoretical_speedup": metrics.theoretical_speedup(flops, state.masks),
+        "layer_sparsity": layers,
+        "dead_units": metrics.dead_units(state.weights, state.masks),
+        "collapsed_layers": [name for name, share in layers.items() if share == 1],
+    }
+
+
+def provenance() -> dict[str, Any]:
+    """Return versions, machine, commit and time: what a number needs beside it."""
+    packages = ("pyro-bayesprune", "torch", "pyro-ppl", "numpy")
+    return {
+        "versions": {"python": platform.python_version(), **{p: version(p) for p in packages}},
+        "machine": {
+            "platform": f"{platform.system()} {platform.machine()}",
+            "cpus": os.cpu_count(),
+            "threads": torch.get_num_threads(),
+        },
+        "commit": _commit(),
+        "finished": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+
+
+def _commit() -> str | None:
+    """Return the git commit of the code, None outside a checkout."""
+    command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "--short", "HEAD"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return done.stdout.strip()
+
+
+def load_run(folder: str | Path) -> Result:
+    """Return the finished run in ``folder``.
+
+    Raises:
+        RunError: if it is not a finished run, or damaged.
+    """
+    folder = Path(folder)
+    config, result = runs.read_config(folder), runs.read_result(folder)
+    weights, masks, buffers = runs.read_weights(folder)
+    try:
+        model = build_model(config, result["shape"], result["num_classes"], result["num_train"])
+    except KeyError as error:
+        raise runs.RunError(f"{folder / 'result.json'} is damaged: {error} is missing") from None
+    for name, buffer in model.named_buffers():
+        buffer.copy_(buffers[name])
+    history = runs.read_history(folder)
+    return Result(folder, config, result, history, model, weights, masks, buffers)
+
+
+def replay(history: pd.DataFrame, config: Config) -> list[int]:
+    """Return the epochs whose recorded decision does not follow from their record.
+
+    Candidates are compared with the threshold again, in order, by the gate; the parts of the log
+    Bayes factor must add up, and an accepted one must be the difference of the log joints.
+    """
+    rows = (row for _, row in history.iterrows())
+    return [int(row["epoch"]) for row in rows if not _follows(row, config)]
+
+
+def _follows(row: pd.Series, config: Config) -> bool:
+    tries = [likelihood + prior for _, likelihood, prior in json.loads(row["tried"])]
+    passes = [config.gate != "propose" or log_bf > row["log_threshold"] for log_bf in tries]
+    closed = config.gate == "previous" and row["recorded"] <= row["log_threshold"]
+    if not tries:
+        fits = row["decision"] == "unchanged" or (row["decision"] == "refused" and closed)
+    else:
+        decision = "pruned" if passes[-1] else "refused"
+        fits = row["decision"] == decision and not any(passes[:-1]) and not closed
+    change = row["log_joint_after"] - row["log_joint_before"]
+    expected = row["log_bf"] if row["decision"] == "pruned" else 0.0
+    last = tries[-1] if tries else 0.0
+    return bool(fits and math.isclose(row["log_bf"], last) and _close(change, expected))
+
+
+def _close(a: float, b: float) -> bool:
+    return math.isclose(a, b, rel_tol=1e-9, abs_tol=1e-6)

@@ -1,0 +1,195 @@
+"""The run folder: what lies in it, written atomically, locked, and read again."""
+
+import hashlib
+import io
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load, save
+from torch import Tensor
+
+from pyro_bayesprune.config import Config
+from pyro_bayesprune.model import Masks, Weights
+from pyro_bayesprune.training import State
+
+DIGEST_BYTES = 32
+
+
+class RunError(Exception):
+    """A run folder that is in use, damaged, or not a run; the message says which and what to do."""
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Write a file beside its place and rename it into place, so that it is whole or not there."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
+    try:
+        with open(partial, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Hold a run folder against other processes.
+
+    Raises:
+        RunError: if another process holds it.
+    """
+    from filelock import FileLock, Timeout
+
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(folder / "lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise RunError(f"another process is working on {folder}") from None
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def write_config(folder: Path, config: Config) -> None:
+    """Write config.json.
+
+    Raises:
+        RunError: if the folder holds another configuration.
+    """
+    path = folder / "config.json"
+    if path.exists() and read_config(folder) != config:
+        raise RunError(f"{path} is not the configuration of this run: it was changed or moved")
+    write_atomically(path, (json.dumps(config.to_dict(), indent=2) + "\n").encode())
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Return a JSON object from a file.
+
+    Raises:
+        RunError: if the file is missing or damaged.
+    """
+    try:
+        value = json.loads(path.read_text())
+    except FileNotFoundError:
+        raise RunError(f"{path.parent} is not a finished run: {path.name} is missing") from None
+    except (OSError, ValueError) as error:
+        raise RunError(f"{path} is damaged: {error}") from None
+    if not isinstance(value, dict):
+        raise RunError(f"{path} is damaged: expected an object, got {type(value).__name__}")
+    return value
+
+
+def read_config(folder: Path) -> Config:
+    """Return the configuration of a run folder."""
+    try:
+        return Config.from_dict(read_json(folder / "config.json"))
+    except (ValueError, TypeError) as error:
+        raise RunError(f"{folder / 'config.json'} is damaged: {error}") from None
+
+
+def write_checkpoint(folder: Path, state: State, rows: list[dict[str, Any]]) -> None:
+    """Write checkpoint.pt: the state after an epoch and the history so far, with a SHA-256 behind."""
+    buffer = io.BytesIO()
+    parts = {name: getattr(state, name) for name in State.__dataclass_fields__}
+    torch.save({"state": parts, "rows": rows}, buffer)
+    content = buffer.getvalue()
+    write_atomically(folder / "checkpoint.pt", content + hashlib.sha256(content).digest())
+
+
+def read_checkpoint(folder: Path) -> tuple[State, list[dict[str, Any]]] | None:
+    """Return the state and history of checkpoint.pt, or None where there is none.
+
+    Raises:
+        RunError: if the file is damaged.
+    """
+    path = folder / "checkpoint.pt"
+    if not path.exists():
+        return None
+    content = path.read_bytes()
+    content, digest = content[:-DIGEST_BYTES], content[-DIGEST_BYTES:]
+    if hashlib.sha256(content).digest() != digest:
+        raise RunError(f"{path} is damaged (its checksum does not fit)")
+    parts = torch.load(io.BytesIO(content), weights_only=True)
+    return State(**parts["state"]), parts["rows"]
+
+
+def write_history(folder: Path, rows: list[dict[str, Any]]) -> None:
+    """Write history.csv, a row an epoch; numbers are written so that they read back equal."""
+    write_atomically(folder / "history.csv", pd.DataFrame(rows).to_csv(index=False).encode())
+
+
+def write_weights(folder: Path, state: State) -> None:
+    """Write weights.safetensors: weights by site, ``mask.<site>``, ``buffer.<name>``."""
+    tensors = dict(state.weights)
+    tensors |= {f"mask.{name}": mask for name, mask in state.masks.items()}
+    tensors |= {f"buffer.{name}": buffer for name, buffer in state.buffers.items()}
+    content = save({name: t.detach().cpu().contiguous() for name, t in tensors.items()})
+    write_atomically(folder / "weights.safetensors", content)
+
+
+def finish(folder: Path, state: State, rows: list[dict[str, Any]], result: dict[str, Any]) -> None:
+    """Write what a finished run leaves; result.json comes last and says that all is there."""
+    write_history(folder, rows)
+    write_weights(folder, state)
+    digest = hashlib.sha256((folder / "weights.safetensors").read_bytes()).hexdigest()
+    result = result | {"weights_sha256": digest}
+    write_atomically(folder / "result.json", (json.dumps(result, indent=2) + "\n").encode())
+    (folder / "checkpoint.pt").unlink(missing_ok=True)
+
+
+def is_finished(folder: Path) -> bool:
+    """Say whether the run in ``folder`` is done."""
+    return (folder / "result.json").exists()
+
+
+def read_history(folder: Path) -> pd.DataFrame:
+    """Return history.csv, a row an epoch.
+
+    Raises:
+        RunError: if the file is missing or damaged.
+    """
+    try:
+        return pd.read_csv(folder / "history.csv", float_precision="round_trip")
+    except (OSError, ValueError) as error:
+        raise RunError(f"{folder / 'history.csv'} is damaged: {error}") from None
+
+
+def read_weights(folder: Path) -> tuple[Weights, Masks, dict[str, Tensor]]:
+    """Return weights, masks and buffers of weights.safetensors.
+
+    Raises:
+        RunError: if the file is damaged or not the one that result.json names.
+    """
+    path = folder / "weights.safetensors"
+    try:
+        content = path.read_bytes()
+        if hashlib.sha256(content).hexdigest() != read_result(folder)["weights_sha256"]:
+            raise RunError(f"{path} is damaged: its checksum is not that of result.json")
+        tensors = load(content)
+    except (OSError, KeyError, SafetensorError) as error:
+        raise RunError(f"{path} is damaged: {error}") from None
+    parts: dict[str, dict[str, Tensor]] = {"": {}, "mask.": {}, "buffer.": {}}
+    for name, tensor in tensors.items():
+        prefix = next((p for p in ("mask.", "buffer.") if name.startswith(p)), "")
+        parts[prefix][name.removeprefix(prefix)] = tensor
+    return parts[""], parts["mask."], parts["buffer."]
+
+
+def read_result(folder: Path) -> dict[str, Any]:
+    """Return result.json of a finished run.
+
+    Raises:
+        RunError: if the run is not finished or the file is damaged.
+    """
+    return read_json(folder / "result.json")
