@@ -7,7 +7,7 @@ from fnmatch import fnmatchcase
 from typing import Literal, get_args
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from pyro_bayesprune.criteria import CRITERIA, Criterion
 from pyro_bayesprune.data import Dataset, Pair, train_part
@@ -23,7 +23,7 @@ from pyro_bayesprune.model import (
 from pyro_bayesprune.posterior import BayesFactor, LogJoint, ModelSites, Per, log_joint
 
 Gate = Literal["previous", "propose", "always"]
-Scope = Literal["layer", "global"]
+Scope = Literal["layer", "global", "unit"]
 Decision = Literal["pruned", "refused", "unchanged"]
 
 REACHED_AT = 0.6  # share of the epochs at which rising schedules reach their target
@@ -66,7 +66,11 @@ class Pruning:
             Algorithm 1: by the Bayes factor recorded last) or ``"always"``.
         beta: threshold of the Bayes factor on the scale ``per``; 0 lets everything pass.
         per: ``"datum"`` compares BF^(1/N), ``"dataset"`` the exact ratio.
-        scope: prune each ``"layer"`` to the target (the paper's), or all together (``"global"``).
+        scope: prune each ``"layer"`` to the target (the paper's), all together (``"global"``), or
+            in each layer whole units and filters (``"unit"``, of a `BayesianModule`): of a layer's
+            n units the round(n · sparsity) whose weights have the lowest sum of scores. The output
+            layer keeps its units; a pruned unit keeps its bias, a constant that
+            `pyro_bayesprune.export.compact` folds into the next layer.
         schedule: ``"cubic"``, ``"constant"`` (the paper's), ``"one_shot"``, or a function
             ``(epoch, epochs, target) -> sparsity``.
         regrow: lift the masks after each step, so that weights may come back.
@@ -200,9 +204,14 @@ def propose_masks(
 ) -> Masks:
     """Return masks that zero round(n · level) weights: of each site, or of all together.
 
-    What ``masks`` prune already stays pruned, and weights that are zero go next, whatever their
-    score.
+    With scope ``"unit"``, all weights of round(n · level) of each site's n units (its first
+    dimension). What ``masks`` prune already stays pruned, and weights that are zero go next,
+    whatever their score.
     """
+    _check_scores(scores, masks)
+    if scope == "unit":
+        units = propose_masks(*_by_unit(scores, weights, masks), level, "layer")
+        return {n: m & units[n].view(-1, *[1] * (m.dim() - 1)) for n, m in masks.items()}
     ranked = {name: _ranked(name, scores, weights, masks) for name in masks}
     groups = [list(ranked)] if scope == "global" else [[name] for name in ranked]
     proposed: Masks = {}
@@ -214,6 +223,27 @@ def propose_masks(
     return proposed
 
 
+def _by_unit(
+    scores: Mapping[str, Tensor], weights: Mapping[str, Tensor], masks: Mapping[str, Tensor]
+) -> tuple[Weights, Weights, Masks]:
+    """Return each unit's summed score, largest weight and whether any is kept, (n,) each."""
+    return (
+        {n: scores[n].flatten(1).sum(1) for n in masks},
+        {n: weights[n].flatten(1).abs().amax(1) for n in masks},
+        {n: m.flatten(1).any(1) for n, m in masks.items()},
+    )
+
+
+def _check_scores(scores: Mapping[str, Tensor], masks: Mapping[str, Tensor]) -> None:
+    for name, mask in masks.items():
+        score = scores[name]
+        if score.shape != mask.shape or score.isnan().any():
+            raise ValueError(
+                f"the criterion's scores of {name!r} must be numbers of shape {tuple(mask.shape)}, "
+                f"got shape {tuple(score.shape)} with {int(score.isnan().sum())} NaN"
+            )
+
+
 def _ranked(
     name: str,
     scores: Mapping[str, Tensor],
@@ -221,11 +251,6 @@ def _ranked(
     masks: Mapping[str, Tensor],
 ) -> Tensor:
     score, mask = scores[name], masks[name]
-    if score.shape != mask.shape or score.isnan().any():
-        raise ValueError(
-            f"the criterion's scores of {name!r} must be numbers of shape {tuple(mask.shape)}, "
-            f"got shape {tuple(score.shape)} with {int(score.isnan().sum())} NaN"
-        )
     first = torch.finfo(score.dtype).min
     score = score.masked_fill(weights[name] == 0, first)
     return score.masked_fill(~mask, -math.inf).flatten()
@@ -236,14 +261,22 @@ def apply_masks(weights: Mapping[str, Tensor], masks: Mapping[str, Tensor]) -> W
     return {n: w.masked_fill(~masks[n], 0) if n in masks else w for n, w in weights.items()}
 
 
-def prunable_sites(model: Model, sites: ModelSites, wanted: tuple[str, ...] | None) -> list[str]:
+def prunable_sites(
+    model: Model,
+    sites: ModelSites,
+    wanted: tuple[str, ...] | None,
+    scope: Scope = "layer",
+) -> list[str]:
     """Return the names of the sites to prune.
 
     Raises:
-        ValueError: for a pattern that matches nothing, or a site whose support or density at zero
-            excludes a pruned weight; the message names it.
+        ValueError: for a pattern that matches nothing, a site whose support or density at zero
+            excludes a pruned weight, or, with scope ``"unit"``, one that has no units to prune; the
+            message names it.
     """
-    if wanted is None:
+    if wanted is None and scope == "unit":
+        chosen = sites_with_units(model)
+    elif wanted is None:
         chosen = [name for name, site in sites.latent.items() if _prunable(model, site)]
     else:
         wanted = (wanted,) if isinstance(wanted, str) else tuple(wanted)
@@ -253,7 +286,33 @@ def prunable_sites(model: Model, sites: ModelSites, wanted: tuple[str, ...] | No
         chosen = [n for n in sites.latent if any(fnmatchcase(n, p) for p in wanted)]
     for name in chosen:
         _check_zero(name, sites.latent[name])
+        if scope == "unit" and name not in sites_with_units(model):
+            raise ValueError(
+                f"scope='unit' prunes the units of {sites_with_units(model)}, not {name!r}: that "
+                f"is the output layer or no weight of a Linear or Conv layer"
+            )
     return chosen
+
+
+def sites_with_units(model: Model) -> list[str]:
+    """Return the weights of a lifted network's Linear and Conv layers, the last of them left out.
+
+    The last, in the order of the module's parameters, is the output layer: its units are the
+    network's outputs. Of the others, the first dimension counts units.
+
+    Raises:
+        ValueError: for a model that is no `BayesianModule`.
+    """
+    if not isinstance(model, BayesianModule):
+        raise ValueError("scope='unit' needs a BayesianModule: another model's sites have no units")
+    layers = dict(model.net.named_modules())
+    weights = [n for n, p in model.net.named_parameters() if p.dim() >= 2]
+    return [n for n in weights[:-1] if _has_units(layers[n.rpartition(".")[0]], n)]
+
+
+def _has_units(layer: nn.Module, name: str) -> bool:
+    kinds = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
+    return isinstance(layer, kinds) and name.rpartition(".")[2] == "weight"
 
 
 def _is_real(site: dict) -> bool:

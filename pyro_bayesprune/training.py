@@ -179,7 +179,7 @@ def train(
         temperature=temperature,
         seed=seed,
     )
-    names = prunable_sites(model, sites, pruning.sites)
+    names = prunable_sites(model, sites, pruning.sites, pruning.scope)
     masks = {n: torch.ones_like(trainer.params[n], dtype=torch.bool) for n in names}
     log_bf = None
     if state is not None:
