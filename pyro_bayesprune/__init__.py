@@ -1,6 +1,7 @@
 """Bayesian pruning of neural networks on Pyro (Mathew & Rowe), and what goes beyond the paper.
 
-Names load on first use (torch, ArviZ and Matplotlib are slow to import); ``__init__.pyi`` lists them.
+Names load on first use (torch, ArviZ and Matplotlib are slow to import); ``__init__.pyi`` has
+the list.
 """
 
 import lazy_loader

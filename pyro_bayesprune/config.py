@@ -29,17 +29,17 @@ class Config:
         channels: output channels of the CNN's two convolutions.
         objective: map (likelihood and prior) or mle (likelihood alone).
         prior: prior of every weight and bias.
-        prior_scale: scale of the prior (σ of a normal), in units of the weights; gain of fan_in_normal.
+        prior_scale: scale of the prior in units of the weights (σ of a normal, gain of fan_in_normal).
         prior_df: degrees of freedom of a student_t prior.
         temperature: divides the log likelihood.
-        criterion: what is pruned first: the lowest magnitude, random weights, or magnitudes shuffled
-            within each layer (random, with magnitude's layer proportions when scope is global).
+        criterion: what is pruned first: the lowest magnitude, random weights, or magnitudes
+            shuffled within each layer (random, but with magnitude's layer proportions).
         sparsity: target share of prunable weights that are zero, in [0, 1).
         gate: propose (compare, then keep or back off), previous (paper's Algorithm 1) or always.
         beta: threshold of the Bayes factor on the scale of --per; 0 lets everything pass.
         per: scale of the Bayes factor: dataset (the exact ratio) or datum (its N-th root).
         scope: prune each layer to the target, or all layers together (global).
-        schedule: target over the epochs: constant (paper), cubic (reached at 60%), one_shot (at 60%).
+        schedule: target over the epochs: constant (paper), cubic (up to 60%), one_shot (at 60%).
         regrow: lift the masks after each step, so that weights may come back.
         epochs: passes over the training data.
         batch_size: examples a step.
@@ -144,6 +144,10 @@ def _check_widths(name: str, widths: object) -> None:
         raise ValueError(f"{name} must be positive integers, got {widths!r}")
 
 
+class RunError(Exception):
+    """A run folder that is in use, damaged, or not a run; the message says which."""
+
+
 METHODS: dict[str, dict[str, Any]] = {
     "unpruned": {"objective": "mle", "criterion": "magnitude", "gate": "always", "sparsity": 0.0},
     "bayes_unpruned": {
@@ -183,7 +187,9 @@ PRESETS: dict[str, dict[str, Any]] = {
 
 
 def configure(
-    preset: str = "default", method: str | None = None, **settings: Any  # noqa: ANN401
+    preset: str = "default",
+    method: str | None = None,
+    **settings: Any,  # noqa: ANN401
 ) -> Config:
     """Return a configuration: a preset, then a method's expansion, then single settings.
 
@@ -210,5 +216,3 @@ def configure(
             f"the method {method!r} decides {', '.join(both)}: give the method or these, not both"
         )
     return Config.from_dict(PRESETS[preset] | expansion | settings)
-
-

@@ -5,9 +5,7 @@ import math
 import os
 import platform
 import subprocess
-import sys
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, fields
 from datetime import UTC, datetime
@@ -27,9 +25,10 @@ from pyro_bayesprune.model import BayesianModule, Masks, Weights
 from pyro_bayesprune.networks import CNN, FCN
 from pyro_bayesprune.posterior import class_probabilities
 from pyro_bayesprune.priors import Prior
+from pyro_bayesprune.progress import shown
 from pyro_bayesprune.pruning import Pruning
 from pyro_bayesprune.svi import seeded
-from pyro_bayesprune.training import Epoch, State, train, with_buffers
+from pyro_bayesprune.training import Epoch, State, told, train
 
 Build = Callable[[Config, Sequence[int], int], nn.Module]
 
@@ -127,7 +126,7 @@ def epochs_of(
     *,
     state: State | None = None,
     device: str | torch.device = "cpu",
-) -> Iterator[tuple[State, Epoch]]:
+) -> Generator[tuple[State, Epoch]]:
     """Train as configured, from the beginning or from a state; yields after each epoch."""
     return train(
         model,
@@ -150,7 +149,7 @@ def run(
     out: str | Path = "runs",
     data_dir: str | Path | None = None,
     device: str = "cpu",
-    watch: Callable[[Epoch], None] = lambda epoch: None,
+    progress: bool = True,
 ) -> Result:
     """Run a configuration in its folder ``out/<id>``: skip what is done, go on with what was begun.
 
@@ -159,7 +158,7 @@ def run(
         out: folder of the run folders.
         data_dir: folder of the data files; see `load_dataset`.
         device: where to compute.
-        watch: called after each epoch.
+        progress: show epochs as they pass.
 
     Raises:
         ValueError: for bad settings or data.
@@ -175,7 +174,7 @@ def run(
     with runs.locked(folder):
         if not runs.is_finished(folder):
             runs.write_config(folder, config)
-            _train_and_finish(config, model, data, folder, chosen, watch)
+            _train_and_finish(config, model, data, folder, chosen, progress)
     return load_run(folder)
 
 
@@ -185,19 +184,22 @@ def _train_and_finish(
     data: Dataset,
     folder: Path,
     device: torch.device,
-    watch: Callable[[Epoch], None],
+    progress: bool,
 ) -> None:
     state, rows = runs.read_checkpoint(folder) or (None, [])
-    with closing(epochs_of(config, model, data, state=state, device=device)) as training:
+    title = f"{config.dataset} {config.network} {config.method} {config.sparsity:g} #{config.seed}"
+    training = epochs_of(config, model, data, state=state, device=device)
+    with closing(training), shown(title, config.epochs, len(rows), enabled=progress) as show:
         for state, epoch in training:
             rows.append(epoch.row())
             runs.write_checkpoint(folder, state, rows)
             runs.write_history(folder, rows)
-            watch(epoch)
+            show(told(epoch))
     if state is None:
         raise ValueError(f"epochs must be positive, got {config.epochs}")
-    trained = with_buffers(model, state)
-    runs.finish(folder, state, rows, _summary(config, trained, state, rows, data))
+    for name, buffer in model.named_buffers():
+        buffer.copy_(state.buffers[name])
+    runs.finish(folder, state, rows, _summary(config, model, state, rows, data))
 
 
 def _summary(

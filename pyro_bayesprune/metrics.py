@@ -62,7 +62,7 @@ def dead_units(weights: Mapping[str, Tensor], masks: Mapping[str, Tensor]) -> di
 
 
 def layer_flops(net: nn.Module, shape: Sequence[int]) -> dict[str, int]:
-    """Return multiply-adds of one forward pass of one input, by parameter name, from torch's counter.
+    """Return multiply-adds of a forward pass of one input, by parameter name (torch's counter).
 
     Args:
         net: a module of named layers with weights.
@@ -78,7 +78,9 @@ def layer_flops(net: nn.Module, shape: Sequence[int]) -> dict[str, int]:
     root = type(net).__name__
     counts = {name: sum(by_op.values()) for name, by_op in counter.get_flop_counts().items()}
     layers = {n: counts.get(f"{root}.{n}", 0) // 2 for n, _ in net.named_modules() if n}
-    return {f"{n}.weight": c for n, c in layers.items() if f"{n}.weight" in dict(net.named_parameters())}
+    return {
+        f"{n}.weight": c for n, c in layers.items() if f"{n}.weight" in dict(net.named_parameters())
+    }
 
 
 def theoretical_speedup(flops: Mapping[str, int], masks: Mapping[str, Tensor]) -> float:

@@ -15,15 +15,11 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
-from pyro_bayesprune.config import Config
+from pyro_bayesprune.config import Config, RunError
 from pyro_bayesprune.model import Masks, Weights
 from pyro_bayesprune.training import State
 
 DIGEST_BYTES = 32
-
-
-class RunError(Exception):
-    """A run folder that is in use, damaged, or not a run; the message says which and what to do."""
 
 
 def write_atomically(path: Path, content: bytes) -> None:
@@ -99,7 +95,7 @@ def read_config(folder: Path) -> Config:
 
 
 def write_checkpoint(folder: Path, state: State, rows: list[dict[str, Any]]) -> None:
-    """Write checkpoint.pt: the state after an epoch and the history so far, with a SHA-256 behind."""
+    """Write checkpoint.pt: state after an epoch and history so far, with a SHA-256 behind."""
     buffer = io.BytesIO()
     parts = {name: getattr(state, name) for name in State.__dataclass_fields__}
     torch.save({"state": parts, "rows": rows}, buffer)

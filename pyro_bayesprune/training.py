@@ -6,7 +6,7 @@ import math
 import time
 import warnings
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Mapping
 from dataclasses import dataclass
 from typing import Any, get_args
 
@@ -15,7 +15,6 @@ import pyro
 import torch
 from pyro.optim import PyroOptim
 from torch import Tensor, nn
-from tqdm.auto import tqdm
 
 from pyro_bayesprune.data import Dataset, Pair, random_stream, train_part
 from pyro_bayesprune.metrics import sparsity
@@ -31,6 +30,7 @@ from pyro_bayesprune.posterior import (
     mean_prediction,
 )
 from pyro_bayesprune.priors import positive
+from pyro_bayesprune.progress import shown
 from pyro_bayesprune.pruning import PruneState, Pruning, Record, prunable_sites, prune_step
 from pyro_bayesprune.svi import Objective, Trainer, TrainingDiverged, check_site_names
 
@@ -140,7 +140,7 @@ def train(
     initial_weights: Mapping[str, Tensor] | None = None,
     state: State | None = None,
     device: str | torch.device | None = None,
-) -> Iterator[tuple[State, Epoch]]:
+) -> Generator[tuple[State, Epoch]]:
     """Train to the MAP and prune at the end of each epoch; yield after each one.
 
     The model given is never changed. Random numbers come from streams of their own (initial values,
@@ -337,12 +337,11 @@ def fit(
     state: State | None = options.get("state")
     rows, stopped = [], None
     training = train(model, data, epochs=epochs, **options)
-    with tqdm(total=epochs, initial=state.epoch if state else 0, disable=not progress) as bar:
+    with shown("fit", epochs, state.epoch if state else 0, enabled=progress) as show:
         try:
             for state, epoch in training:  # noqa: B007  (the last state is the result)
                 rows.append(epoch.row())
-                bar.set_postfix(progress_fields(epoch))
-                bar.update()
+                show(told(epoch))
         except TrainingDiverged as error:
             if state is None:
                 raise
@@ -363,11 +362,9 @@ def with_buffers(model: Model, state: State) -> Model:
     return held
 
 
-def progress_fields(epoch: Epoch) -> dict[str, str]:
-    """Return what a progress bar shows of an epoch."""
-    return {
-        "loss": f"{epoch.train_loss:.4f}",
-        "accuracy": f"{epoch.validation_accuracy:.4f}",
-        "sparsity": f"{epoch.step.sparsity:.4f}",
-        "step": epoch.step.decision,
-    }
+def told(epoch: Epoch) -> dict[str, str]:
+    """Return what is shown of an epoch while a training runs."""
+    numbers = {"loss": epoch.train_loss, "accuracy": epoch.validation_accuracy}
+    numbers["sparsity"] = epoch.step.sparsity
+    values = {name: f"{value:.4f}" for name, value in numbers.items() if not math.isnan(value)}
+    return values | {"step": epoch.step.decision}

@@ -1,0 +1,213 @@
+"""The command line. Heavy modules are imported by the command that needs them."""
+
+import re
+import signal
+import sys
+import tomllib
+from argparse import ArgumentError
+from collections.abc import Callable, Sequence
+from dataclasses import fields
+from pathlib import Path
+from typing import Any, NoReturn
+
+import yaml
+from jsonargparse import ArgumentParser, Namespace
+
+from pyro_bayesprune.config import Config, MethodName, PresetName, RunError, configure
+
+DATASETS = ("digits", "mnist", "fashion_mnist", "cifar10")
+
+
+class UserError(Exception):
+    """A mistake of the user: one line, exit code 2."""
+
+
+class Stopped(BaseException):
+    """SIGTERM arrived (a BaseException, like KeyboardInterrupt)."""
+
+
+def _where(parser: ArgumentParser) -> None:
+    parser.add_argument("--out", type=str, default="runs", help="folder of the run folders")
+    parser.add_argument("--data_dir", type=str, help="folder of the data files")
+    parser.add_argument("--device", type=str, default="cpu", help="cpu, cuda or mps")
+
+
+def _run_arguments(parser: ArgumentParser) -> None:
+    parser.add_argument("--config", type=str, help="YAML or TOML file of settings")
+    parser.add_argument("--preset", type=PresetName, help="where settings start: default or paper")
+    parser.add_argument("--method", type=MethodName, help="one of the paper's methods")
+    parser.add_class_arguments(Config, as_group=False)
+    _where(parser)
+
+
+def _show_arguments(parser: ArgumentParser) -> None:
+    parser.add_argument("runs", nargs="+", type=str, help="run folders")
+    parser.add_argument("--verify", action="store_true", help="replay each decision")
+
+
+def _data_arguments(parser: ArgumentParser) -> None:
+    parser.add_argument("action", choices=("list", "fetch"), help="what to do")
+    parser.add_argument("name", nargs="?", type=str, help="data set to fetch")
+    parser.add_argument("--data_dir", type=str, help="folder of the data files")
+
+
+def read_settings(path: str) -> dict[str, Any]:
+    """Return the settings of a YAML or TOML file, by its ending.
+
+    Raises:
+        UserError: if the file cannot be read or is not a table of settings.
+    """
+    try:
+        text = Path(path).read_text()
+        values = tomllib.loads(text) if path.endswith(".toml") else yaml.safe_load(text)
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        raise UserError(f"cannot read {path}: {error}") from None
+    if not isinstance(values, dict):
+        raise UserError(f"{path} must be a table of settings, got {type(values).__name__}")
+    return values
+
+
+def configuration(given: dict[str, Any]) -> Config:
+    """Return the configuration of what was given: a file's settings, overridden by options."""
+    from_file = read_settings(given["config"]) if given.get("config") else {}
+    names = {field.name for field in fields(Config)}
+    settings = from_file | {n: v for n, v in given.items() if n in names and v is not None}
+    preset = given.get("preset") or settings.pop("preset", "default")
+    method = given.get("method") or settings.pop("method", None)
+    settings.pop("preset", None), settings.pop("method", None)
+    return configure(preset, method, **settings)
+
+
+def _run(given: Namespace) -> int:
+    from pyro_bayesprune.experiment import run
+
+    values = given.as_dict()
+    config = configuration(values)
+    where = {name: values.get(name) for name in ("data_dir",)}
+    out = values.get("out") or "runs"
+    folder = Path(out) / config.id
+    try:
+        result = run(config, out=out, device=values.get("device") or "cpu", **where)
+    except (KeyboardInterrupt, Stopped) as stop:
+        print(
+            f"\nstopped; what is done is in {folder}. Run the same command again to go on.",
+            file=sys.stderr,
+        )
+        return 130 if isinstance(stop, KeyboardInterrupt) else 143
+    print(result)
+    return 0
+
+
+def _show(given: Namespace) -> int:
+    from pyro_bayesprune.experiment import load_run, replay
+
+    wrong = 0
+    columns = ["epoch", "train_loss", "log_bf", "log_threshold", "decision", "tries", "sparsity"]
+    for folder in given["runs"]:
+        result = load_run(folder)
+        print(result)
+        print(result.history[columns].to_string(index=False))
+        if given.get("verify"):
+            epochs = replay(result.history, result.config)
+            wrong += len(epochs)
+            told = f"do not follow in epochs {epochs}" if epochs else "all follow"
+            print(f"decisions from their records: {told}")
+    return 1 if wrong else 0
+
+
+def _data(given: Namespace) -> int:
+    from pyro_bayesprune.data import data_folder, fetch
+
+    folder = data_folder(given.get("data_dir"))
+    if given["action"] == "fetch":
+        if not given.get("name"):
+            raise UserError(f"data fetch needs a name, one of {', '.join(DATASETS[1:])}")
+        print(fetch(given["name"], given.get("data_dir")))
+        return 0
+    for name in DATASETS:
+        path = folder / f"{name}.safetensors"
+        place = "built in" if name == "digits" else path if path.exists() else "not fetched yet"
+        print(f"{name:14s} {place}")
+    return 0
+
+
+Command = tuple[str, Callable[[ArgumentParser], None], Callable[[Namespace], int]]
+COMMANDS: dict[str, Command] = {
+    "run": ("train and prune one network; goes on where it was interrupted", _run_arguments, _run),
+    "show": ("print finished runs again", _show_arguments, _show),
+    "data": ("list the data sets, or fetch one", _data_arguments, _data),
+}
+
+
+def overview() -> str:
+    """Return the help of ``bayesprune`` itself."""
+    lines = [f"  {name:8s} {command[0]}" for name, command in COMMANDS.items()]
+    return "\n".join(
+        ["usage: bayesprune [--debug] COMMAND ...", "", "commands:", *lines, ""]
+        + ["bayesprune COMMAND --help tells more; --debug shows the traceback of an error."]
+    )
+
+
+def parse(command: str, arguments: Sequence[str]) -> Namespace:
+    """Return what was given to a command (defaults left out).
+
+    Raises:
+        UserError: for arguments that do not fit.
+    """
+    description, add_arguments, _ = COMMANDS[command]
+    parser = ArgumentParser(
+        prog=f"bayesprune {command}", description=description, exit_on_error=False
+    )
+    add_arguments(parser)
+    try:
+        return parser.parse_args([_underscored(a) for a in arguments], defaults=False)
+    except ArgumentError as error:
+        raise UserError(str(error)) from None
+
+
+def _underscored(argument: str) -> str:
+    """``--data-dir`` and ``--data_dir`` are the same option."""
+    name, equals, value = argument.partition("=")
+    return (
+        name.replace("-", "_").replace("__", "--", 1) + equals + value
+        if (argument.startswith("--"))
+        else argument
+    )
+
+
+def one_line(error: BaseException) -> str:
+    """Return an error's message on one line, without the spelling of Python's types."""
+    text = " ".join(str(error).split()) or type(error).__name__
+    text = re.sub(r"Expected a typing\.Literal\[(.*?)\]\.", r"expected one of \1;", text)
+    return re.sub(r"Expected an? <class '(\w+)'>\.", r"expected \1;", text)
+
+
+def _stop(signum: int, frame: object) -> NoReturn:
+    raise Stopped
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line; return the exit code: 0, 1 for what failed, 2 for a user's mistake."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    debug = "--debug" in arguments
+    arguments = [a for a in arguments if a != "--debug"]
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print(overview())
+        return 0 if arguments else 2
+    signal.signal(signal.SIGTERM, _stop)
+    try:
+        if arguments[0] not in COMMANDS:
+            raise UserError(f"unknown command {arguments[0]!r}: expected {', '.join(COMMANDS)}")
+        return COMMANDS[arguments[0]][2](parse(arguments[0], arguments[1:]))
+    except Exception as error:
+        if debug:
+            raise
+        print(f"bayesprune: error: {one_line(error)}", file=sys.stderr)
+        return 2 if isinstance(error, (UserError, ValueError, RunError)) else 1
+    except (KeyboardInterrupt, Stopped):
+        print("bayesprune: stopped", file=sys.stderr)
+        return 130
+
+
+if __name__ == "__main__":
+    sys.exit(main())
