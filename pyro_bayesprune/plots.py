@@ -8,7 +8,6 @@ import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-STYLE = "whitegrid"
 COLOURS = sns.color_palette("colorblind")
 
 
@@ -42,7 +41,7 @@ def _check_columns(history: pd.DataFrame) -> None:
 
 
 def _panels(count: int) -> tuple[Figure, Any]:
-    with sns.axes_style(STYLE):
+    with sns.axes_style("whitegrid"):
         figure, axes = plt.subplots(1, count, figsize=(5.5 * count, 4), layout="constrained")
     plt.close(figure)  # taken out of pyplot's list: a notebook shows what is returned, once
     return figure, axes
@@ -61,8 +60,8 @@ def _steps(axes: Axes, history: pd.DataFrame) -> None:
     epoch, refused = history["epoch"], history[history["decision"] == "refused"]
     _line(axes, epoch, history["log_bf"], "log Bayes factor", "o", COLOURS[2])
     if len(refused):
-        crosses = {"color": "black", "marker": "X", "s": 90, "zorder": 4, "label": "refused"}
-        axes.scatter(refused["epoch"], refused["log_bf"], **crosses)
+        look: dict[str, Any] = {"color": "black", "marker": "X", "s": 90, "zorder": 4}
+        axes.scatter(refused["epoch"], refused["log_bf"], label="refused", **look)
     axes.set(xlabel="epoch", ylabel="log Bayes factor (nats)", title="Pruning steps")
     share = axes.twinx()
     _line(share, epoch, history["sparsity"], "sparsity", "^", COLOURS[3])
@@ -75,5 +74,5 @@ def _steps(axes: Axes, history: pd.DataFrame) -> None:
 def _line(
     axes: Axes, x: pd.Series, y: pd.Series, label: str, marker: str, colour: tuple[float, ...]
 ) -> None:
-    look = {"marker": marker, "color": colour, "estimator": None, "errorbar": None}
+    look: dict[str, Any] = {"marker": marker, "color": colour, "estimator": None, "errorbar": None}
     sns.lineplot(x=x, y=y, ax=axes, label=label, legend=False, **look)
