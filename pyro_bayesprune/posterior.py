@@ -57,13 +57,16 @@ class BayesFactor:
         log_likelihood_ratio: difference of log likelihoods, nats.
         log_prior_ratio: difference of log priors, nats.
         num_data: number N of training examples.
-        kind: what is compared.
+        kind: what is compared: ``joint``, or marginal likelihoods by ``laplace`` or
+            ``savage_dickey`` (see `pyro_bayesprune.curvature`).
+        log_occam_ratio: difference of log Occam factors, nats; 0 for ``joint``, which has none.
     """
 
     log_likelihood_ratio: float
     log_prior_ratio: float
     num_data: int
     kind: str = "joint"
+    log_occam_ratio: float = 0.0
 
     @classmethod
     def joint(cls, pruned: LogJoint, unpruned: LogJoint, num_data: int) -> "BayesFactor":
@@ -77,7 +80,7 @@ class BayesFactor:
     @property
     def log(self) -> float:
         """Log Bayes factor over the data set, in nats."""
-        return self.log_likelihood_ratio + self.log_prior_ratio
+        return self.log_likelihood_ratio + self.log_prior_ratio + self.log_occam_ratio
 
     def value(self, per: Per = "dataset") -> float:
         """Return the Bayes factor, or with ``per="datum"`` its N-th root (the paper's scale)."""
