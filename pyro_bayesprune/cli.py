@@ -15,6 +15,13 @@ from jsonargparse import ArgumentParser, Namespace
 
 from pyro_bayesprune.config import Config, MethodName, PresetName, RunError, configure
 
+AXES = {
+    "datasets": "dataset",
+    "networks": "network",
+    "methods": "method",
+    "sparsities": "sparsity",
+    "seeds": "seed",
+}
 DATASETS = ("digits", "mnist", "fashion_mnist", "cifar10")
 
 
@@ -43,6 +50,21 @@ def _run_arguments(parser: ArgumentParser) -> None:
 def _show_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("runs", nargs="+", type=str, help="run folders")
     parser.add_argument("--verify", action="store_true", help="replay each decision")
+
+
+def _grid_arguments(parser: ArgumentParser) -> None:
+    parser.add_argument("--preset", type=PresetName, default="paper", help="where settings start")
+    for axis in AXES:
+        help_ = f"comma-separated values (default with --preset paper: the paper's {axis})"
+        parser.add_argument(f"--{axis}", type=str, help=help_)
+    parser.add_argument("--epochs", type=int, help="passes over the training data")
+    parser.add_argument("--config", type=str, help="YAML or TOML file of further settings")
+    parser.add_argument("--store", type=str, help="folder of results.csv: known runs are skipped")
+    parser.add_argument("--jobs", type=int, help="runs at a time (default: one)")
+    parser.add_argument("--engine", choices=("loky", "dask"), help="processes here, or a cluster")
+    parser.add_argument("--address", type=str, help="of the Dask scheduler, tcp://host:port")
+    parser.add_argument("--verify", type=int, help="run this many finished runs again; compare")
+    _where(parser)
 
 
 def _data_arguments(parser: ArgumentParser) -> None:
@@ -115,6 +137,58 @@ def _show(given: Namespace) -> int:
     return 1 if wrong else 0
 
 
+def _axis(name: str, text: str) -> list[Any]:
+    convert = {"seeds": int, "sparsities": float}.get(name, str)
+    try:
+        return [convert(part.strip()) for part in text.split(",")]
+    except ValueError:
+        raise UserError(f"--{name} must be comma-separated numbers, got {text!r}") from None
+
+
+def _grid(given: Namespace) -> int:
+    from pyro_bayesprune.grid import PAPER, grid, product, verify
+    from pyro_bayesprune.results import known_ids, record
+
+    values = given.as_dict()
+    preset = values.get("preset") or "paper"
+    axes = dict(PAPER) if preset == "paper" else {}
+    for plural, field in AXES.items():
+        if values.get(plural):
+            axes[field] = tuple(_axis(plural, values[plural]))
+    settings = read_settings(values["config"]) if values.get("config") else {}
+    settings |= {"epochs": values["epochs"]} if values.get("epochs") else {}
+    configs = product(preset, **axes, **{name: (value,) for name, value in settings.items()})
+    out, store = Path(values.get("out") or "runs"), values.get("store")
+    where = {"out": out, "data_dir": values.get("data_dir")}
+    if values.get("verify"):
+        same = verify(configs, values["verify"], **where)
+        for run_id, fine in same.items():
+            print(f"{run_id} {'the same again' if fine else 'DIFFERS'}")
+        return 0 if same and all(same.values()) else 1
+    view = View(len(configs), values.get("jobs") or 1)
+
+    def watch(outcome: Any) -> None:  # noqa: ANN401
+        view.add(outcome)
+        if store and outcome.status == "done":
+            record(store, out / outcome.config.id)
+
+    outcomes = grid(
+        configs,
+        **where,
+        device=values.get("device") or "cpu",
+        jobs=values.get("jobs") or 1,
+        engine=values.get("engine") or "loky",
+        address=values.get("address"),
+        known=known_ids(store) if store else (),
+        watch=watch,
+    )
+    failed = [outcome for outcome in outcomes if outcome.status == "failed"]
+    for outcome in failed:
+        last = outcome.error.strip().splitlines()[-1]
+        print(f"failed: {out / outcome.config.id}: {last}", file=sys.stderr)
+    return 1 if failed else 0
+
+
 def _data(given: Namespace) -> int:
     from pyro_bayesprune.data import data_folder, fetch
 
@@ -131,10 +205,40 @@ def _data(given: Namespace) -> int:
     return 0
 
 
+class View:
+    """What a grid shows while it runs: done, failed, and time left from the runs so far."""
+
+    def __init__(self, total: int, jobs: int) -> None:
+        self.total, self.jobs = total, jobs
+        self.counts = {"done": 0, "skipped": 0, "failed": 0}
+        self.seconds = 0.0
+
+    def add(self, outcome: Any) -> None:  # noqa: ANN401  (an Outcome; its module loads torch)
+        """Show one more outcome; runs that were there before are only counted."""
+        self.counts[outcome.status] += 1
+        self.seconds += outcome.seconds
+        if outcome.status == "skipped":
+            return
+        left = self.total - sum(self.counts.values())
+        ran = self.counts["done"] + self.counts["failed"]
+        minutes = self.seconds / ran * left / self.jobs / 60
+        config = outcome.config
+        name = f"{config.dataset} {config.network} {config.method} {config.sparsity} #{config.seed}"
+        counts = "  ".join(f"{count} {what}" for what, count in self.counts.items() if count)
+        running = min(left, self.jobs)
+        print(
+            f"{name}: {outcome.status}, {outcome.seconds:.0f} s  |  {counts}  {running} running  "
+            f"{left - running} waiting  about {minutes:.0f} min left",
+            file=sys.stderr,
+            flush=True,
+        )
+
+
 Command = tuple[str, Callable[[ArgumentParser], None], Callable[[Namespace], int]]
 COMMANDS: dict[str, Command] = {
     "run": ("train and prune one network; goes on where it was interrupted", _run_arguments, _run),
     "show": ("print finished runs again", _show_arguments, _show),
+    "grid": ("many runs, on one machine or many; run it again to go on", _grid_arguments, _grid),
     "data": ("list the data sets, or fetch one", _data_arguments, _data),
 }
 

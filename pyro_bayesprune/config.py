@@ -29,18 +29,25 @@ class Config:
         channels: output channels of the CNN's two convolutions.
         objective: map (likelihood and prior) or mle (likelihood alone).
         prior: prior of every weight and bias.
-        prior_scale: scale of the prior in units of the weights (σ of a normal, gain of fan_in_normal).
+        prior_scale: scale of the prior (σ of a normal, gain of fan_in_normal), units of weights.
         prior_df: degrees of freedom of a student_t prior.
         temperature: divides the log likelihood.
         criterion: what is pruned first: the lowest magnitude, random weights, or magnitudes
             shuffled within each layer (random, but with magnitude's layer proportions).
-        sparsity: target share of prunable weights that are zero, in [0, 1).
+        sparsity: target share of prunable weights that are zero, in [0, 1); auto lets the evidence
+            decide.
         gate: propose (compare, then keep or back off), previous (paper's Algorithm 1) or always.
         beta: threshold of the Bayes factor on the scale of --per; 0 lets everything pass.
         per: scale of the Bayes factor: dataset (the exact ratio) or datum (its N-th root).
-        scope: prune each layer to the target, or all layers together (global).
+        scope: prune each layer to the target, all layers together (global), or whole units and
+            filters (unit).
         schedule: target over the epochs: constant (paper), cubic (up to 60%), one_shot (at 60%).
         regrow: lift the masks after each step, so that weights may come back.
+        evaluation: decide on the full training data, or on as much as the decision needs
+            (sequential).
+        alpha: error rate of a sequential decision.
+        restart: train as long again under the final masks, from the first weights (rewind), from
+            fresh ones (reinitialise), or from the first under shuffled masks (shuffle).
         epochs: passes over the training data.
         batch_size: examples a step.
         learning_rate: Adam's step size.
@@ -62,13 +69,16 @@ class Config:
     prior_df: float = 3.0
     temperature: float = 1.0
     criterion: CriterionName = "magnitude"
-    sparsity: float = 0.9
+    sparsity: float | Literal["auto"] = 0.9
     gate: Literal["propose", "previous", "always"] = "propose"
     beta: float = 0.95
     per: Literal["datum", "dataset"] = "datum"
-    scope: Literal["layer", "global"] = "layer"
+    scope: Literal["layer", "global", "unit"] = "layer"
     schedule: Literal["cubic", "constant", "one_shot"] = "cubic"
     regrow: bool = False
+    evaluation: Literal["full", "sequential"] = "full"
+    alpha: float = 0.01
+    restart: Literal["no", "rewind", "reinitialise", "shuffle"] = "no"
     epochs: int = 25
     batch_size: int = 64
     learning_rate: float = 1e-3
@@ -84,9 +94,12 @@ class Config:
                 _check_number(field.name, value)
             if field.type is int and (isinstance(value, bool) or not isinstance(value, int)):
                 raise ValueError(f"{field.name} must be an integer, got {value!r}")
+        if self.sparsity != "auto":
+            _check_number("sparsity", self.sparsity)
         for name in ("validation", "sparsity"):
-            if not 0 <= getattr(self, name) < 1:
-                raise ValueError(f"{name} must be in [0, 1), got {getattr(self, name)!r}")
+            value = getattr(self, name)
+            if value != "auto" and not 0 <= value < 1:
+                raise ValueError(f"{name} must be in [0, 1), got {value!r}")
         for name in ("prior_scale", "prior_df", "temperature", "epochs", "batch_size"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name} must be positive, got {getattr(self, name)!r}")

@@ -1,0 +1,222 @@
+"""Many runs, on one machine or many. A grid is resumed by running it again."""
+
+import itertools
+import random
+import shutil
+import tempfile
+import time
+import traceback
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import joblib
+import torch
+from joblib.externals.loky.process_executor import TerminatedWorkerError
+
+from pyro_bayesprune import runs
+from pyro_bayesprune.config import METHODS, Config, configure
+from pyro_bayesprune.experiment import run
+
+Engine = Literal["loky", "dask"]
+PAPER: dict[str, tuple] = {
+    "seed": (0, 1, 2, 3, 4),
+    "network": ("fcn", "cnn"),
+    "dataset": ("mnist", "fashion_mnist", "cifar10"),
+    "method": tuple(METHODS),
+    "sparsity": (0.25, 0.5, 0.75, 0.9, 0.99),
+}
+MAX_DEATHS = 3
+
+
+def product(preset: str = "paper", **axes: Sequence[Any]) -> list[Config]:
+    """Return the configurations of a grid, breadth first over seeds.
+
+    The first axes vary slowest, ``seed`` first of all, so that an interrupted grid is a whole grid
+    with fewer seeds. Methods that prune nothing appear once, not once for each sparsity.
+
+    Args:
+        preset: where settings start.
+        **axes: values for fields of `Config` and for ``method``.
+
+    Example:
+        >>> len(product(method=("unpruned", "magnitude"), sparsity=(0.5, 0.9), seed=(0, 1)))
+        6
+    """
+    axes = {"seed": axes.pop("seed", (0,)), **axes}
+    configs: dict[str, Config] = {}
+    for values in itertools.product(*axes.values()):
+        settings = dict(zip(axes, values, strict=True))
+        method = settings.pop("method", None)
+        if "sparsity" in METHODS.get(method or "", {}):
+            settings.pop("sparsity", None)
+        config = configure(preset, method, **settings)
+        configs[config.id] = config
+    return list(configs.values())
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How one run of a grid ended.
+
+    Args:
+        config: what ran.
+        status: ``done``, ``skipped`` (it was done before) or ``failed``.
+        seconds: wall time.
+        error: traceback of a failure.
+        files: content of the run folder, where it was not written to a folder of this machine.
+    """
+
+    config: Config
+    status: Literal["done", "skipped", "failed"]
+    seconds: float = 0.0
+    error: str = ""
+    files: dict[str, bytes] | None = None
+
+
+def attempt(
+    config: Config, out: str, data_dir: str | None, device: str, threads: int | None, send: bool
+) -> Outcome:
+    """Run one configuration in a worker; a failure becomes an outcome, with its traceback."""
+    started = time.perf_counter()
+    if threads is not None:
+        torch.set_num_threads(threads)
+    try:
+        folder = run(config, out=out, data_dir=data_dir, device=device, progress=False).folder
+    except Exception:
+        return Outcome(config, "failed", time.perf_counter() - started, traceback.format_exc())
+    files = (
+        {p.name: p.read_bytes() for p in folder.iterdir() if p.suffix != ".lock"} if send else None
+    )
+    return Outcome(config, "done", time.perf_counter() - started, files=files)
+
+
+@contextmanager
+def _dask(address: str) -> Iterator[AbstractContextManager]:
+    from dask.distributed import Client
+
+    with Client(address), joblib.parallel_config(backend="dask") as backend:
+        yield backend
+
+
+def grid(
+    configs: Iterable[Config],
+    *,
+    out: str | Path = "runs",
+    data_dir: str | Path | None = None,
+    device: str = "cpu",
+    jobs: int = 1,
+    engine: Engine = "loky",
+    address: str | None = None,
+    known: Collection[str] = (),
+    watch: Callable[[Outcome], None] = lambda outcome: None,
+) -> list[Outcome]:
+    """Run configurations; what is done is skipped, what was interrupted goes on.
+
+    A failed run stops no other. A run whose worker died is taken up again, at most three times.
+
+    Args:
+        configs: what to run, in order.
+        out: folder of the run folders; with Dask, a shared folder or one of each worker.
+        data_dir: folder of the data files, on every worker.
+        device: where to compute.
+        jobs: runs at a time on this machine; each gets its share of the processors.
+        engine: ``loky`` (processes of this machine) or ``dask`` (a cluster).
+        address: of the Dask scheduler, ``tcp://host:port``.
+        known: ids of runs to skip although they have no folder here.
+        watch: called with each outcome as it comes.
+
+    Raises:
+        ValueError: for an unknown engine, or Dask without an address.
+    """
+    if engine not in ("loky", "dask") or (engine == "dask") != bool(address):
+        raise ValueError(f"engine must be loky, or dask with an address, got {engine}, {address}")
+    out = Path(out).absolute()
+    outcomes, waiting = [], {}
+    for config in configs:
+        if config.id in known or runs.is_finished(out / config.id):
+            outcomes.append(Outcome(config, "skipped"))
+            watch(outcomes[-1])
+        else:
+            waiting[config.id] = config
+    deaths = 0
+    while waiting:
+        try:
+            for outcome in _outcomes(waiting, out, data_dir, device, jobs, engine, address):
+                _receive(out, outcome)
+                outcomes.append(outcome)
+                del waiting[outcome.config.id]
+                watch(outcome)
+        except TerminatedWorkerError as error:
+            deaths += 1
+            if deaths == MAX_DEATHS:
+                outcomes += [Outcome(c, "failed", error=str(error)) for c in waiting.values()]
+                waiting = {}
+    return outcomes
+
+
+def _outcomes(
+    waiting: dict[str, Config],
+    out: Path,
+    data_dir: str | Path | None,
+    device: str,
+    jobs: int,
+    engine: Engine,
+    address: str | None,
+) -> Iterator[Outcome]:
+    threads = max(1, joblib.cpu_count() // jobs) if engine == "loky" else None
+    folder = None if data_dir is None else str(Path(data_dir).absolute())
+    calls = [
+        joblib.delayed(attempt)(config, str(out), folder, device, threads, engine == "dask")
+        for config in waiting.values()
+    ]
+    if engine == "dask":
+        assert address is not None
+        with _dask(address):
+            yield from joblib.Parallel(return_as="generator_unordered")(calls)
+    else:
+        with joblib.parallel_config(backend="loky", inner_max_num_threads=threads):
+            yield from joblib.Parallel(jobs, return_as="generator_unordered", batch_size=1)(calls)
+
+
+def _receive(out: Path, outcome: Outcome) -> None:
+    """Write what a worker sent back, or the traceback of a failure."""
+    folder = out / outcome.config.id
+    if outcome.status == "failed":
+        runs.write_atomically(folder / "error.txt", outcome.error.encode())
+    elif outcome.files and not runs.is_finished(folder):
+        for name in sorted(outcome.files, key=lambda name: name == "result.json"):
+            runs.write_atomically(folder / name, outcome.files[name])
+
+
+def verify(
+    configs: Sequence[Config],
+    count: int,
+    *,
+    out: str | Path = "runs",
+    data_dir: str | Path | None = None,
+    seed: int = 0,
+) -> dict[str, bool]:
+    """Run ``count`` random finished runs again, elsewhere, and compare weights and histories.
+
+    Returns:
+        By run id, whether all is equal but the times.
+    """
+    finished = [config for config in configs if runs.is_finished(Path(out) / config.id)]
+    chosen = random.Random(seed).sample(finished, min(count, len(finished)))
+    return {config.id: _same_again(config, Path(out), data_dir) for config in chosen}
+
+
+def _same_again(config: Config, out: Path, data_dir: str | Path | None) -> bool:
+    elsewhere = Path(tempfile.mkdtemp())
+    try:
+        again = run(config, out=elsewhere, data_dir=data_dir, progress=False)
+    finally:
+        shutil.rmtree(elsewhere)
+    folder = out / config.id
+    history = runs.read_history(folder)
+    times = ["seconds_training", "seconds_step"]
+    same_weights = again.metrics["weights_sha256"] == runs.read_result(folder)["weights_sha256"]
+    return same_weights and history.drop(columns=times).equals(again.history.drop(columns=times))
