@@ -8,6 +8,7 @@ from typing import Any, Literal
 import pyro
 import pyro.distributions as dist
 import torch
+from pyro import poutine
 from pyro.poutine.messenger import Messenger
 from torch import Tensor, nn
 from torch.func import functional_call
@@ -239,15 +240,26 @@ def in_data_plate(site: Mapping[str, Any]) -> bool:
     return any(frame.name == "data" for frame in site["cond_indep_stack"])
 
 
+def network(model: Model) -> nn.Module | None:
+    """Return the module that a model is, under any handlers; None where it is a function."""
+    inner = poutine.unwrap(model)
+    return inner if isinstance(inner, nn.Module) else None
+
+
 @contextmanager
 def evaluation_mode(model: Model) -> Iterator[None]:
-    """Put a module (BatchNorm, dropout) into evaluation mode, and back as it was."""
-    modules = list(model.modules()) if isinstance(model, nn.Module) else []
+    """Put a module (BatchNorm, dropout) into evaluation mode, and back as it was.
+
+    Torch's random state is put back too: looking at a model draws from it.
+    """
+    module = network(model)
+    modules = list(module.modules()) if module is not None else []
     training = [module.training for module in modules]
     try:
         for module in modules:
             module.training = False
-        yield
+        with torch.random.fork_rng():
+            yield
     finally:
         for module, flag in zip(modules, training, strict=True):
             module.training = flag

@@ -111,15 +111,14 @@ def inspect_model(model: Model, x: Tensor, y: Tensor) -> ModelSites:
     """
     few = min(2, len(x))
     with evaluation_mode(model), torch.no_grad():
-        nodes = poutine.trace(model).get_trace(x[:few], y[:few]).nodes
-    plate = nodes.get("data")
+        trace = poutine.trace(model).get_trace(x[:few], y[:few])
+    nodes, plate = trace.nodes, trace.nodes.get("data")
     if plate is None or not poutine.util.site_is_subsample(plate):
         raise ValueError(
             'the model has no plate "data": observe the targets inside '
             'pyro.plate("data", N, subsample=x), N the number of training examples'
         )
-    sites = {n: s for n, s in nodes.items() if s["type"] == "sample" and n != "data"}
-    sites = {n: s for n, s in sites.items() if not poutine.util.site_is_subsample(s)}
+    sites = {site["name"]: site for site in scored_sites(trace)}
     latent = {n: s for n, s in sites.items() if not s["is_observed"]}
     observed = {n: s for n, s in sites.items() if s["is_observed"] and in_data_plate(s)}
     _check_sites(nodes, latent, observed)
@@ -220,9 +219,10 @@ def _chunks(x: Tensor, y: Tensor, size: int) -> Iterator[Pair]:
 
 
 def scored_sites(trace: poutine.Trace) -> Iterator[Site]:
-    """Yield the sites of a trace that have a density (plates' subsamples have none)."""
-    for site in trace.nodes.values():
-        if site["type"] == "sample" and not poutine.util.site_is_subsample(site):
+    """Yield the sites of a trace that have a density: no subsamples, no `pyro.deterministic`."""
+    samples = (site for site in trace.nodes.values() if site["type"] == "sample")
+    for site in samples:
+        if not (poutine.util.site_is_subsample(site) or site["infer"].get("_deterministic")):
             yield site
 
 
@@ -257,6 +257,7 @@ def log_joint(
     x, y = train_part(data)
     sites = inspect_model(model, x, y)
     check_num_data(sites, len(x))
+    check_targets(sites, y)
     check_weights(sites, weights)
     held = at_point(model, weights, masks, pruned_prior)
     log_likelihood, log_prior = torch.zeros((), dtype=torch.float64), 0.0
@@ -323,8 +324,17 @@ def mean_prediction(
     x: Tensor,
     masks: Mapping[str, Tensor] | None = None,
 ) -> Tensor:
-    """Return the mean of the targets' distribution for inputs ``x`` (n, ...) at a point."""
-    return torch.cat([target.mean for target in predictive(model, weights, x, masks)])
+    """Return the mean of the targets' distribution for inputs ``x`` (n, ...) at a point.
+
+    Raises:
+        ValueError: if the observed site is categorical: classes have no mean.
+    """
+    means = []
+    for target in predictive(model, weights, x, masks):
+        if isinstance(elementwise(target), torch.distributions.Categorical):
+            raise ValueError("classes have no mean: ask for their probabilities (predict_proba)")
+        means.append(target.mean)
+    return torch.cat(means)
 
 
 @torch.no_grad()
