@@ -66,6 +66,8 @@ class Epoch:
     train_loss: float
     validation_loss: float
     validation_accuracy: float
+    test_loss: float  # shown, as the paper's curves show it; nothing decides by it
+    test_accuracy: float
     seconds_training: float
     seconds_step: float
 
@@ -81,6 +83,8 @@ class Epoch:
             "train_loss": self.train_loss,
             "validation_loss": self.validation_loss,
             "validation_accuracy": self.validation_accuracy,
+            "test_loss": self.test_loss,
+            "test_accuracy": self.test_accuracy,
             "log_likelihood_before": step.before.log_likelihood,
             "log_prior_before": step.before.log_prior,
             "log_joint_before": step.before.total,
@@ -204,7 +208,10 @@ def train(
         masks, log_bf = pruned.masks, pruned.log_bf
         trainer.project(masks, hold=not pruning.regrow)
         stepped = time.perf_counter()
-        held_out = _held_out(model, pruned, data)
+        held_out = (
+            *_held_out(model, pruned, data.validation_x, data.validation_y),
+            *_held_out(model, pruned, data.test_x, data.test_y),
+        )
         moments = copy.deepcopy(trainer.optim.get_state())
         yield (
             State(epoch, pruned.weights, masks, trainer.buffers(), moments, log_bf),
@@ -240,10 +247,12 @@ def _check_initial(
         check_weights(sites, filled)
 
 
-def _held_out(model: Model, state: PruneState, data: Dataset) -> tuple[float, float]:
-    if data.validation_x is None or data.validation_y is None:
+def _held_out(
+    model: Model, state: PruneState, x: Tensor | None, y: Tensor | None
+) -> tuple[float, float]:
+    if x is None or y is None:
         return math.nan, math.nan
-    return held_out_loss(model, state.weights, data.validation_x, data.validation_y)
+    return held_out_loss(model, state.weights, x, y)
 
 
 @dataclass(frozen=True)
