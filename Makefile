@@ -13,7 +13,7 @@ install: .venv/installed
 	touch $@
 
 demo: install
-	$(BIN)/bayesprune demo
+	$(BIN)/python -m pyro_bayesprune.demo
 
 test: install
 	$(BIN)/python -m pytest -m "not slow and not dask and not browser"

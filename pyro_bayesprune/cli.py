@@ -63,6 +63,9 @@ def _grid_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--jobs", type=int, help="runs at a time (default: one)")
     parser.add_argument("--engine", choices=("loky", "dask"), help="processes here, or a cluster")
     parser.add_argument("--address", type=str, help="of the Dask scheduler, tcp://host:port")
+    parser.add_argument(
+        "--controls", action="store_true", help="the controls of each configuration in its place"
+    )
     parser.add_argument("--verify", type=int, help="run this many finished runs again; compare")
     _where(parser)
 
@@ -146,7 +149,7 @@ def _axis(name: str, text: str) -> list[Any]:
 
 
 def _grid(given: Namespace) -> int:
-    from pyro_bayesprune.grid import PAPER, grid, product, verify
+    from pyro_bayesprune.grid import PAPER, controls, grid, product, verify
     from pyro_bayesprune.results import known_ids, record
 
     values = given.as_dict()
@@ -158,6 +161,8 @@ def _grid(given: Namespace) -> int:
     settings = read_settings(values["config"]) if values.get("config") else {}
     settings |= {"epochs": values["epochs"]} if values.get("epochs") else {}
     configs = product(preset, **axes, **{name: (value,) for name, value in settings.items()})
+    if values.get("controls"):
+        configs = [control for config in configs for control in controls(config).values()]
     out, store = Path(values.get("out") or "runs"), values.get("store")
     where = {"out": out, "data_dir": values.get("data_dir")}
     if values.get("verify"):

@@ -1,5 +1,6 @@
 """One run of a configuration: names become callables here, in plain dictionaries."""
 
+import copy
 import json
 import math
 import os
@@ -7,7 +8,7 @@ import platform
 import subprocess
 from collections.abc import Callable, Generator, Sequence
 from contextlib import closing
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -20,13 +21,13 @@ from torch import Tensor, nn
 
 from pyro_bayesprune import metrics, priors, runs
 from pyro_bayesprune.config import Config
-from pyro_bayesprune.data import TORCHVISION, Dataset, load_dataset
+from pyro_bayesprune.data import TORCHVISION, Dataset, load_dataset, random_stream
 from pyro_bayesprune.model import BayesianModule, Masks, Weights
 from pyro_bayesprune.networks import CNN, FCN
 from pyro_bayesprune.posterior import class_probabilities
 from pyro_bayesprune.priors import Prior
 from pyro_bayesprune.progress import shown
-from pyro_bayesprune.pruning import Pruning
+from pyro_bayesprune.pruning import Pruning, apply_masks
 from pyro_bayesprune.svi import seeded
 from pyro_bayesprune.training import Epoch, State, told, train
 
@@ -124,6 +125,7 @@ def epochs_of(
     model: BayesianModule,
     data: Dataset,
     *,
+    epochs: int,
     state: State | None = None,
     device: str | torch.device = "cpu",
 ) -> Generator[tuple[State, Epoch]]:
@@ -132,7 +134,7 @@ def epochs_of(
         model,
         data,
         pruning=Pruning(**{name: getattr(config, name) for name in PRUNING_FIELDS}),
-        epochs=config.epochs,
+        epochs=epochs,
         batch_size=config.batch_size,
         optim=pyro.optim.Adam({"lr": config.learning_rate, "fused": True}),
         objective=config.objective,
@@ -141,6 +143,28 @@ def epochs_of(
         state=state,
         device=device,
     )
+
+
+def restarted(config: Config, state: State, model: BayesianModule, data: Dataset) -> State:
+    """Return the state from which the second training of a control starts (``restart``).
+
+    The masks stay (``shuffle``: shuffled within each layer); the weights are those of the
+    beginning, or fresh ones (``reinitialise``); buffers and optimiser start anew.
+    """
+    masks = dict(state.masks)
+    if config.restart == "shuffle":
+        generator = random_stream(config.seed, "shuffle")
+        for name, mask in masks.items():
+            order = torch.randperm(mask.numel(), generator=generator).to(mask.device)
+            masks[name] = mask.flatten()[order].view(mask.shape)
+    if config.restart == "reinitialise":
+        with seeded(config.seed, "reinitialise"):
+            model = copy.deepcopy(model)
+            model.net = NETWORKS[config.network](config, data.shape, data.num_classes)
+    first = {n: p.detach().to(state.weights[n].device) for n, p in model.net.named_parameters()}
+    weights = apply_masks(state.weights | first, masks)
+    buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
+    return State(state.epoch, weights, masks, buffers, {}, None)
 
 
 def run(
@@ -187,14 +211,20 @@ def _train_and_finish(
     progress: bool,
 ) -> None:
     state, rows = runs.read_checkpoint(folder) or (None, [])
-    title = f"{config.dataset} {config.network} {config.method} {config.sparsity:g} #{config.seed}"
-    training = epochs_of(config, model, data, state=state, device=device)
-    with closing(training), shown(title, config.epochs, len(rows), enabled=progress) as show:
-        for state, epoch in training:
-            rows.append(epoch.row())
-            runs.write_checkpoint(folder, state, rows)
-            runs.write_history(folder, rows)
-            show(told(epoch))
+    title = f"{config.dataset} {config.network} {config.method} {config.sparsity} #{config.seed}"
+    again = [] if config.restart == "no" else [replace(config, sparsity=0.0)]
+    with shown(title, config.epochs * (1 + len(again)), len(rows), enabled=progress) as show:
+        for leg, part in enumerate([config, *again], start=1):
+            end = leg * config.epochs
+            training = epochs_of(part, model, data, epochs=end, state=state, device=device)
+            with closing(training):
+                for state, epoch in training:
+                    if again and state.epoch == config.epochs:
+                        state = restarted(config, state, model, data)
+                    rows.append(epoch.row())
+                    runs.write_checkpoint(folder, state, rows)
+                    runs.write_history(folder, rows)
+                    show(told(epoch))
     if state is None:
         raise ValueError(f"epochs must be positive, got {config.epochs}")
     for name, buffer in model.named_buffers():

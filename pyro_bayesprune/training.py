@@ -14,11 +14,11 @@ import pandas as pd
 import pyro
 import torch
 from pyro.optim import PyroOptim
-from torch import Tensor, nn
+from torch import Tensor
 
 from pyro_bayesprune.data import Dataset, Pair, random_stream, train_part
-from pyro_bayesprune.metrics import sparsity
-from pyro_bayesprune.model import Masks, Model, Weights
+from pyro_bayesprune.metrics import check_finite, sparsity
+from pyro_bayesprune.model import Masks, Model, Weights, network
 from pyro_bayesprune.posterior import (
     ModelSites,
     check_num_data,
@@ -46,7 +46,7 @@ class State:
         weights: a value for each latent site.
         masks: a bool tensor for each prunable site, True where a weight is kept.
         buffers: the module's buffers (BatchNorm's statistics).
-        optimizer: state of the optimiser and its schedule.
+        optimizer: state of the optimiser and its schedule; empty to start it anew.
         log_bf: log Bayes factor that the step recorded, nats over the data set.
     """
 
@@ -70,6 +70,7 @@ class Epoch:
     test_accuracy: float
     seconds_training: float
     seconds_step: float
+    temperature: float = 1.0
 
     def row(self) -> dict[str, Any]:
         """Return the epoch as a row of the history: numbers and strings only."""
@@ -106,13 +107,14 @@ class Epoch:
             "sparsity_before": step.sparsity_before,
             "sparsity": step.sparsity,
             **{f"sparsity/{name}": value for name, value in step.layers.items()},
+            "temperature": self.temperature,
             "seconds_training": self.seconds_training,
             "seconds_step": self.seconds_step,
         }
 
 
 def _checked(
-    model: Model, data: Dataset | Pair, epochs: int, batch_size: int, objective: str, temp: float
+    model: Model, data: Dataset, epochs: int, batch_size: int, objective: str, temp: float
 ) -> ModelSites:
     for name, value in {"epochs": epochs, "batch_size": batch_size}.items():
         if not isinstance(value, int) or value < 1:
@@ -120,12 +122,15 @@ def _checked(
     if objective not in get_args(Objective):
         raise ValueError(f"objective must be 'map' or 'mle', got {objective!r}")
     positive("temperature", temp)
-    x, y = train_part(data)
+    x, y = data.train_x, data.train_y
     sites = inspect_model(model, x, y)
     check_num_data(sites, len(x))
     if len(sites.observed) != 1:
         raise ValueError(f"training needs one observed site, the model has {list(sites.observed)}")
-    check_targets(sites, y)
+    parts = {"train": y, "validation": data.validation_y, "test": data.test_y}
+    for part, targets in parts.items():
+        if targets is not None:
+            check_targets(sites, targets, part)
     check_site_names(list(sites.latent))
     return sites
 
@@ -187,7 +192,8 @@ def train(
     masks = {n: torch.ones_like(trainer.params[n], dtype=torch.bool) for n in names}
     log_bf = None
     if state is not None:
-        trainer.optim.set_state(state.optimizer)
+        if state.optimizer:
+            trainer.optim.set_state(state.optimizer)
         trainer.restore(state.buffers)
         masks, log_bf = state.masks, state.log_bf
         trainer.project(masks, hold=not pruning.regrow)
@@ -207,6 +213,7 @@ def train(
         )
         masks, log_bf = pruned.masks, pruned.log_bf
         trainer.project(masks, hold=not pruning.regrow)
+        trainer.settle()
         stepped = time.perf_counter()
         held_out = (
             *_held_out(model, pruned, data.validation_x, data.validation_y),
@@ -215,7 +222,7 @@ def train(
         moments = copy.deepcopy(trainer.optim.get_state())
         yield (
             State(epoch, pruned.weights, masks, trainer.buffers(), moments, log_bf),
-            Epoch(record, train_loss, *held_out, trained - started, stepped - trained),
+            Epoch(record, train_loss, *held_out, trained - started, stepped - trained, temperature),
         )
 
 
@@ -227,8 +234,9 @@ def _on_device(
         data = Dataset(*train_part(data))
     if device is not None:
         data = data.to(device)
-    if isinstance(model, nn.Module):
-        model = copy.deepcopy(model).to(data.train_x.device).train()
+    module = network(model := copy.deepcopy(model))  # a function is its own copy
+    if module is not None:
+        module.to(data.train_x.device).train()
     return data, model
 
 
@@ -245,6 +253,8 @@ def _check_initial(
             raise ValueError(f"initial_weights for unknown sites {sorted(unknown)}")
         filled = {n: initial.get(n, site["value"]) for n, site in sites.latent.items()}
         check_weights(sites, filled)
+        for name, value in filled.items():
+            check_finite(f"initial_weights of {name!r}", value)
 
 
 def _held_out(
@@ -363,11 +373,11 @@ def fit(
 
 def with_buffers(model: Model, state: State) -> Model:
     """Return a copy of a module with a state's buffers, on its device; any other model as it is."""
-    if not isinstance(model, nn.Module):
-        return model
-    held = copy.deepcopy(model).to(next(iter(state.weights.values())).device)
-    for name, buffer in held.named_buffers():
-        buffer.copy_(state.buffers[name])
+    module = network(held := copy.deepcopy(model))
+    if module is not None:
+        module.to(next(iter(state.weights.values())).device)
+        for name, buffer in module.named_buffers():
+            buffer.copy_(state.buffers[name])
     return held
 
 
