@@ -19,7 +19,6 @@ keeps their rows and columns. The parts are pure numbers, whatever the units of 
 prior's normalisation and the posterior's volume only ever meet in the ratio δ_i / P_ii.
 """
 
-import copy
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -132,7 +131,7 @@ def ggn_diagonal(
     point = _parameters(model, weights)
     total = {n: torch.zeros(w.shape, dtype=torch.float64) for n, w in point.items()}
     with evaluation_mode(model):
-        squares = _layer_squares if _closed_form(model, point, x) else _jacobian_squares
+        squares = _layer_squares if has_closed_form(model, point, x) else _jacobian_squares
         for chunk in x.split(chunk_size):
             for name, part in squares(model, point, chunk, draws, generator).items():
                 total[name] += part.cpu()
@@ -179,26 +178,21 @@ def _run(model: BayesianModule, point: Weights, x: Tensor) -> tuple[Tensor, list
             handle.remove()
 
 
-def _closed_form(model: BayesianModule, point: Weights, x: Tensor) -> bool:
-    """Say whether every parameter belongs to one Linear or plain Conv2d layer that is used once."""
-    with torch.no_grad():
-        _, uses = _run(model, point, x[:1])
-    owned = {f"{u.name}.{p}".lstrip(".") for u in uses for p, _ in u.layer.named_parameters()}
+def has_closed_form(model: BayesianModule, weights: Mapping[str, Tensor], x: Tensor) -> bool:
+    """Say whether each parameter belongs to one Linear or plain Conv2d layer that is used once."""
+    with evaluation_mode(model), torch.no_grad():
+        _, uses = _run(model, {n: weights[n] for n, _ in model.net.named_parameters()}, x[:1])
+    owned = [f"{u.name}.{p}".lstrip(".") for u in uses for p, _ in u.layer.named_parameters()]
     every = [n for n, _ in model.net.named_parameters(remove_duplicate=False)]
-    return (
-        len({u.name for u in uses}) == len(uses)
-        and owned == set(point) == set(every)
-        and all(
-            type(u.layer) is nn.Linear
-            or (
-                type(u.layer) is nn.Conv2d
-                and u.layer.groups == 1
-                and u.layer.padding_mode == "zeros"
-                and not isinstance(u.layer.padding, str)
-            )
-            for u in uses
-        )
-    )
+    unique = {n for n, _ in model.net.named_parameters()}
+    return sorted(owned) == sorted(every) == sorted(unique) and all(_plain(u.layer) for u in uses)
+
+
+def _plain(layer: nn.Module) -> bool:
+    if type(layer) is nn.Conv2d:
+        zeros = layer.padding_mode == "zeros" and not isinstance(layer.padding, str)
+        return zeros and layer.groups == 1
+    return type(layer) is nn.Linear
 
 
 def _layer_squares(
@@ -242,20 +236,91 @@ def _add(found: Weights, use: _Use, part: str, value: Tensor) -> None:
 
 def _add_squares(found: Weights, use: _Use, grad: Tensor) -> None:
     """Add the squares of the gradients of a layer that is used at many positions."""
-    if isinstance(use.layer, nn.Conv2d):
-        layer = use.layer
-        a = nn.functional.unfold(
-            use.inputs,
-            layer.kernel_size,
-            cast(tuple[int, int], layer.dilation),
-            cast(tuple[int, int], layer.padding),
-            cast(tuple[int, int], layer.stride),
-        )
-        b = grad.flatten(2)
-    else:
-        a, b = use.inputs.flatten(1, -2).mT, grad.flatten(1, -2).mT
+    a, b = _positions(use, grad)
     _add(found, use, "weight", (b @ a.mT).square().sum(0))
     _add(found, use, "bias", b.sum(2).square().sum(0))
+
+
+def _positions(use: _Use, grad: Tensor) -> tuple[Tensor, Tensor]:
+    """Inputs (n, fan in, t) of a layer at its t positions, and their gradients (n, outputs, t)."""
+    if isinstance(use.layer, nn.Conv2d):
+        c = use.layer
+        size = [cast(tuple[int, int], v) for v in (c.kernel_size, c.dilation, c.padding, c.stride)]
+        return nn.functional.unfold(use.inputs, *size), grad.flatten(2)
+    if use.inputs.dim() == 2:
+        return use.inputs[:, :, None], grad[:, :, None]
+    return use.inputs.flatten(1, -2).mT, grad.flatten(1, -2).mT
+
+
+class Kron(NamedTuple):
+    """A block B ⊗ A of the GGN, of a parameter of shape (outputs, fan in); a bias has A = 1."""
+
+    inputs: Tensor  # A (fan in, fan in): mean of aaᵀ over examples and positions
+    outputs: Tensor  # B (outputs, outputs): sum of bbᵀ over examples, positions and columns
+
+
+def ggn_kron(
+    model: BayesianModule,
+    weights: Mapping[str, Tensor],
+    data: Dataset | Pair,
+    *,
+    chunk_size: int = CHUNK,
+) -> dict[str, Kron]:
+    """Return the Kronecker-factored GGN (Martens & Grosse, 2015), a block for each parameter.
+
+    A layer's block Σ_n Σ_c (b_nc b_ncᵀ) ⊗ (a_n a_nᵀ) is replaced by Σ bbᵀ ⊗ mean(aaᵀ), as if inputs
+    and gradients were uncorrelated; so are blocks of different parameters, a bias's and its
+    layer's. Exact for a linear layer alone under a gaussian likelihood, where b is the same for
+    all examples, and for one example. Positions of a convolution count like examples.
+
+    Args:
+        model: the lifted network.
+        weights: the point.
+        data: n examples; sums are scaled by N/n, as in `ggn_diagonal`.
+        chunk_size: examples in memory at a time.
+
+    Raises:
+        ValueError: for a network with parameters outside Linear and plain Conv2d layers.
+    """
+    _check_lifted(model)
+    x, _ = train_part(data)
+    point = _parameters(model, weights)
+    if not has_closed_form(model, weights, x):
+        raise ValueError(
+            "Kronecker factors need a network whose parameters all belong to Linear or plain "
+            "Conv2d layers, each used once"
+        )
+    found: dict[str, Kron] = {}
+    with evaluation_mode(model):
+        for chunk in x.split(chunk_size):
+            for name, part in _layer_factors(model, point, chunk).items():
+                total = found.get(name, Kron(*map(torch.zeros_like, part)))
+                found[name] = Kron(total.inputs + part.inputs, total.outputs + part.outputs)
+    scale = model.num_data / len(x)
+    return {n: Kron(k.inputs / len(x), k.outputs * scale) for n, k in found.items()}
+
+
+def _layer_factors(model: BayesianModule, point: Weights, x: Tensor) -> dict[str, Kron]:
+    """Sums over a chunk's examples: of the mean of aaᵀ over positions, and of bbᵀ."""
+    outputs, uses = _run(model, point, x)
+    roots = hessian_root(model, outputs)
+    found: dict[str, Kron] = {}
+    for c in range(roots.shape[2]):
+        column = roots[:, :, c].view_as(outputs)
+        grads = torch.autograd.grad(outputs, [u.outputs for u in uses], column, retain_graph=True)
+        for use, grad in zip(uses, grads, strict=True):
+            a, b = (part.transpose(0, 1).flatten(1) for part in _positions(use, grad))
+            one = torch.full((1, 1), float(len(x)), dtype=a.dtype, device=a.device)
+            squares = (b @ b.T).detach()
+            for part in ("weight", "bias"):
+                name = f"{use.name}.{part}".lstrip(".")
+                if name not in point:
+                    continue
+                if name not in found:
+                    mean = a @ a.T * (len(x) / a.shape[1]) if part == "weight" else one
+                    found[name] = Kron(mean, torch.zeros_like(squares))
+                found[name].outputs.add_(squares)
+    return found
 
 
 def _jacobians(model: BayesianModule, point: Weights, x: Tensor) -> Weights:
@@ -389,16 +454,15 @@ def log_evidence(
         data: all N training examples.
         masks: weights that are False are no parameters of the network.
         structure: ``"diagonal"`` ignores the posterior's correlations and so overstates ½ ln|P|
-            (Hadamard): a lower bound of the evidence at a mode. ``"full"`` has them; small
-            networks only. ``"kron"`` is laplace-torch's Kronecker-factored P (the optional extra
-            ``evidence``), for a network without masks and one σ for all.
+            (Hadamard): a lower bound of the full one's evidence at a mode. ``"full"`` has them;
+            small networks only. ``"kron"``: Kronecker factors, for Linear and Conv2d layers, no
+            masks, and one σ for each parameter.
         shift: include ½ gᵀP⁻¹g. Exact with the full matrix where the log joint is quadratic; the
             diagonal may overstate it, so leave it out where weights are correlated and ‖g‖ large.
             ``"kron"`` has none.
 
     Raises:
-        ValueError: for other priors or likelihoods.
-        ImportError: for ``"kron"`` without laplace-torch.
+        ValueError: for other priors or likelihoods, and where ``"kron"`` does not apply.
     """
     alive = kept(model, masks)
     point = {n: w * masks[n] if masks and n in masks else w for n, w in weights.items()}
@@ -407,45 +471,75 @@ def log_evidence(
     g = flat(model, gradient(model, point, data))[alive]
     moved = torch.zeros_like(g)
     if structure == "kron":
-        log_det = _kron_log_det(model, point, data, delta)
+        if not alive.all():
+            raise ValueError("structure='kron' has no masks: Kronecker factors cannot drop weights")
+        log_occam = _kron_log_occam(model, point, data)
     elif structure == "full":
         factor = torch.linalg.cholesky(ggn_full(model, point, data)[alive][:, alive] + delta.diag())
-        log_det = 2 * factor.diagonal().log().sum().item()
+        log_occam = (delta.log() / 2 - factor.diagonal().log()).sum().item()
         moved = torch.cholesky_solve(g[:, None], factor)[:, 0]
     else:
         precision = flat(model, ggn_diagonal(model, point, data))[alive] + delta
-        log_det, moved = precision.log().sum().item(), g / precision
+        log_occam, moved = (delta / precision).log().sum().item() / 2, g / precision
     return Evidence(
         log_likelihood=log_joint(model, point, data).log_likelihood,
         log_prior=-(delta * theta.square()).sum().item() / 2,
-        log_occam=(delta.log().sum().item() - log_det) / 2,
+        log_occam=log_occam,
         log_shift=(g @ moved).item() / 2 if shift else 0.0,
         gradient_norm=g.norm().item(),
     )
 
 
-def _kron_log_det(
-    model: BayesianModule, point: Mapping[str, Tensor], data: Dataset | Pair, delta: Tensor
+def _kron_log_occam(
+    model: BayesianModule, point: Mapping[str, Tensor], data: Dataset | Pair
 ) -> float:
-    """ln|P| of laplace-torch's Kronecker-factored posterior."""
-    from laplace import Laplace
+    """-½ Σ ln(1 + λ/δ) over the eigenvalues λ of the blocks B ⊗ A: products of A's and B's."""
+    delta = _precision_by_parameter(model, point)
+    total = 0.0
+    for name, (inputs, outputs) in ggn_kron(model, point, data).items():
+        values = torch.outer(*(torch.linalg.eigvalsh(f.double()) for f in (outputs, inputs)))
+        total -= torch.log1p(values.clamp(min=0) / delta[name]).sum().item() / 2
+    return total
 
-    if len(delta) < sum(p.numel() for p in model.net.parameters()) or delta.unique().numel() > 1:
-        raise ValueError("structure='kron' needs a network without masks and one σ for all weights")
-    net = copy.deepcopy(model.net).eval()
-    net.load_state_dict({n: point[n] for n, _ in net.named_parameters()}, strict=False)
-    regression = isinstance(model.likelihood, gaussian)
-    options = {"sigma_noise": cast(gaussian, model.likelihood).scale} if regression else {}
-    found = Laplace(
-        net,
-        "regression" if regression else "classification",
-        subset_of_weights="all",
-        hessian_structure="kron",
-        prior_precision=delta[0].item(),
-        **options,
-    )
-    found.fit(torch.utils.data.DataLoader(torch.utils.data.TensorDataset(*train_part(data)), CHUNK))
-    return found.posterior_precision.logdet().item()
+
+def _precision_by_parameter(
+    model: BayesianModule, weights: Mapping[str, Tensor]
+) -> dict[str, float]:
+    found = {n: d.unique() for n, d in prior_precision(model, weights).items()}
+    for name, values in found.items():
+        if len(values) > 1:
+            raise ValueError(f"Kronecker factors need one σ for all weights of {name!r}")
+    return {n: values.item() for n, values in found.items()}
+
+
+def marginal_precision(
+    model: BayesianModule, weights: Mapping[str, Tensor], data: Dataset | Pair
+) -> Weights:
+    """Return an estimate of Λ_i = 1/[P⁻¹]_ii, the marginal posterior precisions, by parameter.
+
+    What the data say of a weight when the others may adjust: δ_i ≤ Λ_i ≤ P_ii. Of P's Kronecker
+    factors, with B = U diag(β) Uᵀ and A = V diag(α) Vᵀ,
+
+        1/Λ_oi = Σ_kl U_ok² V_il² / (β_k α_l + δ).
+
+    Exact where they are. Networks without Kronecker factors get P_ii, which is exact for a diagonal
+    P only. Why it matters: for a network of 932,362 weights after three epochs on MNIST,
+    Σ ½ ln(Λ_i/δ) was 12,000 nats and Σ ½ ln(P_ii/δ), which counts what correlated weights share
+    once for each of them, 43,000.
+    """
+    x, _ = train_part(data)
+    if not has_closed_form(model, weights, x):
+        delta = prior_precision(model, weights)
+        return {n: g + delta[n] for n, g in ggn_diagonal(model, weights, data).items()}
+    precision = _precision_by_parameter(model, weights)
+    found = {}
+    for name, (inputs, outputs) in ggn_kron(model, weights, data).items():
+        alpha, v = torch.linalg.eigh(inputs)
+        beta, u = torch.linalg.eigh(outputs)
+        inverse = 1 / (torch.outer(beta.clamp(min=0), alpha.clamp(min=0)) + precision[name])
+        variance = (u.square() @ inverse @ v.square().T).view(weights[name].shape)
+        found[name] = variance.double().reciprocal()
+    return found
 
 
 def laplace_bayes_factor(pruned: Evidence, unpruned: Evidence, num_data: int) -> BayesFactor:
