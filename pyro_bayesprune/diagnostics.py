@@ -1,0 +1,487 @@
+"""Draws from an approximate posterior around a pruned MAP, on the surviving weights.
+
+A pruned weight is no parameter of the pruned network: it is zero in every draw. What is drawn is
+one vector of the surviving weights, scattered into the sites (masked coordinates that are left in
+place would be flat, and NUTS would wander off in them). Three methods, cheapest first:
+
+``laplace``: N(θ, P⁻¹) with P = diag(GGN) + diag(δ) at the point θ (`curvature`; MacKay, 1992).
+Predictions are those of the network linearised at θ, f(x, θ) + J(x)(w - θ): the model in which the
+GGN is the exact curvature (Immer et al., 2021).
+
+``last_layer_nuts``: NUTS over the last layer's surviving weights, the rest held at θ. The last
+hidden layer's activations are computed once, so a step costs one small product.
+
+``nuts``: NUTS over all surviving weights, for small surviving sets.
+
+All are conditional on the masks, and on scales that a prior samples (held at their point).
+"""
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol, get_args
+
+import torch
+from pyro import poutine
+from pyro.infer import MCMC, NUTS
+from torch import Tensor, nn
+from torch.func import jvp
+
+from pyro_bayesprune.curvature import ggn_diagonal, prior_precision
+from pyro_bayesprune.data import Dataset, Pair, train_part
+from pyro_bayesprune.model import BayesianModule, Masks, Model, Weights, evaluation_mode, pruned
+from pyro_bayesprune.svi import seeded
+
+Method = Literal["laplace", "last_layer_nuts", "nuts"]
+LogDensity = Callable[[Tensor], Tensor]
+
+MAX_NUTS = 1000  # surviving weights: whitening needs their Hessian, NUTS long trajectories
+MAX_ELEMENTS = 2**28  # of the draws that are held in memory: 1 GiB in float32
+CHUNK = 1000
+
+
+class Fitted(Protocol):
+    """What draws start from: `Fit` and `Result` are such."""
+
+    @property
+    def model(self) -> Any:  # noqa: ANN401  (a BayesianModule is checked for)
+        """The lifted network."""
+
+    @property
+    def weights(self) -> Weights:
+        """A value for each latent site."""
+
+    @property
+    def masks(self) -> Masks:
+        """A bool tensor for each prunable site, True where a weight is kept."""
+
+
+@dataclass(frozen=True)
+class Draws:
+    """Draws of the surviving weights.
+
+    Args:
+        method: how they were drawn.
+        model: the lifted network.
+        weights: the point θ around which they were drawn; holds what is not drawn.
+        index: positions of the drawn weights in each flattened site; their order is the vector's.
+        values: the drawn vectors (chains, draws, d), in units of the weights.
+        log_density: log density of what was drawn from, up to a constant (chains, draws), nats.
+        stats: what the sampler told of each draw (chains, draws), by name.
+        seconds: wall time.
+    """
+
+    method: Method
+    model: BayesianModule
+    weights: Weights
+    index: dict[str, Tensor]
+    values: Tensor
+    log_density: Tensor
+    stats: dict[str, Tensor]
+    seconds: float
+
+    @property
+    def independent(self) -> bool:
+        """Whether draws are independent by construction: then there is no chain to converge."""
+        return self.method == "laplace"
+
+    def at(self, chain: int, draw: int) -> Weights:
+        """Return all weights of one draw; pruned ones are zero."""
+        return self.weights | scatter(self.values[chain, draw], self.weights, self.index)
+
+    def __repr__(self) -> str:
+        """Summarise: method, shape, time."""
+        chains, draws, size = self.values.shape
+        return (
+            f"Draws({self.method}: {chains} chains of {draws} draws of {size} surviving weights in "
+            f"{', '.join(self.index)}; {self.seconds:.0f} s)"
+        )
+
+
+def surviving(
+    weights: Mapping[str, Tensor], masks: Mapping[str, Tensor], sites: Sequence[str]
+) -> dict[str, Tensor]:
+    """Return the positions of the surviving weights in each flattened site."""
+    every = {n: masks.get(n, torch.ones_like(weights[n], dtype=torch.bool)) for n in sites}
+    return {n: m.flatten().nonzero().squeeze(1) for n, m in every.items()}
+
+
+def gather(values: Mapping[str, Tensor], index: Mapping[str, Tensor]) -> Tensor:
+    """Return the surviving elements of each site as one vector (d,)."""
+    return torch.cat([values[n].detach().flatten()[i] for n, i in index.items()])
+
+
+def scatter(vector: Tensor, like: Mapping[str, Tensor], index: Mapping[str, Tensor]) -> Weights:
+    """Return the sites that hold the elements of ``vector`` (d,), and zeros elsewhere."""
+    parts = vector.split([len(i) for i in index.values()])
+    return {
+        n: vector.new_zeros(like[n].numel()).index_put((i,), part).view(like[n].shape)
+        for (n, i), part in zip(index.items(), parts, strict=True)
+    }
+
+
+def posterior_draws(
+    fit: Fitted,
+    data: Dataset | Pair,
+    method: Method = "laplace",
+    *,
+    sites: Sequence[str] | None = None,
+    draws: int = 250,
+    chains: int = 4,
+    warmup: int = 200,
+    seed: int = 0,
+    ggn: Mapping[str, Tensor] | None = None,
+) -> Draws:
+    """Return draws of the surviving weights around a pruned MAP; see the module.
+
+    Args:
+        fit: a `Fit`, a `Result`, or anything with ``model`` (a BayesianModule), ``weights`` and
+            ``masks``.
+        data: all N training examples.
+        method: ``"laplace"``, ``"last_layer_nuts"`` or ``"nuts"``.
+        sites: parameters to draw; by default the last layer's for ``last_layer_nuts``, else all.
+        draws: of each chain.
+        chains: of NUTS; a Laplace approximation's draws are independent and form one chain.
+        warmup: steps of each chain that are thrown away.
+        seed: of the draws.
+        ggn: the diagonal that `curvature.ggn_diagonal` returned, where it is known already.
+
+    Raises:
+        ValueError: for a model that is not lifted, an unknown method or site, too many surviving
+            weights, or, with ``laplace``, a prior that is not an independent zero-mean Normal.
+    """
+    _check(fit, method, draws, chains)
+    started = time.perf_counter()
+    weights = {n: w.detach() * fit.masks[n] if n in fit.masks else w.detach()
+               for n, w in fit.weights.items()}  # fmt: skip
+    every = [n for n, _ in fit.model.net.named_parameters()]
+    if sites is None:
+        last = method == "last_layer_nuts"
+        sites = last_layer(fit.model, weights, train_part(data)[0][:1])[0] if last else every
+    unknown = sorted(set(sites) - set(every))
+    if unknown:
+        raise ValueError(f"unknown sites {unknown}: the network has {every}")
+    index = surviving(weights, fit.masks, sites)
+    if method == "laplace":
+        _check_memory(index, draws)
+        drawn = _laplace(fit.model, weights, index, data, draws, seed, ggn)
+    else:
+        density = log_density(fit.model, weights, index, data)
+        _check_size(index, method)
+        drawn = _nuts(density, gather(weights, index).double(), draws, chains, warmup, seed)
+    return Draws(method, fit.model, weights, index, *drawn, time.perf_counter() - started)
+
+
+def _check(fit: Fitted, method: str, draws: int, chains: int) -> None:
+    if not isinstance(fit.model, BayesianModule):
+        raise ValueError(f"draws need a BayesianModule, got {type(fit.model).__name__}")
+    if method not in get_args(Method):
+        raise ValueError(f"method must be one of {', '.join(get_args(Method))}, got {method!r}")
+    for name, value in {"draws": draws, "chains": chains}.items():
+        if not isinstance(value, int) or value < 1:
+            raise ValueError(f"{name} must be a positive integer, got {value!r}")
+
+
+def _check_memory(index: Mapping[str, Tensor], draws: int) -> None:
+    size = sum(len(i) for i in index.values())
+    if size * draws > MAX_ELEMENTS:
+        raise ValueError(
+            f"{draws} draws of {size} weights do not fit in memory: draw fewer, or from some "
+            f"layers only (sites=)"
+        )
+
+
+def _check_size(index: Mapping[str, Tensor], method: str) -> None:
+    size = sum(len(i) for i in index.values())
+    if not 0 < size <= MAX_NUTS:
+        raise ValueError(
+            f"{method} is for 1 to {MAX_NUTS} surviving weights, got {size}: prune more, draw "
+            f"from some layers only (sites=), or use 'laplace'"
+        )
+
+
+Drawn = tuple[Tensor, Tensor, dict[str, Tensor]]
+
+
+def _laplace(
+    model: BayesianModule,
+    weights: Weights,
+    index: dict[str, Tensor],
+    data: Dataset | Pair,
+    draws: int,
+    seed: int,
+    ggn: Mapping[str, Tensor] | None,
+) -> Drawn:
+    """Draw w = θ + P^(-1/2) ε, ε ~ N(0, I)."""
+    ggn = ggn_diagonal(model, weights, data) if ggn is None else ggn
+    precision = gather(ggn, index) + gather(prior_precision(model, weights), index)
+    centre = gather(weights, index)
+    with seeded(seed, "laplace"):
+        noise = torch.randn(1, draws, len(centre), dtype=centre.dtype)
+    log_q = precision.log().sum() / 2 - noise.double().square().sum(-1) / 2
+    return centre + noise * precision.rsqrt().to(centre), log_q, {}
+
+
+def log_density(
+    model: BayesianModule,
+    weights: Weights,
+    index: Mapping[str, Tensor],
+    data: Dataset | Pair,
+) -> LogDensity:
+    """Return log p(D, w) (nats, up to a constant) as a function of the drawn vector (d,).
+
+    Pruned weights have the prior's density at zero, a constant.
+    """
+    x, y = train_part(data)
+    forward, priors = network_of(model, weights, index, x), _priors(model, weights, index)
+
+    def density(vector: Tensor) -> Tensor:
+        sites = scatter(vector, weights, index)
+        prior = sum(fn.log_prob(sites[n].to(weights[n].dtype)).double() for n, fn in priors.items())
+        outputs = forward(vector)
+        return model.likelihood(outputs).log_prob(y).sum(dtype=torch.float64) + prior
+
+    return density
+
+
+def _priors(
+    model: BayesianModule, weights: Mapping[str, Tensor], index: Mapping[str, Tensor]
+) -> dict[str, Any]:
+    """Return the priors of the drawn sites, at the scales that the point holds."""
+    found = poutine.condition(model.priors, data=dict(weights))()
+    return {n: found[n] for n in index}
+
+
+def network_of(
+    model: BayesianModule, weights: Weights, index: Mapping[str, Tensor], x: Tensor
+) -> LogDensity:
+    """Return the outputs for ``x`` (n, ...) as a function of the drawn vector (d,).
+
+    Where only the last layer is drawn its inputs are computed once, and only those columns are
+    kept that a surviving weight reads.
+    """
+    names, features = _maybe_last_layer(model, weights, x)
+    if features is None or not set(index) <= set(names):
+        return lambda vector: model.outputs(_like(vector, weights, index), x)
+    weight = next(n for n in names if n.endswith("weight"))
+    bias = next((n for n in names if n.endswith("bias")), None)
+    alive = _alive_columns(weights[weight], index.get(weight))
+    features = features[:, alive]
+
+    def outputs(vector: Tensor) -> Tensor:
+        held = _like(vector, weights, index)
+        return nn.functional.linear(features, held[weight][:, alive], held[bias] if bias else None)
+
+    return outputs
+
+
+def _alive_columns(weight: Tensor, drawn: Tensor | None) -> Tensor:
+    used = weight != 0
+    if drawn is not None:
+        used = used.flatten().index_fill(0, drawn, True).view(weight.shape)
+    return used.any(0).nonzero().squeeze(1)
+
+
+def _like(vector: Tensor, weights: Weights, index: Mapping[str, Tensor]) -> Weights:
+    """All weights with the drawn ones put in, in the network's precision."""
+    dtype = next(iter(weights.values())).dtype
+    return weights | scatter(vector.to(dtype), weights, index)
+
+
+def _maybe_last_layer(
+    model: BayesianModule, weights: Weights, x: Tensor
+) -> tuple[list[str], Tensor | None]:
+    try:
+        return last_layer(model, weights, x)
+    except ValueError:
+        return [], None
+
+
+def last_layer(model: BayesianModule, weights: Weights, x: Tensor) -> tuple[list[str], Tensor]:
+    """Return the last layer's parameters by name, and its inputs (n, features) for ``x``.
+
+    Raises:
+        ValueError: if the network does not end in a Linear layer.
+    """
+    with evaluation_mode(model), torch.no_grad():
+        found = [_watched(model, weights, chunk) for chunk in x.split(CHUNK)]
+    layer = found[0][0]
+    names = [
+        f"{layer}.{n}".lstrip(".") for n, _ in model.net.get_submodule(layer).named_parameters()
+    ]
+    return names, torch.cat([features for _, features in found])
+
+
+def _watched(model: BayesianModule, weights: Weights, x: Tensor) -> tuple[str, Tensor]:
+    seen: list[tuple[str, Tensor, Tensor]] = []
+
+    def watch(name: str, layer: nn.Module) -> torch.utils.hooks.RemovableHandle:
+        return layer.register_forward_hook(
+            lambda _, args, outputs: seen.append((name, args[0], outputs))
+        )
+
+    linear = [(n, m) for n, m in model.net.named_modules() if isinstance(m, nn.Linear)]
+    hooks = [watch(name, layer) for name, layer in linear]
+    try:
+        outputs = model.outputs(weights, x)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    if not seen or seen[-1][2] is not outputs or seen[-1][1].dim() != 2:
+        raise ValueError(f"{type(model.net).__name__} does not end in a Linear layer of vectors")
+    return seen[-1][0], seen[-1][1]
+
+
+def _nuts(
+    density: LogDensity, start: Tensor, draws: int, chains: int, warmup: int, seed: int
+) -> Drawn:
+    """Run NUTS over z, w = start + R z, R R' the inverse of the curvature at the start.
+
+    Whitened so, the posterior is close to N(0, I), trajectories are short, and chains start from
+    z ~ N(0, I), as wide as the posterior.
+    """
+    root, reference = _whitener(density, start), density(start).item()
+    parts = []
+    for chain in range(chains):
+        with seeded(seed, "nuts", chain):
+            parts.append(_chain(density, start, root, reference, draws, warmup))
+    values = torch.stack([start + part.pop("surviving") @ root.mT for part in parts])
+    stats = {name: torch.stack([part[name] for part in parts]) for name in parts[0]}
+    return values, stats.pop("log_density"), stats
+
+
+def _chain(
+    density: LogDensity,
+    start: Tensor,
+    root: Tensor,
+    reference: float,
+    draws: int,
+    warmup: int,
+) -> dict[str, Tensor]:
+    """Return one chain's whitened draws (draws, d) and what the sampler told of each."""
+    calls, told = [0], []
+
+    def potential(params: dict[str, Tensor]) -> Tensor:
+        calls[0] += 1
+        return reference - density(start + root @ params["surviving"])
+
+    def hook(kernel: Any, params: dict[str, Tensor], stage: str, i: int) -> None:  # noqa: ANN401
+        if stage.startswith("Sample"):
+            told.append([calls[0], kernel.step_size])
+        calls[0] = 0
+
+    kernel = NUTS(potential_fn=potential)
+    first = {"surviving": torch.randn_like(start)}
+    mcmc = MCMC(
+        kernel,
+        num_samples=draws,
+        warmup_steps=warmup,
+        initial_params=first,
+        hook_fn=hook,
+        disable_progbar=True,
+    )
+    mcmc.run()
+    z = mcmc.get_samples()["surviving"]
+    diverging = torch.zeros(draws, dtype=torch.bool)
+    diverging[mcmc.diagnostics()["divergences"]["chain 0"]] = True
+    with torch.no_grad():
+        log_p = torch.stack([density(start + root @ one) for one in z])
+    steps, sizes = torch.tensor(told, dtype=torch.float64).T
+    return {
+        "surviving": z,
+        "log_density": log_p,
+        "diverging": diverging,
+        "n_steps": steps.long(),
+        "step_size": sizes,
+    }
+
+
+def _whitener(density: LogDensity, start: Tensor) -> Tensor:
+    """Return R (d, d), R R' = |H|⁻¹, H the Hessian of minus the log density at the start.
+
+    |H| has the absolute eigenvalues (a network's Hessian may be indefinite), bounded from below.
+    Any R leaves the posterior as it is; a good one makes NUTS fast.
+    """
+    hessian = torch.autograd.functional.hessian(lambda v: -density(v), start)
+    eigenvalues, vectors = torch.linalg.eigh((hessian + hessian.mT) / 2)
+    scale = eigenvalues.abs()
+    return vectors * scale.clamp_min(scale.max() * 1e-6).rsqrt()
+
+
+def draw_outputs(draws: Draws, x: Tensor, *, linearised: bool | None = None) -> Tensor:
+    """Return the network's outputs for ``x`` under every draw (chains, draws, n, ...).
+
+    Args:
+        draws: of `posterior_draws`.
+        x: inputs (n, ...); all outputs are held in memory.
+        linearised: outputs of the network linearised at the point; by default for ``laplace``.
+    """
+    if linearised is None:
+        linearised = draws.method == "laplace"
+    with evaluation_mode(draws.model), torch.no_grad():
+        chunks = [_chunk_outputs(draws, chunk, linearised) for chunk in x.split(CHUNK)]
+    return torch.cat(chunks, 2)
+
+
+def _chunk_outputs(draws: Draws, x: Tensor, linearised: bool) -> Tensor:
+    forward = network_of(draws.model, draws.weights, draws.index, x)
+    centre = gather(draws.weights, draws.index).to(draws.values.dtype)
+
+    def output(vector: Tensor) -> Tensor:
+        if not linearised:
+            return forward(vector)
+        value, change = jvp(forward, (centre,), (vector - centre,))
+        return value + change
+
+    return torch.stack([torch.stack([output(v) for v in chain]) for chain in draws.values])
+
+
+def log_likelihood(draws: Draws, x: Tensor, y: Tensor) -> Tensor:
+    """Return log p(y_n | x_n, w) for every draw and example (chains, draws, n), nats."""
+    outputs = draw_outputs(draws, x)
+    flat = [draws.model.likelihood(out).log_prob(y) for out in outputs.flatten(0, 1)]
+    return torch.stack(flat).view(*outputs.shape[:2], -1)
+
+
+def log_prior(draws: Draws) -> dict[str, Tensor]:
+    """Return the log prior density of each drawn site (chains, draws), nats."""
+    priors = _priors(draws.model, draws.weights, draws.index)
+    found = {n: torch.zeros(draws.values.shape[:2], dtype=torch.float64) for n in priors}
+    for chain, draw, sites in _each(draws):
+        for name, prior in priors.items():
+            found[name][chain, draw] = prior.log_prob(sites[name]).double()
+    return found
+
+
+def _each(draws: Draws) -> Iterator[tuple[int, int, Weights]]:
+    for chain in range(draws.values.shape[0]):
+        for draw in range(draws.values.shape[1]):
+            yield chain, draw, draws.at(chain, draw)
+
+
+def predict_proba(draws: Draws, x: Tensor) -> Tensor:
+    """Return class probabilities (n, classes), averaged over all draws."""
+    chunks = [draw_outputs(draws, chunk).softmax(-1).mean((0, 1)) for chunk in x.split(CHUNK)]
+    return torch.cat(chunks)
+
+
+def prior_predictive(
+    model: Model,
+    x: Tensor,
+    *,
+    draws: int = 50,
+    masks: Mapping[str, Tensor] | None = None,
+    seed: int = 0,
+) -> Tensor:
+    """Return targets (draws, n, ...) that the model samples for ``x`` before it has seen any data.
+
+    Args:
+        model: any Pyro model that returns its observed site, as a BayesianModule does.
+        x: inputs (n, ...).
+        draws: number of draws of all weights and targets.
+        masks: weights that are pruned.
+        seed: of the draws.
+    """
+    inner = pruned(model, masks) if masks else model
+    with seeded(seed, "prior predictive"), evaluation_mode(model), torch.no_grad(), poutine.block():
+        return torch.stack([inner(x) for _ in range(draws)])

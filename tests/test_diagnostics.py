@@ -1,0 +1,194 @@
+"""Draws around a pruned point: against closed forms, and on networks."""
+
+import math
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from conftest import class_data, lifted, mlp, net_weights, random_masks
+from torch import nn
+
+import pyro_bayesprune as bp
+from pyro_bayesprune import diagnostics
+from pyro_bayesprune.model import gaussian
+from pyro_bayesprune.pruning import apply_masks
+
+NOISE, PRIOR = 0.5, 1.5
+
+
+def around(model, weights, masks=None):
+    """What draws start from: all that a Fit and a Result have in common."""
+    masks = masks or {}
+    return SimpleNamespace(
+        model=model, weights=apply_masks(weights, masks), masks=masks, buffers={}
+    )
+
+
+def linear_gaussian(n=30, dim=4, *, orthogonal=False, pruned=(1,)):
+    """y ~ N(x·w, noise²), w ~ N(0, prior²): a network whose posterior is known."""
+    generator = torch.Generator().manual_seed(5)
+    x = torch.randn(n, dim, generator=generator, dtype=torch.float64)
+    if orthogonal:
+        x = torch.linalg.qr(x).Q * math.sqrt(n)
+    y = x @ torch.linspace(-1, 2, dim, dtype=torch.float64)[:, None]
+    y = y + NOISE * torch.randn(n, 1, generator=generator, dtype=torch.float64)
+    net = nn.Linear(dim, 1, bias=False).double()
+    model = bp.BayesianModule(net, bp.priors.normal(PRIOR), n, gaussian(NOISE))
+    mask = torch.ones(1, dim, dtype=torch.bool)
+    mask[0, list(pruned)] = False
+    mean, covariance = closed_form(x[:, mask[0]], y)
+    weights = torch.zeros(1, dim, dtype=torch.float64)
+    weights[mask] = mean
+    return around(model, {"weight": weights}, {"weight": mask}), (x, y), mean, covariance
+
+
+def closed_form(x, y):
+    precision = x.mT @ x / NOISE**2 + torch.eye(x.shape[1], dtype=x.dtype) / PRIOR**2
+    covariance = torch.linalg.inv(precision)
+    return (covariance @ x.mT @ y / NOISE**2)[:, 0], covariance
+
+
+@pytest.fixture
+def small_network():
+    torch.manual_seed(0)
+    data, net = class_data(), mlp()
+    masks = random_masks(net_weights(net), 0.5)
+    return around(lifted(net, data), net_weights(net), masks), data
+
+
+@pytest.mark.parametrize("method", ["laplace", "last_layer_nuts", "nuts"])
+def test_pruned_weights_are_zero_in_every_draw(small_network, method):
+    fit, data = small_network
+    draws = diagnostics.posterior_draws(fit, data, method, draws=5, chains=2, warmup=5)
+    kept = {n: fit.masks.get(n, torch.ones_like(w, dtype=torch.bool))
+            for n, w in fit.weights.items()}  # fmt: skip
+    for chain in range(draws.values.shape[0]):
+        for draw in range(5):
+            weights = draws.at(chain, draw)
+            for name, mask in kept.items():
+                assert not weights[name][~mask].any()
+                drawn = name in draws.index
+                assert (weights[name][mask] != fit.weights[name][mask]).all() == drawn
+    assert draws.values.shape == (1 if method == "laplace" else 2, 5, len(draws.values[0, 0]))
+
+
+def test_laplace_draws_have_the_posterior_covariance():
+    fit, data, mean, covariance = linear_gaussian(orthogonal=True)  # so the diagonal is exact
+    draws = diagnostics.posterior_draws(fit, data, "laplace", draws=20_000)
+    found = draws.values[0]
+    assert torch.allclose(found.mean(0), mean, atol=4 * covariance.diag().max().sqrt() / 141)
+    scale = covariance.diag().sqrt()
+    correlation = found.mT.cov() / scale[:, None] / scale
+    assert torch.allclose(correlation, torch.eye(3).double(), atol=0.04)
+
+
+def test_laplace_draws_come_with_their_log_density():
+    fit, data, mean, covariance = linear_gaussian(orthogonal=True)
+    draws = diagnostics.posterior_draws(fit, data, "laplace", draws=50)
+    exact = torch.distributions.MultivariateNormal(mean, covariance).log_prob(draws.values[0])
+    difference = exact - draws.log_density[0]
+    assert torch.allclose(difference, difference[:1].expand(50))
+
+
+def test_log_density_is_the_log_joint(small_network):
+    fit, data = small_network
+    index = diagnostics.surviving(fit.weights, fit.masks, list(fit.weights))
+    vector = diagnostics.gather(fit.weights, index).double()
+    density = diagnostics.log_density(fit.model, fit.weights, index, data)
+    exact = bp.log_joint(fit.model, fit.weights, data).total
+    assert density(vector).item() == pytest.approx(exact, rel=1e-5)
+
+
+def test_the_last_layer_is_found_and_agrees_with_the_whole_network(small_network):
+    fit, data = small_network
+    names, features = diagnostics.last_layer(fit.model, fit.weights, data.train_x)
+    assert names == ["2.weight", "2.bias"] and features.shape == (len(data.train_x), 8)
+    index = diagnostics.surviving(fit.weights, fit.masks, names)
+    short = diagnostics.network_of(fit.model, fit.weights, index, data.train_x)
+    vector = diagnostics.gather(fit.weights, index) + 1
+    full = fit.model.outputs(
+        fit.weights | diagnostics.scatter(vector, fit.weights, index), data.train_x
+    )
+    assert torch.allclose(short(vector), full, atol=1e-5)
+
+
+def test_a_network_that_does_not_end_in_a_linear_layer_is_an_error():
+    data, net = class_data(), nn.Sequential(nn.Linear(6, 3), nn.Tanh())
+    fit = around(lifted(net, data), net_weights(net))
+    with pytest.raises(ValueError, match="does not end in a Linear"):
+        diagnostics.posterior_draws(fit, data, "last_layer_nuts")
+
+
+def test_linearised_outputs_are_those_of_the_jacobian(small_network):
+    fit, data = small_network
+    draws = diagnostics.posterior_draws(fit, data, "laplace", draws=3)
+    x = data.train_x[:4]
+    outputs = diagnostics.draw_outputs(draws, x)
+
+    def forward(vector):
+        return fit.model.outputs(
+            fit.weights | diagnostics.scatter(vector, fit.weights, draws.index), x
+        )
+
+    centre = diagnostics.gather(fit.weights, draws.index)
+    jacobian = torch.autograd.functional.jacobian(forward, centre)
+    expected = forward(centre) + jacobian @ (draws.values[0, 0] - centre)
+    assert torch.allclose(outputs[0, 0], expected, atol=1e-4)
+
+
+def test_draws_of_one_seed_are_the_same_and_leave_the_random_state_alone(small_network):
+    fit, data = small_network
+    before = torch.random.get_rng_state()
+    first, again = (
+        diagnostics.posterior_draws(fit, data, "last_layer_nuts", draws=4, chains=2, warmup=4)
+        for _ in range(2)
+    )
+    assert torch.equal(first.values, again.values)
+    assert not torch.equal(first.values[0], first.values[1])
+    assert torch.equal(before, torch.random.get_rng_state())
+
+
+def test_what_does_not_fit_is_an_error_that_says_so(small_network):
+    fit, data = small_network
+    with pytest.raises(ValueError, match="method must be one of"):
+        diagnostics.posterior_draws(fit, data, "gibbs")
+    with pytest.raises(ValueError, match="unknown sites"):
+        diagnostics.posterior_draws(fit, data, sites=["nowhere"])
+    with pytest.raises(ValueError, match="draws must be a positive integer"):
+        diagnostics.posterior_draws(fit, data, draws=0)
+    with pytest.raises(ValueError, match="do not fit in memory"):
+        diagnostics.posterior_draws(fit, data, draws=10**8)
+    with pytest.raises(ValueError, match="BayesianModule"):
+        diagnostics.posterior_draws(around(lambda x, y: None, {}), data)
+
+
+def test_too_many_surviving_weights_for_nuts():
+    data, net = class_data(), mlp(hidden=200)
+    fit = around(lifted(net, data), net_weights(net))
+    with pytest.raises(ValueError, match="prune more"):
+        diagnostics.posterior_draws(fit, data, "nuts")
+
+
+def test_prior_predictive_classes_before_any_training(small_network):
+    fit, data = small_network
+    obs = diagnostics.prior_predictive(fit.model, data.train_x, draws=40, masks=fit.masks)
+    assert obs.shape == (40, len(data.train_x)) and set(obs.unique().tolist()) <= {0, 1, 2}
+    frequencies = torch.bincount(obs.flatten(), minlength=3) / obs.numel()
+    assert (frequencies - 1 / 3).abs().max() < 0.25  # a symmetric prior favours no class
+
+
+@pytest.mark.slow
+def test_nuts_finds_the_posterior_of_a_linear_gaussian_model():
+    """4 chains of 1,000: rhat at most 1.01, means within 4 Monte Carlo standard errors."""
+    from pyro_bayesprune.inference_data import az
+
+    fit, data, mean, covariance = linear_gaussian()
+    draws = diagnostics.posterior_draws(fit, data, "nuts", draws=1000, chains=4, warmup=300)
+    values = az.convert_to_dataset({"w": draws.values.numpy()})
+    assert float(az.rhat(values)["w"].max()) <= 1.01
+    error = np.abs(draws.values.mean((0, 1)).numpy() - mean.numpy())
+    assert (error <= 4 * az.mcse(values)["w"].to_numpy()).all()
+    found = draws.values.flatten(0, 1).mT.cov()
+    assert torch.allclose(found, covariance, rtol=0.15, atol=0.1 * covariance.diag().max())
+    assert not draws.stats["diverging"].any()
