@@ -2,13 +2,16 @@
 
 import hashlib
 import os
+import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
+from http.client import HTTPException
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
+from filelock import FileLock
+from safetensors import SafetensorError
 from torch import Tensor
 
 from pyro_bayesprune.metrics import check_finite
@@ -16,6 +19,7 @@ from pyro_bayesprune.metrics import check_finite
 DATA_VARIABLE = "PYRO_BAYESPRUNE_DATA"
 TORCHVISION = {"mnist": "MNIST", "fashion_mnist": "FashionMNIST", "cifar10": "CIFAR10"}
 TENSORS = ("train_images", "train_labels", "test_images", "test_labels")
+ROWS = 512  # images converted at a time: few enough to stay in a processor's cache
 
 
 @dataclass(frozen=True)
@@ -121,13 +125,16 @@ def random_stream(seed: int, purpose: str, epoch: int = 0) -> torch.Generator:
 
 
 def held_out(labels: Tensor, share: float, seed: int) -> Tensor:
-    """Return a bool tensor (n,) that marks a stratified ``share`` of the examples of each class."""
+    """Return a bool tensor (n,) that marks a stratified ``share`` of the examples of each class.
+
+    One example of each class at least is left unmarked: no class is unknown to training.
+    """
     generator = random_stream(seed, "validation")
     marked = torch.zeros(len(labels), dtype=torch.bool)
     for label in labels.unique():
         members = (labels == label).nonzero().squeeze(1)
-        chosen = torch.randperm(len(members), generator=generator)[: round(share * len(members))]
-        marked[members[chosen]] = True
+        count = min(round(share * len(members)), len(members) - 1)
+        marked[members[torch.randperm(len(members), generator=generator)[:count]]] = True
     return marked
 
 
@@ -150,30 +157,40 @@ def split(
         raise ValueError(f"validation must be in [0, 1), got {validation}")
     images, labels = tensors["train_images"], tensors["train_labels"]
     out = held_out(labels, validation, seed)
-    mean, std = _channel_statistics(images[~out] if out.any() else images)
+    kept, held = (~out).nonzero().squeeze(1), out.nonzero().squeeze(1)
+    mean, std = _channel_statistics(images, kept)
 
-    def normalise(raw: Tensor) -> Tensor:
-        return raw.to(torch.get_default_dtype()).sub_(mean).div_(std)
+    def part(images: Tensor, labels: Tensor, rows: Tensor) -> Pair:
+        return _normalised(images, rows, mean, std), labels[rows]
 
-    held: tuple[Tensor | None, Tensor | None] = (None, None)
-    if out.any():
-        held = (normalise(images[out]), labels[out])
-        images, labels = images[~out], labels[~out]
-    test = normalise(tensors["test_images"]), tensors["test_labels"]
-    return Dataset(normalise(images), labels, *held, *test, name=name)
+    validation_x, validation_y = part(images, labels, held) if len(held) else (None, None)
+    test = tensors["test_images"], tensors["test_labels"]
+    test_x, test_y = part(*test, torch.arange(len(test[1])))
+    train_x, train_y = part(images, labels, kept)
+    return Dataset(train_x, train_y, validation_x, validation_y, test_x, test_y, name=name)
 
 
-def _channel_statistics(images: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and standard deviation of each channel, shaped (c, 1, 1)."""
-    values = torch.arange(256, dtype=torch.float64)
-    counts = torch.stack(
-        [torch.bincount(c.flatten().int(), minlength=256) for c in images.transpose(0, 1)]
-    ).double()
+def _channel_statistics(images: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation of each channel over ``rows``, shaped (c, 1, 1)."""
+    counts = torch.zeros(images.shape[1], 256, dtype=torch.float64)
+    for chosen in rows.split(ROWS):
+        for channel, pixels in enumerate(images[chosen].transpose(0, 1)):
+            counts[channel] += torch.bincount(pixels.flatten(), minlength=256)
     weights = counts / counts.sum(1, keepdim=True)
+    values = torch.arange(256, dtype=torch.float64)
     mean = weights @ values
-    std = (weights @ values.square() - mean.square()).clamp(min=0).sqrt()
+    std = (weights * (values - mean[:, None]).square()).sum(1).sqrt()
     std[std == 0] = 1  # a channel of one colour: centred, not divided by zero
-    return mean.float()[:, None, None], std.float()[:, None, None]
+    dtype = torch.get_default_dtype()
+    return mean.to(dtype)[:, None, None], std.to(dtype)[:, None, None]
+
+
+def _normalised(images: Tensor, rows: Tensor, mean: Tensor, std: Tensor) -> Tensor:
+    """Return the images at ``rows``, normalised; a few at a time, so that nothing is held twice."""
+    values = torch.empty(len(rows), *images.shape[1:])
+    for some, chosen in zip(values.split(ROWS), rows.split(ROWS), strict=True):
+        some.copy_(images[chosen]).sub_(mean).div_(std)
+    return values
 
 
 def load_dataset(
@@ -238,30 +255,35 @@ def fetch(name: str, data_dir: str | Path | None = None) -> Path:
         raise ValueError(f"cannot fetch {name!r}: expected one of {', '.join(TORCHVISION)}")
     path = data_folder(data_dir) / f"{name}.safetensors"
     if not path.exists():
-        write_file(path, _download(name, path.parent))
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(path.with_suffix(".lock")):  # the runs of a grid may all want it at once
+            if not path.exists():
+                _download(name, path)
     return path
 
 
-def _download(name: str, folder: Path) -> dict[str, Tensor]:
+def _download(name: str, path: Path) -> None:
+    """Let torchvision download a data set, and write it to ``path``."""
     import torchvision
 
     source = getattr(torchvision.datasets, TORCHVISION[name])
-    try:
-        parts = [
-            source(folder / "downloads", train=train, download=True) for train in (True, False)
-        ]
-    except (OSError, RuntimeError) as error:
-        raise OSError(
-            f"could not download {name} ({error}). Put {name}.safetensors into {folder}, or name "
-            f"the folder that has it by data_dir (--data-dir) or {DATA_VARIABLE}."
-        ) from error
-    tensors = {}
-    for part, images in zip(("train", "test"), parts, strict=True):
-        pixels = torch.as_tensor(images.data)
-        pixels = pixels.unsqueeze(1) if pixels.dim() == 3 else pixels.permute(0, 3, 1, 2)
-        tensors[f"{part}_images"] = pixels.contiguous()
-        tensors[f"{part}_labels"] = torch.as_tensor(images.targets).long()
-    return tensors
+    with tempfile.TemporaryDirectory(dir=path.parent) as folder:
+        try:
+            parts = [source(folder, train=train, download=True) for train in (True, False)]
+        except (OSError, RuntimeError, HTTPException) as error:
+            raise OSError(
+                f"could not download {name} ({error}). Put {path.name} into {path.parent}, or name "
+                f"the folder that has it by data_dir (--data-dir) or {DATA_VARIABLE}."
+            ) from error
+        train, test = (_tensors(part) for part in parts)
+        write_file(path, dict(zip(TENSORS, (*train, *test), strict=True)))
+
+
+def _tensors(images: Any) -> Pair:  # noqa: ANN401  (one of torchvision's data sets)
+    """Return images (n, c, h, w) and labels; torchvision has (n, h, w) or (n, h, w, c)."""
+    pixels = torch.as_tensor(images.data)
+    pixels = pixels.unsqueeze(1) if pixels.dim() == 3 else pixels.permute(0, 3, 1, 2)
+    return pixels.contiguous(), torch.as_tensor(images.targets).long()
 
 
 def write_file(path: Path, tensors: Mapping[str, Tensor]) -> None:
@@ -270,8 +292,11 @@ def write_file(path: Path, tensors: Mapping[str, Tensor]) -> None:
 
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_suffix(f".{os.getpid()}.partial")
-    save_file(dict(tensors), partial)
-    os.replace(partial, path)
+    try:
+        save_file(dict(tensors), partial)
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
 
 
 def read_file(path: Path) -> dict[str, Tensor]:
@@ -280,17 +305,16 @@ def read_file(path: Path) -> dict[str, Tensor]:
     Raises:
         ValueError: if the file is damaged or not in the format; the message names what is wrong.
     """
+    from safetensors.torch import load
+
     try:
-        with safe_open(path, framework="pt") as file:
-            names = set(file.keys())
-            missing = [name for name in TENSORS if name not in names]
-            if missing:
-                raise ValueError(
-                    f"{path}: the tensor {missing[0]!r} is missing, found {sorted(names)}"
-                )
-            tensors = {name: file.get_tensor(name) for name in TENSORS}
+        tensors = load(path.read_bytes())  # not mapped: page by page it would take longer
     except (SafetensorError, OSError) as error:
         raise ValueError(f"{path} is not a readable safetensors file: {error}") from error
+    missing = [name for name in TENSORS if name not in tensors]
+    if missing:
+        found = sorted(tensors)
+        raise ValueError(f"{path}: the tensor {missing[0]!r} is missing, found {found}")
     for part in ("train", "test"):
         _check_part(path, part, tensors[f"{part}_images"], tensors[f"{part}_labels"])
     shapes = [tuple(tensors[f"{part}_images"].shape[1:]) for part in ("train", "test")]
@@ -310,6 +334,11 @@ def _check_part(path: Path, part: str, images: Tensor, labels: Tensor) -> None:
         raise ValueError(f"{path}: {part}_labels must be int64 ({len(images)},), got {found}")
     if int(labels.min()) < 0:
         raise ValueError(f"{path}: {part}_labels must not be negative, got {int(labels.min())}")
+    if part == "train" and int(labels.max()) >= len(labels):
+        raise ValueError(
+            f"{path}: train_labels must be classes 0, 1, …, fewer than the {len(labels)} images, "
+            f"got {int(labels.max())}"
+        )
 
 
 def _check_test_labels(path: Path, train: Tensor, test: Tensor) -> None:
