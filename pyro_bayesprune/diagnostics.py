@@ -430,7 +430,7 @@ def _chunk_outputs(draws: Draws, x: Tensor, linearised: bool) -> Tensor:
     def output(vector: Tensor) -> Tensor:
         if not linearised:
             return forward(vector)
-        value, change = jvp(forward, (centre,), (vector - centre,))
+        value, change = jvp(forward, (centre,), (vector - centre,))[:2]
         return value + change
 
     return torch.stack([torch.stack([output(v) for v in chain]) for chain in draws.values])
