@@ -11,8 +11,9 @@ from pyro.distributions.util import scale_and_mask
 from pyro.infer import ELBO
 from pyro.infer.autoguide import AutoDelta
 from torch import Tensor
+from torch.nn.functional import cross_entropy
 
-from pyro_bayesprune.model import BayesianModule, Model, in_data_plate, masked_prior
+from pyro_bayesprune.model import BayesianModule, Model, categorical, in_data_plate, masked_prior
 from pyro_bayesprune.posterior import scored_sites
 from pyro_bayesprune.priors import EnergyGradient, elementwise, energy_gradient
 
@@ -98,7 +99,7 @@ class PointELBO(ELBO):
         if not isinstance(model, BayesianModule) or self._fixed is None:
             trace = poutine.trace(poutine.condition(model, data=weights)).get_trace(x, y)
             return self._traced(trace, weights)
-        log_likelihood = model.likelihood(model.outputs(weights, x)).log_prob(y).sum()
+        log_likelihood = _log_likelihood(model, model.outputs(weights, x), y)
         factor = self.scale / self.temperature * model.num_data / len(x)
         left = {n: add for n, add in self._fixed.items() if self.prior and n not in self.decayed}
         return _Terms(log_likelihood * -factor, 0.0, left)
@@ -133,6 +134,13 @@ class PointELBO(ELBO):
             torch._foreach_mul_(grads, list(self._factors.values()))
 
 
+def _log_likelihood(model: BayesianModule, outputs: Tensor, y: Tensor) -> Tensor:
+    if model.likelihood is categorical and outputs.dim() == 2:
+        # The same, in one operation and not in eight.
+        return -cross_entropy(outputs, y.long(), reduction="sum")
+    return model.likelihood(outputs).log_prob(y).sum()
+
+
 def point(guide: AutoDelta) -> dict[str, Tensor]:
     """Return the values that an `AutoDelta` guide holds, by site, with gradients.
 
@@ -148,7 +156,8 @@ def fixed_priors(model: Model) -> dict[str, EnergyGradient] | None:
     if not isinstance(model, BayesianModule):
         return None
     traced = poutine.trace(model.priors)
-    priors = traced()
+    with torch.random.fork_rng():  # a prior may sample
+        priors = traced()
     if any(site["type"] in ("sample", "param") for site in traced.trace.nodes.values()):
         return None
     found = {name: energy_gradient(prior) for name, prior in priors.items()}

@@ -1,6 +1,8 @@
 """SVI with an AutoDelta guide, a parameter store of its own, and one epoch of it."""
 
+import ctypes
 import math
+import os
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any, Literal
@@ -11,11 +13,12 @@ from pyro.infer import SVI
 from pyro.infer.autoguide import AutoDelta, init_to_median
 from pyro.nn import PyroModule
 from pyro.optim import PyroOptim
-from torch import Tensor, nn
+from torch import Tensor
+from torch.distributions import transform_to
 
 from pyro_bayesprune.data import random_stream
 from pyro_bayesprune.elbo import PointELBO, fixed_priors, point
-from pyro_bayesprune.model import BayesianModule, Masks, Model, Weights, evaluation_mode
+from pyro_bayesprune.model import BayesianModule, Masks, Model, Weights, evaluation_mode, network
 from pyro_bayesprune.optimizer import COUPLED_DECAY, JointOptim
 from pyro_bayesprune.priors import weight_decay
 
@@ -23,17 +26,17 @@ Objective = Literal["map", "mle"]
 
 
 class TrainingDiverged(RuntimeError):
-    """A loss became NaN or infinite.
+    """A loss or a weight became NaN or infinite.
 
     Args:
         epoch: counted from 1.
         step: counted from 1 within the epoch.
-        loss: what it was.
+        what: what is not finite, e.g. "the loss became nan".
     """
 
-    def __init__(self, epoch: int, step: int, loss: float) -> None:
+    def __init__(self, epoch: int, step: int, what: str) -> None:
         super().__init__(
-            f"the loss became {loss} in epoch {epoch}, step {step}: lower the learning rate, or "
+            f"{what} in epoch {epoch}, step {step}: lower the learning rate, or "
             f"look at the prior and the inputs"
         )
         self.epoch, self.step = epoch, step
@@ -43,11 +46,24 @@ class TrainingDiverged(RuntimeError):
 def flushed_denormals() -> Iterator[None]:
     """Treat denormal numbers as zero (they slow a CPU down once a network fits), then as before."""
     before = (torch.tensor([1e-40]) * 1.0).item() == 0
-    torch.set_flush_denormal(True)
+    _set_flush_denormal(True)
     try:
         yield
     finally:
-        torch.set_flush_denormal(before)
+        _set_flush_denormal(before)
+
+
+def _set_flush_denormal(flush: bool) -> None:
+    """Set the switch in this thread and in its OpenMP workers.
+
+    The switch is a register of each thread. PyTorch sets the caller's only; workers that are
+    running already keep theirs, and an operation takes as long as its slowest thread.
+    """
+    torch.set_flush_denormal(flush)
+    program = ctypes.CDLL(None) if os.name == "posix" else None
+    if hasattr(program, "GOMP_parallel"):  # GNU's OpenMP, PyTorch's on Linux
+        task = ctypes.CFUNCTYPE(None, ctypes.c_void_p)(lambda _: torch.set_flush_denormal(flush))
+        program.GOMP_parallel(task, None, torch.get_num_threads(), 0)
 
 
 @contextmanager
@@ -101,7 +117,9 @@ class Trainer:
             self.params = {n: leaf(v) for n, v in point(self.guide).items()}
         for name, weight in own.items():
             # The store makes values contiguous; a module's own layout (channels_last) is faster.
-            self.params[name].data = torch.empty_like(weight).copy_(self.params[name].data)
+            weight.copy_(self.params[name].data)
+            self.params[name].data = weight
+        _forget_values(self.guide)
         decay = _decay(model, optim) if objective == "map" else {}
         self.optim = JointOptim(optim, self.params, {n: d / len(x) for n, d in decay.items()})
         self.elbo = PointELBO(
@@ -123,13 +141,28 @@ class Trainer:
 
     def buffers(self) -> dict[str, Tensor]:
         """Return a copy of the module's buffers."""
-        named = self.model.named_buffers() if isinstance(self.model, nn.Module) else ()
-        return {name: buffer.clone() for name, buffer in named}
+        return {name: buffer.clone() for name, buffer in self._named_buffers()}
 
     def restore(self, buffers: Mapping[str, Tensor]) -> None:
         """Set the module's buffers."""
-        for name, buffer in self.model.named_buffers() if isinstance(self.model, nn.Module) else ():
+        for name, buffer in self._named_buffers():
             buffer.copy_(buffers[name])
+
+    def _named_buffers(self) -> list[tuple[str, Tensor]]:
+        module = network(self.model)
+        return list(module.named_buffers()) if module is not None else []
+
+    def settle(self) -> None:
+        """Set parameters behind constrained sites (scales) to what their values are read back to.
+
+        A continued fit starts from values, and log(exp(t)) need not be t: so the undisturbed one
+        goes on from there too.
+        """
+        constraints = self.store_state["constraints"]
+        for name, value in self.weights().items():
+            transform = transform_to(constraints[f"{self.guide._pyro_name}.{name}"])
+            if not torch.equal(value, self.params[name]):
+                self.params[name].data = transform.inv(value)
 
     def project(self, masks: Masks, *, hold: bool) -> None:
         """Zero pruned weights and moments; with ``hold``, train under the masks from now on."""
@@ -142,14 +175,23 @@ class Trainer:
         """Go once through the data in random order; return the mean loss, nats an example."""
         order = torch.randperm(len(self.x), generator=random_stream(self.seed, "order", epoch))
         total = 0.0
-        with self.scope(), seeded(self.seed, "noise", epoch), flushed_denormals():
+        quiet = pyro.validation_enabled(False)  # or a NaN is an error before it is a loss
+        with self.scope(), seeded(self.seed, "noise", epoch), flushed_denormals(), quiet:
             for step, batch in enumerate(order.to(self.x.device).split(batch_size), start=1):
                 loss = self.svi.step(self.x[batch], self.y[batch])
                 if not math.isfinite(loss):
-                    raise TrainingDiverged(epoch, step, loss)
+                    raise TrainingDiverged(epoch, step, f"the loss became {loss}")
                 total += loss * len(batch)
-        self.optim.end_epoch()
+        if not all(param.isfinite().all() for param in self.params.values()):
+            raise TrainingDiverged(epoch, step, "a weight became NaN or infinite")
+        self.optim.end_epoch(total / len(self.x))
         return total / len(self.x)
+
+
+def _forget_values(guide: AutoDelta) -> None:
+    """Drop the values in the guide's prototype: a copy of all weights that nobody reads."""
+    for _, site in guide.prototype_trace.iter_stochastic_nodes():
+        site["value"] = None
 
 
 def leaf(value: Any) -> Tensor:  # noqa: ANN401  (Pyro adds an attribute to a tensor)
@@ -158,16 +200,17 @@ def leaf(value: Any) -> Tensor:  # noqa: ANN401  (Pyro adds an attribute to a te
 
 
 def _own_weights(model: Model) -> Weights:
-    if not isinstance(model, BayesianModule):
+    module = network(model)
+    if not isinstance(module, BayesianModule):
         return {}
-    return {name: p.detach() for name, p in model.net.named_parameters()}
+    return {name: p.detach() for name, p in module.net.named_parameters()}
 
 
 def _decay(model: Model, optim: PyroOptim) -> dict[str, float]:
     """Precisions of the priors whose gradient the optimiser can add as coupled weight decay."""
     if not isinstance(model, BayesianModule) or not fixed_priors(model):
         return {}
-    if optim.pt_optim_constructor not in COUPLED_DECAY:
-        return {}
+    if optim.pt_optim_constructor not in COUPLED_DECAY or optim.pt_clip_args:
+        return {}  # gradients are clipped with the prior's part in them
     found = {name: weight_decay(prior) for name, prior in model.priors().items()}
     return {name: decay for name, decay in found.items() if decay is not None}
