@@ -3,12 +3,12 @@
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal
 
 import pyro
 import pyro.distributions as dist
 import torch
-from pyro import poutine
 from pyro.poutine.messenger import Messenger
 from torch import Tensor, nn
 from torch.func import functional_call
@@ -242,24 +242,22 @@ def in_data_plate(site: Mapping[str, Any]) -> bool:
 
 def network(model: Model) -> nn.Module | None:
     """Return the module that a model is, under any handlers; None where it is a function."""
-    inner = poutine.unwrap(model)
-    return inner if isinstance(inner, nn.Module) else None
+    # A handled model is partial(..., handler, model). Pyro's own unwrap fails on copies of it.
+    while isinstance(model, partial) and len(model.args) >= 2:
+        model = model.args[1]
+    return model if isinstance(model, nn.Module) else None
 
 
 @contextmanager
 def evaluation_mode(model: Model) -> Iterator[None]:
-    """Put a module (BatchNorm, dropout) into evaluation mode, and back as it was.
-
-    Torch's random state is put back too: looking at a model draws from it.
-    """
+    """Put a module (BatchNorm, dropout) into evaluation mode, and back as it was."""
     module = network(model)
     modules = list(module.modules()) if module is not None else []
     training = [module.training for module in modules]
     try:
         for module in modules:
             module.training = False
-        with torch.random.fork_rng():
-            yield
+        yield
     finally:
         for module, flag in zip(modules, training, strict=True):
             module.training = flag

@@ -54,9 +54,11 @@ class JointOptim(PyroOptim):
         # Dropped here: SVI would otherwise write zeros over all of them, a pass over memory.
         self.torch_optim.zero_grad(set_to_none=True)
 
-    def end_epoch(self) -> None:
-        """Let a learning-rate schedule take its step."""
-        if self.scheduler is not None:
+    def end_epoch(self, loss: float) -> None:
+        """Let a schedule take its step; one that waits for a plateau sees the epoch's loss."""
+        if isinstance(self.scheduler, torch.optim.lr_scheduler.ReduceLROnPlateau):
+            self.scheduler.step(loss)
+        elif self.scheduler is not None:
             self.scheduler.step()
 
     def mask_moments(self, masks: Mapping[str, Tensor]) -> None:

@@ -110,7 +110,7 @@ def inspect_model(model: Model, x: Tensor, y: Tensor) -> ModelSites:
             parameter site where there must be none, or when N is not the plate's.
     """
     few = min(2, len(x))
-    with evaluation_mode(model), torch.no_grad():
+    with evaluation_mode(model), torch.no_grad(), torch.random.fork_rng():
         trace = poutine.trace(model).get_trace(x[:few], y[:few])
     nodes, plate = trace.nodes, trace.nodes.get("data")
     if plate is None or not poutine.util.site_is_subsample(plate):
@@ -153,7 +153,7 @@ def check_num_data(model_sites: ModelSites, num_data: int) -> None:
         )
 
 
-def check_targets(sites: ModelSites, y: Tensor) -> None:
+def check_targets(sites: ModelSites, y: Tensor, part: str = "train") -> None:
     """Raise a ValueError unless ``y`` are targets that the observed site can have."""
     for name, site in sites.observed.items():
         base = elementwise(site["fn"])
@@ -161,8 +161,8 @@ def check_targets(sites: ModelSites, y: Tensor) -> None:
             classes = base.logits.shape[-1]
             if y.is_floating_point() or int(y.max()) >= classes:
                 raise ValueError(
-                    f"labels of the site {name!r} must be integers from 0 to {classes - 1}, got "
-                    f"{y.dtype} up to {y.max().item()}"
+                    f"{part} labels of the site {name!r} must be integers from 0 to {classes - 1}, "
+                    f"got {y.dtype} up to {y.max().item()}"
                 )
 
 
@@ -288,7 +288,8 @@ def predictive(
     held = at_point(model, weights, masks)
     with evaluation_mode(model):
         for chunk in x.split(chunk_size):
-            trace = poutine.trace(held).get_trace(chunk)
+            with torch.random.fork_rng():  # the trace samples targets
+                trace = poutine.trace(held).get_trace(chunk)
             inside = [
                 s for s in scored_sites(trace) if in_data_plate(s) and s["name"] not in weights
             ]

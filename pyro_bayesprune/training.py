@@ -76,8 +76,9 @@ class Epoch:
         """Return the epoch as a row of the history: numbers and strings only."""
         step, factor = self.step, self.step.bayes_factor
         tries = [
-            [t.sparsity, t.bayes_factor.log_likelihood_ratio, t.bayes_factor.log_prior_ratio]
+            [t.sparsity, f.log_likelihood_ratio, f.log_prior_ratio, f.log_occam_ratio]
             for t in step.tries
+            for f in [t.bayes_factor]
         ]
         return {
             "epoch": step.epoch,
@@ -96,6 +97,7 @@ class Epoch:
             "log_bf": factor.log,
             "log_likelihood_ratio": factor.log_likelihood_ratio,
             "log_prior_ratio": factor.log_prior_ratio,
+            "log_occam_ratio": factor.log_occam_ratio,
             "bf_per_datum": factor.value("datum"),
             "recorded": step.recorded,
             "log_threshold": step.log_threshold,
