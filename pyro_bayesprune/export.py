@@ -16,19 +16,18 @@ format                what stands in the file
 
 import copy
 import hashlib
+import io
 import json
-import os
 import warnings
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, Protocol, get_args
 
 import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor, nn
 
 from pyro_bayesprune.compaction import (
@@ -40,6 +39,7 @@ from pyro_bayesprune.compaction import (
     is_channels_last,
 )
 from pyro_bayesprune.model import BayesianModule, Model
+from pyro_bayesprune.runs import write_atomically
 
 __all__ = ["bake", "compact", "onnx_session", "read", "write"]
 
@@ -159,38 +159,26 @@ def write(
     if format in ("torch", "onnx") and values != "float32":
         raise ValueError(f"the format {format} holds float32 values only, got {values!r}")
     module = copy.deepcopy(module).cpu().eval()
-    with _in_place(Path(path)) as partial:
-        if format == "torch":
-            _write_torch(module, partial, shape)
-        elif format == "onnx":
-            _write_onnx(module, partial, shape)
-        else:
-            _write_card(module, partial, shape, format, values)
-    return Path(path).stat().st_size
-
-
-@contextmanager
-def _in_place(path: Path) -> Iterator[Path]:
-    """Yield a name beside ``path``; what is written there takes its place at the end."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{os.getpid()}.{path.name}")
-    try:
-        yield partial
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
+    if format == "torch":
+        content = _torch_file(module, shape)
+    elif format == "onnx":
+        content = _onnx_file(module, shape)
+    else:
+        content = _card_file(module, shape, format, values)
+    write_atomically(Path(path), content)
+    return len(content)
 
 
 # torch.export and ONNX
 
 
-def _write_torch(module: nn.Module, path: Path, shape: Sequence[int]) -> None:
-    program = _program(module, shape)
-    # An open file, since torch wants a path to end in .pt2.
-    with path.open("wb") as file, warnings.catch_warnings():
+def _torch_file(module: nn.Module, shape: Sequence[int]) -> bytes:
+    program, file = _program(module, shape), io.BytesIO()
+    with warnings.catch_warnings():
         # Scalars (BatchNorm's counters) count as parts of a tensor; harmless on the CPU.
         warnings.filterwarnings("ignore", "No complete tensor found in the group")
         torch.export.save(program, file)
+    return file.getvalue()
 
 
 def _program(module: nn.Module, shape: Sequence[int]) -> torch.export.ExportedProgram:
@@ -206,7 +194,7 @@ def _example(module: nn.Module, shape: Sequence[int]) -> Tensor:
     return torch.zeros(2, *shape, dtype=dtype)
 
 
-def _write_onnx(module: nn.Module, path: Path, shape: Sequence[int]) -> None:
+def _onnx_file(module: nn.Module, shape: Sequence[int]) -> bytes:
     _require("onnx", "onnxscript")
     import onnx
 
@@ -220,7 +208,7 @@ def _write_onnx(module: nn.Module, path: Path, shape: Sequence[int]) -> None:
         raise ValueError("torch cannot export this network to ONNX")
     proto = exported.model_proto
     onnx.helper.set_model_props(proto, {"sha256": _graph_digest(proto)})
-    path.write_bytes(proto.SerializeToString())
+    return proto.SerializeToString()
 
 
 def _require(*packages: str) -> None:
@@ -247,16 +235,9 @@ def onnx_session(path: str | Path, threads: int = 1) -> Any:  # noqa: ANN401  (o
         ImportError: if ONNX Runtime is not installed.
     """
     _require("onnx", "onnxruntime")
-    import onnx
     import onnxruntime
 
-    try:
-        proto = onnx.load(str(path))
-    except Exception as error:
-        raise ValueError(f"{path} is not a readable ONNX file: {error}") from error
-    props = {p.key: p.value for p in proto.metadata_props}
-    if props.get("sha256") != _graph_digest(proto):
-        raise ValueError(f"{path} is not as it was written: its SHA-256 differs")
+    proto = _checked_onnx(path)
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     return onnxruntime.InferenceSession(
@@ -264,12 +245,24 @@ def onnx_session(path: str | Path, threads: int = 1) -> Any:  # noqa: ANN401  (o
     )
 
 
+def _checked_onnx(path: str | Path) -> Any:  # noqa: ANN401
+    """Return the model of a file whose checksum is right."""
+    import onnx
+
+    try:
+        proto = onnx.load(str(path))
+    except Exception as error:  # protobuf's own error has no public base
+        raise ValueError(f"{path} is not a readable ONNX file: {error}") from error
+    props = {p.key: p.value for p in proto.metadata_props}
+    if props.get("sha256") != _graph_digest(proto):
+        raise ValueError(f"{path} is not as it was written: its SHA-256 differs")
+    return proto
+
+
 # safetensors with a card: encoding
 
 
-def _write_card(
-    module: nn.Module, path: Path, shape: Sequence[int], format: str, values: Values
-) -> None:
+def _card_file(module: nn.Module, shape: Sequence[int], format: str, values: Values) -> bytes:
     stored: dict[str, Tensor] = {}
     entries: dict[str, Any] = {}
     layers = _layers_or_none(module)
@@ -286,7 +279,7 @@ def _write_card(
         "tensors": entries,
     }
     text = json.dumps(card, separators=(",", ":"))
-    save_file(stored, path, metadata={"card": text, "sha256": _digest(text, stored)})
+    return save(stored, metadata={"card": text, "sha256": _digest(text, stored)})
 
 
 def _layers_or_none(module: nn.Module) -> "OrderedDict[str, nn.Module] | None":
@@ -438,7 +431,7 @@ def read(path: str | Path, net: nn.Module | None = None) -> nn.Module:
         # The file names tensors as the chain of layers does; filling the chain fills the module.
         named = nn.Sequential(chain(module)) if card["layers"] and net is not None else module
         _check_shapes(named, tensors)
-    except (ValueError, KeyError, TypeError, AttributeError, RuntimeError, MemoryError) as error:
+    except (ValueError, LookupError, TypeError, AttributeError, RuntimeError, MemoryError) as error:
         raise ValueError(f"{path} cannot be read as a network: {error}") from error
     named.load_state_dict(tensors, assign=net is None)
     if card["channels_last"]:
