@@ -2,8 +2,11 @@
 
 import hashlib
 import io
+import itertools
 import json
+import math
 import os
+import pickle
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,6 +23,8 @@ from pyro_bayesprune.model import Masks, Weights
 from pyro_bayesprune.training import State
 
 DIGEST_BYTES = 32
+CHECKED = ("history.csv", "weights.safetensors")  # whose SHA-256 stands in result.json
+AGAIN = "Move the folder away and run the configuration again."
 
 
 def write_atomically(path: Path, content: bytes) -> None:
@@ -38,7 +43,7 @@ def write_atomically(path: Path, content: bytes) -> None:
 
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Hold a run folder against other processes.
+    """Hold a run folder against other processes; take away what a killed one left half written.
 
     Raises:
         RunError: if another process holds it.
@@ -52,9 +57,26 @@ def locked(folder: Path) -> Iterator[None]:
     except Timeout:
         raise RunError(f"another process is working on {folder}") from None
     try:
+        for partial in folder.glob("*.partial"):
+            partial.unlink()
         yield
     finally:
         lock.release()
+
+
+def tidy(folder: Path) -> None:
+    """Take away what a finished run needs no more, where a kill prevented that."""
+    for name in ("checkpoint.pt", "lock"):
+        (folder / name).unlink(missing_ok=True)
+    for partial in folder.glob("*.partial"):
+        partial.unlink(missing_ok=True)
+
+
+def set_aside(path: Path) -> Path:
+    """Give a damaged file another name, which no other file has, and return it."""
+    names = (path.with_name(f"{path.name}.damaged{count or ''}") for count in itertools.count())
+    free = next(name for name in names if not name.exists())
+    return path.rename(free)
 
 
 def write_config(folder: Path, config: Config) -> None:
@@ -76,7 +98,7 @@ def read_json(path: Path) -> dict[str, Any]:
         RunError: if the file is missing or damaged.
     """
     try:
-        value = json.loads(path.read_text())
+        value = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise RunError(f"{path.parent} is not a finished run: {path.name} is missing") from None
     except (OSError, ValueError) as error:
@@ -112,12 +134,15 @@ def read_checkpoint(folder: Path) -> tuple[State, list[dict[str, Any]]] | None:
     path = folder / "checkpoint.pt"
     if not path.exists():
         return None
-    content = path.read_bytes()
-    content, digest = content[:-DIGEST_BYTES], content[-DIGEST_BYTES:]
-    if hashlib.sha256(content).digest() != digest:
-        raise RunError(f"{path} is damaged (its checksum does not fit)")
-    parts = torch.load(io.BytesIO(content), weights_only=True)
-    return State(**parts["state"]), parts["rows"]
+    try:
+        content = path.read_bytes()
+        content, digest = content[:-DIGEST_BYTES], content[-DIGEST_BYTES:]
+        if hashlib.sha256(content).digest() != digest:
+            raise RunError(f"{path} is damaged: its checksum does not fit")
+        parts = torch.load(io.BytesIO(content), weights_only=True)
+        return State(**parts["state"]), parts["rows"]
+    except (OSError, KeyError, TypeError, RuntimeError, pickle.UnpicklingError) as error:
+        raise RunError(f"{path} is damaged: {error}") from None
 
 
 def write_history(folder: Path, rows: list[dict[str, Any]]) -> None:
@@ -138,10 +163,31 @@ def finish(folder: Path, state: State, rows: list[dict[str, Any]], result: dict[
     """Write what a finished run leaves; result.json comes last and says that all is there."""
     write_history(folder, rows)
     write_weights(folder, state)
-    digest = hashlib.sha256((folder / "weights.safetensors").read_bytes()).hexdigest()
-    result = result | {"weights_sha256": digest}
+    result = _plain(result) | {
+        f"{Path(name).stem}_sha256": _digest((folder / name).read_bytes()) for name in CHECKED
+    }
+    result["sha256"] = _digest(_canonical(result))
     write_atomically(folder / "result.json", (json.dumps(result, indent=2) + "\n").encode())
-    (folder / "checkpoint.pt").unlink(missing_ok=True)
+    tidy(folder)
+
+
+def _plain(value: Any) -> Any:  # noqa: ANN401
+    """Return a value as JSON has it: no NaN, no infinity, but null."""
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _digest(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
+
+
+def _canonical(result: dict[str, Any]) -> bytes:
+    """Return all of a result but its own checksum, as it is hashed."""
+    others = {key: value for key, value in result.items() if key != "sha256"}
+    return json.dumps(others, sort_keys=True).encode()
 
 
 def is_finished(folder: Path) -> bool:
@@ -150,15 +196,29 @@ def is_finished(folder: Path) -> bool:
 
 
 def read_history(folder: Path) -> pd.DataFrame:
-    """Return history.csv, a row an epoch.
+    """Return history.csv, a row an epoch (the engine reads floats as Python writes them).
 
     Raises:
         RunError: if the file is missing or damaged.
     """
+    content = _checked(folder / "history.csv")
     try:
-        return pd.read_csv(folder / "history.csv", float_precision="round_trip")
-    except (OSError, ValueError) as error:
+        return pd.read_csv(io.BytesIO(content), engine="python")
+    except ValueError as error:
         raise RunError(f"{folder / 'history.csv'} is damaged: {error}") from None
+
+
+def _checked(path: Path) -> bytes:
+    """Return a file's content; that of a finished run must be the one that result.json names."""
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise RunError(f"{path} is damaged: {error.strerror}") from None
+    if is_finished(path.parent):
+        expected = read_result(path.parent).get(f"{path.stem}_sha256")
+        if expected is not None and _digest(content) != expected:
+            raise RunError(f"{path} is damaged: its checksum is not that of result.json. {AGAIN}")
+    return content
 
 
 def read_weights(folder: Path) -> tuple[Weights, Masks, dict[str, Tensor]]:
@@ -169,11 +229,8 @@ def read_weights(folder: Path) -> tuple[Weights, Masks, dict[str, Tensor]]:
     """
     path = folder / "weights.safetensors"
     try:
-        content = path.read_bytes()
-        if hashlib.sha256(content).hexdigest() != read_result(folder)["weights_sha256"]:
-            raise RunError(f"{path} is damaged: its checksum is not that of result.json")
-        tensors = load(content)
-    except (OSError, KeyError, SafetensorError) as error:
+        tensors = load(_checked(path))
+    except SafetensorError as error:
         raise RunError(f"{path} is damaged: {error}") from None
     parts: dict[str, dict[str, Tensor]] = {"": {}, "mask.": {}, "buffer.": {}}
     for name, tensor in tensors.items():
@@ -188,4 +245,8 @@ def read_result(folder: Path) -> dict[str, Any]:
     Raises:
         RunError: if the run is not finished or the file is damaged.
     """
-    return read_json(folder / "result.json")
+    path = folder / "result.json"
+    result = read_json(path)
+    if result.get("sha256") not in (None, _digest(_canonical(result))):
+        raise RunError(f"{path} is damaged: its checksum does not fit. {AGAIN}")
+    return result
