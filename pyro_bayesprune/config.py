@@ -9,7 +9,9 @@ from typing import Any, Literal, get_args
 
 NetworkName = Literal["fcn", "cnn"]
 PriorName = Literal["normal", "fan_in_normal", "laplace", "student_t", "layer_scale"]
-CriterionName = Literal["magnitude", "random", "shuffled_magnitude"]
+CriterionName = Literal[
+    "magnitude", "random", "shuffled_magnitude", "fisher", "opd", "snr", "savage_dickey"
+]
 MethodName = Literal[
     "unpruned", "bayes_unpruned", "random", "magnitude", "bayes_random", "bayes_magnitude"
 ]

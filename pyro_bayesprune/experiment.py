@@ -6,6 +6,7 @@ import math
 import os
 import platform
 import subprocess
+import warnings
 from collections.abc import Callable, Generator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, fields, replace
@@ -20,7 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from pyro_bayesprune import metrics, priors, runs
-from pyro_bayesprune.config import Config
+from pyro_bayesprune.config import Config, RunError
 from pyro_bayesprune.data import TORCHVISION, Dataset, load_dataset, random_stream
 from pyro_bayesprune.model import BayesianModule, Masks, Weights
 from pyro_bayesprune.networks import CNN, FCN
@@ -98,8 +99,8 @@ def check_device(device: str) -> torch.device:
     """
     try:
         found = torch.device(device)
-        torch.empty(0, device=found)
-    except (RuntimeError, AssertionError) as error:
+        torch.ones(1, device=found).item()
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
         reason = str(error).splitlines()[0]
         raise ValueError(f"device {device!r} cannot be used here: {reason}") from None
     return found
@@ -192,7 +193,9 @@ def run(
     folder = Path(out) / config.id
     chosen = check_device(device)
     if runs.is_finished(folder):
-        return load_run(folder)
+        result = load_run(folder)
+        runs.tidy(folder)
+        return result
     data = build_data(config, data_dir)
     model = build_model(config, data.shape, data.num_classes, data.num_train)
     with runs.locked(folder):
@@ -200,6 +203,17 @@ def run(
             runs.write_config(folder, config)
             _train_and_finish(config, model, data, folder, chosen, progress)
     return load_run(folder)
+
+
+def _begun(folder: Path) -> tuple[State | None, list[dict[str, Any]]]:
+    """Return state and history of the checkpoint; of a damaged one, which is kept, the beginning."""
+    try:
+        return runs.read_checkpoint(folder) or (None, [])
+    except RunError as error:
+        kept = runs.set_aside(folder / "checkpoint.pt")
+        message = f"{error}. The run starts over; the file is kept as {kept.name}"
+        warnings.warn(message, RuntimeWarning, stacklevel=4)
+        return None, []
 
 
 def _train_and_finish(
@@ -210,7 +224,7 @@ def _train_and_finish(
     device: torch.device,
     progress: bool,
 ) -> None:
-    state, rows = runs.read_checkpoint(folder) or (None, [])
+    state, rows = _begun(folder)
     title = f"{config.dataset} {config.network} {config.method} {config.sparsity} #{config.seed}"
     again = [] if config.restart == "no" else [replace(config, sparsity=0.0)]
     with shown(title, config.epochs * (1 + len(again)), len(rows), enabled=progress) as show:
@@ -330,7 +344,7 @@ def load_run(folder: str | Path) -> Result:
     try:
         model = build_model(config, result["shape"], result["num_classes"], result["num_train"])
     except KeyError as error:
-        raise runs.RunError(f"{folder / 'result.json'} is damaged: {error} is missing") from None
+        raise RunError(f"{folder / 'result.json'} is damaged: {error} is missing") from None
     for name, buffer in model.named_buffers():
         buffer.copy_(buffers[name])
     history = runs.read_history(folder)
@@ -348,7 +362,7 @@ def replay(history: pd.DataFrame, config: Config) -> list[int]:
 
 
 def _follows(row: pd.Series, config: Config) -> bool:
-    tries = [likelihood + prior for _, likelihood, prior in json.loads(row["tried"])]
+    tries = [sum(parts) for _, *parts in json.loads(row["tried"])]
     passes = [config.gate != "propose" or log_bf > row["log_threshold"] for log_bf in tries]
     closed = config.gate == "previous" and row["recorded"] <= row["log_threshold"]
     if not tries:
@@ -357,7 +371,8 @@ def _follows(row: pd.Series, config: Config) -> bool:
         decision = "pruned" if passes[-1] else "refused"
         fits = row["decision"] == decision and not any(passes[:-1]) and not closed
     change = row["log_joint_after"] - row["log_joint_before"]
-    expected = row["log_bf"] if row["decision"] == "pruned" else 0.0
+    joint = row["log_bf"] - row["log_occam_ratio"]
+    expected = joint if row["decision"] == "pruned" else 0.0
     last = tries[-1] if tries else 0.0
     return bool(fits and math.isclose(row["log_bf"], last) and _close(change, expected))
 

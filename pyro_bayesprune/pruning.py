@@ -2,14 +2,15 @@
 
 import math
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
-from typing import Literal, get_args
+from typing import Literal, cast, get_args
 
 import torch
 from torch import Tensor, nn
 
 from pyro_bayesprune.criteria import CRITERIA, Criterion
+from pyro_bayesprune.curvature import occam_gains, random_sample
 from pyro_bayesprune.data import Dataset, Pair, train_part
 from pyro_bayesprune.metrics import layer_sparsity, sparsity
 from pyro_bayesprune.model import (
@@ -19,6 +20,7 @@ from pyro_bayesprune.model import (
     PrunedPrior,
     Weights,
     check_pruned_prior,
+    network,
 )
 from pyro_bayesprune.posterior import BayesFactor, LogJoint, ModelSites, Per, log_joint
 
@@ -61,7 +63,14 @@ class Pruning:
 
     Args:
         criterion: ``"magnitude"``, ``"random"``, or a function; see `pyro_bayesprune.criteria`.
-        sparsity: target share of prunable weights that are zero, in [0, 1).
+        sparsity: target share of prunable weights that are zero, in [0, 1). ``"auto"`` lets the
+            evidence choose: in each of the first 60% of the epochs the step removes the largest of
+            1/2, 1/4, ... 1/64 of the weights that are left, in the criterion's order, whose log
+            Bayes factor of kind ``laplace`` is above the threshold. That is the joint ratio of all
+            training examples and a lower bound of what the Occam factor gains, by
+            `curvature.occam_gains`. Masks persist, so sparsity ratchets up as the network adapts;
+            the last epochs fine-tune. Needs a `BayesianModule` with zero-mean Normal priors and the
+            gate ``"propose"``; the schedule plays no part.
         gate: ``"propose"`` (compare, then keep or back off), ``"previous"`` (the paper's
             Algorithm 1: by the Bayes factor recorded last) or ``"always"``.
         beta: threshold of the Bayes factor on the scale ``per``; 0 lets everything pass.
@@ -83,7 +92,7 @@ class Pruning:
     """
 
     criterion: str | Criterion = "magnitude"
-    sparsity: float = 0.9
+    sparsity: float | Literal["auto"] = 0.9
     gate: Gate = "propose"
     beta: float = 0.95
     per: Per = "datum"
@@ -94,8 +103,11 @@ class Pruning:
     pruned_prior: PrunedPrior = "density"
 
     def __post_init__(self) -> None:
-        if not (isinstance(self.sparsity, (int, float)) and 0 <= self.sparsity < 1):
-            raise ValueError(f"sparsity must be in [0, 1), got {self.sparsity!r}")
+        if self.sparsity == "auto":
+            if self.gate != "propose":
+                raise ValueError(f"sparsity='auto' needs gate='propose', got {self.gate!r}")
+        elif not (isinstance(self.sparsity, (int, float)) and 0 <= self.sparsity < 1):
+            raise ValueError(f"sparsity must be in [0, 1) or 'auto', got {self.sparsity!r}")
         if not (isinstance(self.beta, (int, float)) and 0 <= self.beta < math.inf):
             raise ValueError(f"beta must be a finite number of at least 0, got {self.beta!r}")
         _check_choice("gate", self.gate, get_args(Gate))
@@ -113,7 +125,12 @@ class Pruning:
             )
 
     def target(self, epoch: int, epochs: int) -> float:
-        """Return the schedule's sparsity at the end of ``epoch`` (counted from 1)."""
+        """Return the schedule's sparsity at the end of ``epoch`` (counted from 1).
+
+        Under ``"auto"`` it is out of reach, 1, while there is to be pruning, and then 0.
+        """
+        if self.sparsity == "auto":
+            return float(epoch <= max(1.0, REACHED_AT * epochs))
         schedule = self.schedule if callable(self.schedule) else SCHEDULES[self.schedule]
         return min(self.sparsity, max(0.0, schedule(epoch, epochs, self.sparsity)))
 
@@ -121,6 +138,11 @@ class Pruning:
         """Return the threshold of the log Bayes factor over the data set, in nats."""
         log_beta = math.log(self.beta) if self.beta else -math.inf
         return log_beta * num_data if self.per == "datum" else log_beta
+
+    @property
+    def kind(self) -> str:
+        """Kind of the Bayes factor that decides."""
+        return "laplace" if self.sparsity == "auto" else "joint"
 
     @property
     def score(self) -> Criterion:
@@ -235,6 +257,9 @@ def _by_unit(
 
 
 def _check_scores(scores: Mapping[str, Tensor], masks: Mapping[str, Tensor]) -> None:
+    missing = sorted(set(masks) - set(scores))
+    if missing:
+        raise ValueError(f"the criterion gave no scores for {missing}, only for {sorted(scores)}")
     for name, mask in masks.items():
         score = scores[name]
         if score.shape != mask.shape or score.isnan().any():
@@ -252,7 +277,7 @@ def _ranked(
 ) -> Tensor:
     score, mask = scores[name], masks[name]
     first = torch.finfo(score.dtype).min
-    score = score.masked_fill(weights[name] == 0, first)
+    score = score.clamp(min=first).masked_fill(weights[name] == 0, first)
     return score.masked_fill(~mask, -math.inf).flatten()
 
 
@@ -323,8 +348,9 @@ def _is_real(site: dict) -> bool:
 
 
 def _prunable(model: Model, site: dict) -> bool:
-    if isinstance(model, BayesianModule):
-        names = dict(model.net.named_parameters())
+    module = network(model)
+    if isinstance(module, BayesianModule):
+        names = dict(module.net.named_parameters())
         return site["name"] in names and names[site["name"]].dim() >= 2
     return _is_real(site) and site["value"].numel() > 1
 
@@ -379,16 +405,27 @@ def prune_step(
     before = after = joint(state.weights, kept)
     tries: list[Try] = []
     decision: Decision = "unchanged"
+    gains: Weights = {}
+    if pruning.kind == "laplace" and target > sparsity_before:
+        sample = random_sample((x, y), generator)
+        gains = occam_gains(
+            cast(BayesianModule, model), state.weights, sample, temperature=temperature
+        )
     for masks in _candidates(model, state.weights, kept, data, pruning, target, generator):
         decision = "refused"
         if _closed(pruning, state.log_bf, threshold):
             break
         candidate = joint(apply_masks(state.weights, masks), masks)
-        tries.append(Try(sparsity(masks), BayesFactor.joint(candidate, before, len(x))))
+        occam = sum(gains[n][kept[n] & ~masks[n]].sum().item() for n in gains if n in masks)
+        factor = BayesFactor.joint(candidate, before, len(x))
+        tries.append(
+            Try(sparsity(masks), replace(factor, kind=pruning.kind, log_occam_ratio=occam))
+        )
         if pruning.gate != "propose" or tries[-1].bayes_factor.log > threshold:
             kept, after, decision = masks, candidate, "pruned"
             break
-    bayes_factor = tries[-1].bayes_factor if tries else BayesFactor(0.0, 0.0, len(x))
+    none = BayesFactor(0.0, 0.0, len(x), pruning.kind)
+    bayes_factor = tries[-1].bayes_factor if tries else none
     record = Record(
         epoch=epoch,
         before=before,
@@ -414,7 +451,8 @@ def _closed(pruning: Pruning, recorded: float | None, threshold: float) -> bool:
 
 def prior_decides(bayes_factor: BayesFactor, threshold: float) -> bool:
     """Say whether the prior part alone turns the sign of log BF - threshold."""
-    return (bayes_factor.log > threshold) != (bayes_factor.log_likelihood_ratio > threshold)
+    without = bayes_factor.log - bayes_factor.log_prior_ratio
+    return (bayes_factor.log > threshold) != (without > threshold)
 
 
 def _candidates(
@@ -431,7 +469,7 @@ def _candidates(
     if not masks or target <= start:
         return
     scores = pruning.score(weights, masks, model=model, data=data, generator=generator)
-    for halvings in range(MAX_HALVINGS + 1):
+    for halvings in range(int(pruning.sparsity == "auto"), MAX_HALVINGS + 1):
         level = start + (target - start) / 2**halvings if halvings else target
         proposed = propose_masks(scores, weights, masks, level, pruning.scope)
         if all(torch.equal(proposed[name], masks[name]) for name in masks):
