@@ -4,11 +4,10 @@
 number of examples. Times depend on shapes and not on pixels, so the inputs are random numbers.
 """
 
-import platform
 import time
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass, replace
-from statistics import median
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import pandas as pd
@@ -22,11 +21,10 @@ from torch.func import functional_call
 from torch.profiler import ProfilerActivity, profile
 
 from pyro_bayesprune import _plain, priors
-from pyro_bayesprune.metrics import sparsity
 from pyro_bayesprune.model import BayesianModule, Masks, Model
 from pyro_bayesprune.networks import CNN, FCN
 from pyro_bayesprune.posterior import inspect_model
-from pyro_bayesprune.pruning import PruneState, Pruning, prunable_sites, propose_masks, prune_step
+from pyro_bayesprune.pruning import propose_masks, prunable_sites
 from pyro_bayesprune.svi import Trainer, flushed_denormals
 
 HIDDEN = (1024, 1024, 1024)  # the `paper` preset's
@@ -112,7 +110,7 @@ def trace_elbo(setting: Setting, x: Tensor, y: Tensor) -> Run:
     own = {name: p.detach().clone() for name, p in model.net.named_parameters()}
     guide = AutoDelta(model, init_loc_fn=init_to_value(values=own))
     svi = SVI(model, guide, pyro.optim.Adam({"lr": 1e-3}), loss=Trace_ELBO())
-    store = {"params": {}, "constraints": {}}
+    store: dict[str, Any] = {"params": {}, "constraints": {}}
 
     def run() -> None:
         with pyro.get_param_store().scope(store):
@@ -210,7 +208,7 @@ def steps(setting: Setting, names: tuple[str, ...]) -> list[dict[str, Any]]:
         del runs
         few = replace(setting, steps=2)
         some = x[: 2 * setting.batch_size], y[: 2 * setting.batch_size]
-        bytes_held = {n: peak_bytes(lambda n=n: COMPETITORS[n](few, *some)) for n in names}
+        bytes_held = {n: peak_bytes(partial(COMPETITORS[n], few, *some)) for n in names}
     ratios = times.div(times["plain"], axis=0)
     return [
         {

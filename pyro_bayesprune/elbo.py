@@ -1,6 +1,7 @@
 """The loss of MAP training: an ELBO for point guides at the cost of a plain PyTorch step."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import pyro
@@ -16,6 +17,7 @@ from torch.nn.functional import cross_entropy
 from pyro_bayesprune.model import BayesianModule, Model, categorical, in_data_plate, masked_prior
 from pyro_bayesprune.posterior import scored_sites
 from pyro_bayesprune.priors import EnergyGradient, elementwise, energy_gradient
+from pyro_bayesprune.sparse import Surviving
 
 
 class _Terms(NamedTuple):
@@ -54,6 +56,7 @@ class PointELBO(ELBO):
         super().__init__()
         self.scale, self.temperature, self.prior = scale, temperature, prior
         self.decayed = decayed
+        self.survivors: dict[str, Surviving] = {}
         self.set_masks(masks or {})
         self._fixed: dict[str, EnergyGradient] | None = None
         self._planned = False
@@ -62,6 +65,15 @@ class PointELBO(ELBO):
         """Train under these masks from now on; masks that keep everything cost nothing."""
         self.masks = {n: m for n, m in masks.items() if not m.all()}
         self._factors: dict[str, Tensor] = {}
+
+    @contextmanager
+    def surviving(self, survivors: Mapping[str, Surviving]) -> Iterator[None]:
+        """Train matrices of a lifted network's sites as vectors of their survivors."""
+        self.survivors, self._factors = dict(survivors), {}
+        try:
+            yield
+        finally:
+            self.survivors, self._factors = {}, {}
 
     def loss(self, model: Model, guide: AutoDelta, *args: Any, **kwargs: Any) -> float:
         """Return minus the log likelihood of the batch, scaled to the data set."""
@@ -78,9 +90,10 @@ class PointELBO(ELBO):
         """Return minus the scaled log likelihood; add the objective's gradients to the point's."""
         if guide.prototype_trace is None:
             guide(*args)
-        weights = point(guide)
+        weights = point(guide) | self.survivors
         loss, extra, gradients = self._loss(model, weights, *args)
         (loss + extra).backward()
+        weights |= {name: held.vector for name, held in self.survivors.items()}
         with torch.no_grad():
             for name, add in gradients.items():
                 add(_gradient(weights[name]), weights[name], self.scale)
@@ -128,7 +141,8 @@ class PointELBO(ELBO):
 
     def _mask_gradients(self, weights: dict[str, Tensor]) -> None:
         if self.masks and not self._factors:
-            self._factors = {n: m.to(weights[n].dtype) for n, m in self.masks.items()}
+            masked = {n: m for n, m in self.masks.items() if n not in self.survivors}
+            self._factors = {n: m.to(weights[n].dtype) for n, m in masked.items()}
         if self._factors:
             grads = [_gradient(weights[name]) for name in self._factors]
             torch._foreach_mul_(grads, list(self._factors.values()))
@@ -163,6 +177,12 @@ def fixed_priors(model: Model) -> dict[str, EnergyGradient] | None:
     found = {name: energy_gradient(prior) for name, prior in priors.items()}
     gradients = {name: add for name, add in found.items() if add is not None}
     return gradients if len(gradients) == len(found) else None
+
+
+def alike(prior: dist.TorchDistribution) -> bool:
+    """Say whether a prior is the same for each element of its site."""
+    base = elementwise(prior)
+    return not any(any(getattr(base, name).stride()) for name in base.arg_constraints)
 
 
 def _gradient(weight: Tensor) -> Tensor:

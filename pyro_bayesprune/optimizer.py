@@ -1,6 +1,8 @@
 """Any `pyro.optim` optimiser as one torch optimiser over all parameters."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import torch
@@ -9,6 +11,10 @@ from pyro.optim.lr_scheduler import PyroLRScheduler
 from torch import Tensor
 
 COUPLED_DECAY = (torch.optim.Adam, torch.optim.SGD)
+
+
+def _entries(mask: Tensor, whole: Tensor) -> Tensor:
+    return whole[mask]
 
 
 class JointOptim(PyroOptim):
@@ -67,6 +73,40 @@ class JointOptim(PyroOptim):
             for moment in self.torch_optim.state.get(self.params[name], {}).values():
                 if isinstance(moment, Tensor) and moment.shape == mask.shape:
                     moment.masked_fill_(~mask, 0)
+
+    @contextmanager
+    def surviving(
+        self, vectors: Mapping[str, Tensor], masks: Mapping[str, Tensor]
+    ) -> Iterator[None]:
+        """Train parameters as vectors of their surviving entries; then put these in their places.
+
+        Args:
+            vectors: for some sites, a leaf that holds the surviving entries.
+            masks: where they stand; elsewhere parameters and moments are zero.
+        """
+        whole = dict(self.params)
+
+        def spread(name: str, entries: Tensor) -> Tensor:
+            return torch.zeros_like(whole[name]).masked_scatter_(masks[name], entries)
+
+        for name, vector in vectors.items():
+            self._replace(name, vector, partial(_entries, masks[name]))
+        try:
+            yield
+        finally:
+            for name, vector in vectors.items():
+                whole[name].data.copy_(spread(name, vector.detach()))
+                self._replace(name, whole[name], partial(spread, name))
+
+    def _replace(self, name: str, new: Tensor, moved: Callable[[Tensor], Tensor]) -> None:
+        """Put ``new`` in the place of a parameter, and what is held for it through ``moved``."""
+        old, self.params[name] = self.params[name], new
+        for group in self.torch_optim.param_groups:
+            group["params"] = [new if param is old else param for param in group["params"]]
+        held = self.torch_optim.state.pop(old, {})
+        for key, value in held.items():
+            like = isinstance(value, Tensor) and value.shape == old.shape
+            self.torch_optim.state[new][key] = moved(value) if like else value
 
     def get_state(self) -> dict[str, Any]:
         """Return the states of the optimiser and its schedule: plain tensors and numbers."""

@@ -17,10 +17,11 @@ from torch import Tensor
 from torch.distributions import transform_to
 
 from pyro_bayesprune.data import random_stream
-from pyro_bayesprune.elbo import PointELBO, fixed_priors, point
+from pyro_bayesprune.elbo import PointELBO, alike, fixed_priors, point
 from pyro_bayesprune.model import BayesianModule, Masks, Model, Weights, evaluation_mode, network
 from pyro_bayesprune.optimizer import COUPLED_DECAY, JointOptim
 from pyro_bayesprune.priors import weight_decay
+from pyro_bayesprune.sparse import Surviving, worthwhile
 
 Objective = Literal["map", "mle"]
 
@@ -60,7 +61,7 @@ def _set_flush_denormal(flush: bool) -> None:
     running already keep theirs, and an operation takes as long as its slowest thread.
     """
     torch.set_flush_denormal(flush)
-    program = ctypes.CDLL(None) if os.name == "posix" else None
+    program: Any = ctypes.CDLL(None) if os.name == "posix" else None
     if hasattr(program, "GOMP_parallel"):  # GNU's OpenMP, PyTorch's on Linux
         task = ctypes.CFUNCTYPE(None, ctypes.c_void_p)(lambda _: torch.set_flush_denormal(flush))
         program.GOMP_parallel(task, None, torch.get_num_threads(), 0)
@@ -77,6 +78,7 @@ def seeded(seed: int, purpose: str, epoch: int = 0) -> Iterator[None]:
 def check_site_names(names: list[str]) -> None:
     """Site names become attributes of the guide: raise a ValueError for those that cannot."""
     guide, module = AutoDelta(lambda: None), PyroModule()
+    guide()  # the first call adds attributes
     for name in names:
         first, *rest = name.split(".")
         taken = hasattr(guide, first) or any(hasattr(module, part) for part in rest)
@@ -171,12 +173,25 @@ class Trainer:
         self.optim.mask_moments(masks)
         self.elbo.set_masks(masks if hold else {})
 
+    @contextmanager
+    def _surviving(self) -> Iterator[None]:
+        """Train large matrices of which little survives as vectors of their survivors."""
+        model, masks = self.model, {}
+        if isinstance(model, BayesianModule) and fixed_priors(model):
+            large = {n: m for n, m in self.elbo.masks.items() if worthwhile(self.params[n], m)}
+            masks = {n: m for n, m in large.items() if alike(model.priors()[n])}
+        vectors = {n: self.params[n].detach()[m].requires_grad_() for n, m in masks.items()}
+        held = {n: Surviving.of(self.params[n], v, masks[n]) for n, v in vectors.items()}
+        with self.elbo.surviving(held), self.optim.surviving(vectors, masks):
+            yield
+
     def run_epoch(self, epoch: int, batch_size: int) -> float:
         """Go once through the data in random order; return the mean loss, nats an example."""
         order = torch.randperm(len(self.x), generator=random_stream(self.seed, "order", epoch))
         total = 0.0
         quiet = pyro.validation_enabled(False)  # or a NaN is an error before it is a loss
-        with self.scope(), seeded(self.seed, "noise", epoch), flushed_denormals(), quiet:
+        noise = seeded(self.seed, "noise", epoch)
+        with self.scope(), noise, flushed_denormals(), quiet, self._surviving():
             for step, batch in enumerate(order.to(self.x.device).split(batch_size), start=1):
                 loss = self.svi.step(self.x[batch], self.y[batch])
                 if not math.isfinite(loss):

@@ -1,0 +1,129 @@
+"""Weight matrices of which few entries survive: training at the cost of the survivors.
+
+Under held masks a matrix of a linear layer is trained as the vector of its surviving entries.
+``y = x Wᵀ`` is then a sum over each row's survivors, its gradients two more such sums; the matrix
+itself, its gradient and the optimiser's moments of zeros are neither computed nor stored.
+"""
+
+import warnings
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.functional import embedding_bag, linear
+from torch.utils._pytree import tree_map
+
+# Where this is faster than dense kernels (reports/speed.md): a quarter survives, of many entries.
+WORTHWHILE, LARGE = 0.25, 1 << 16
+
+
+def worthwhile(weight: Tensor, mask: Tensor) -> bool:
+    """Say whether a parameter is better trained as its survivors: a large, sparse matrix."""
+    able = weight.device.type == "cpu" and torch.backends.mkl.is_available()
+    matrix = weight.dim() == 2 and weight.dtype in (torch.float32, torch.float64)
+    few = 0 < mask.sum() <= WORTHWHILE * mask.numel()
+    return able and matrix and weight.numel() >= LARGE and bool(few)
+
+
+class Pattern:
+    """Where the survivors of a matrix stand.
+
+    Args:
+        mask: bool tensor (out, in), True where an entry survives.
+        dtype: of the entries.
+    """
+
+    def __init__(self, mask: Tensor, dtype: torch.dtype) -> None:
+        self.shape = mask.shape
+        self.rows, self.columns = _bags(mask)
+        self.rows_t, self.columns_t = _bags(mask.T)
+        order = torch.empty(mask.shape, dtype=torch.int32)
+        order[mask] = torch.arange(len(self.columns), dtype=torch.int32)
+        self.transposed = order.T[mask.T]  # position of each survivor, column by column
+        self.flat = mask.flatten().nonzero().squeeze(1)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", ".*Sparse CSR tensor support is in beta")
+            none = torch.zeros(len(self.flat), dtype=dtype)
+            self.zeros = torch.sparse_csr_tensor(
+                self.rows, self.columns, none, mask.shape, check_invariants=True
+            )
+
+    def times(self, values: Tensor, columns: Tensor) -> Tensor:
+        """Return W @ columns, (out, n), for columns (in, n)."""
+        return _weighted_sums(self.rows, self.columns, values, columns)
+
+    def transposed_times(self, values: Tensor, columns: Tensor) -> Tensor:
+        """Return Wᵀ @ columns, (in, n), for columns (out, n)."""
+        values = values.index_select(0, self.transposed)
+        return _weighted_sums(self.rows_t, self.columns_t, values, columns)
+
+    def products(self, left: Tensor, right: Tensor) -> Tensor:
+        """Return the survivors of leftᵀ @ right, for left (n, out) and right (n, in)."""
+        return torch.sparse.sampled_addmm(self.zeros, left.T, right, beta=0.0).values()
+
+
+def _bags(mask: Tensor) -> tuple[Tensor, Tensor]:
+    """Return where each row's survivors begin, (rows + 1,), and their columns, as int32."""
+    starts = torch.zeros(len(mask) + 1, dtype=torch.int32)
+    starts[1:] = mask.sum(1).cumsum(0)
+    return starts, mask.nonzero()[:, 1].int()
+
+
+def _weighted_sums(rows: Tensor, members: Tensor, values: Tensor, table: Tensor) -> Tensor:
+    # A sparse matrix times a dense one is an embedding bag: each row sums weighted rows of a table.
+    return embedding_bag(
+        members, table, rows, mode="sum", per_sample_weights=values, include_last_offset=True
+    )
+
+
+class _SparseLinear(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, values: Tensor, pattern: Pattern) -> Tensor:  # noqa: ANN401
+        ctx.pattern = pattern
+        ctx.save_for_backward(x, values)
+        return pattern.times(values, x.T.contiguous()).T.contiguous()
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor, None]:  # noqa: ANN401
+        x, values = ctx.saved_tensors
+        by_input = None
+        if ctx.needs_input_grad[0]:
+            by_input = ctx.pattern.transposed_times(values, grad.T.contiguous()).T.contiguous()
+        return by_input, ctx.pattern.products(grad, x), None
+
+
+class Surviving(Tensor):
+    """A matrix (out, in) held as its survivors; any operation but a linear layer sees it dense."""
+
+    vector: Tensor
+    pattern: Pattern
+
+    @staticmethod
+    def of(matrix: Tensor, vector: Tensor, mask: Tensor) -> "Surviving":
+        """Return ``matrix`` with its survivors in ``vector``, a leaf that gets the gradient."""
+        held = matrix.detach().as_subclass(Surviving)
+        held.vector, held.pattern = vector, Pattern(mask, matrix.dtype)
+        return held
+
+    def dense(self) -> Tensor:
+        """Return the matrix, differentiable with respect to the survivors."""
+        zeros = self.vector.new_zeros(self.pattern.shape.numel())
+        return zeros.index_put((self.pattern.flat,), self.vector).view(self.pattern.shape)
+
+    @classmethod
+    def __torch_function__(
+        cls,
+        func: Callable,
+        types: object,
+        args: tuple = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:  # noqa: ANN401
+        """Run a linear layer on the survivors, anything else on the dense matrix."""
+        kwargs = kwargs or {}
+        if func is linear and isinstance(args[1], cls) and args[0].dim() == 2:
+            y = _SparseLinear.apply(args[0], args[1].vector, args[1].pattern)
+            bias = args[2] if len(args) > 2 else kwargs.get("bias")
+            return y if bias is None else y + bias
+        dense = tree_map(lambda a: a.dense() if isinstance(a, cls) else a, (args, dict(kwargs)))
+        return func(*dense[0], **dense[1])
