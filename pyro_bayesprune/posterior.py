@@ -25,6 +25,9 @@ from pyro_bayesprune.priors import elementwise
 Per = Literal["dataset", "datum"]
 Site = dict[str, Any]
 CHUNK = 1024
+NO_SUBSAMPLE = (
+    'the plate "data" must take the batch as its subsample, pyro.plate("data", N, subsample=x)'
+)
 
 
 @dataclass(frozen=True)
@@ -110,8 +113,7 @@ def inspect_model(model: Model, x: Tensor, y: Tensor) -> ModelSites:
             parameter site where there must be none, or when N is not the plate's.
     """
     few = min(2, len(x))
-    with evaluation_mode(model), torch.no_grad(), torch.random.fork_rng():
-        trace = poutine.trace(model).get_trace(x[:few], y[:few])
+    trace = _trace_of(model, x[:few], y[:few])
     nodes, plate = trace.nodes, trace.nodes.get("data")
     if plate is None or not poutine.util.site_is_subsample(plate):
         raise ValueError(
@@ -124,11 +126,18 @@ def inspect_model(model: Model, x: Tensor, y: Tensor) -> ModelSites:
     _check_sites(nodes, latent, observed)
     frame = data_frame(next(iter(observed.values())))
     if frame.size != few:
-        raise ValueError(
-            f'the plate "data" must take the batch as its subsample, pyro.plate("data", N, '
-            f"subsample=x): for {few} examples its size was {frame.size}"
-        )
+        raise ValueError(f"{NO_SUBSAMPLE}: for {few} examples its size was {frame.size}")
     return ModelSites(latent, observed, frame.full_size)
+
+
+def _trace_of(model: Model, x: Tensor, y: Tensor) -> poutine.Trace:
+    try:
+        with evaluation_mode(model), torch.no_grad(), torch.random.fork_rng():
+            return poutine.trace(model).get_trace(x, y)
+    except ValueError as error:
+        if "plate('data')" not in str(error):
+            raise
+        raise ValueError(f"{NO_SUBSAMPLE}; for {len(x)} examples Pyro says: {error}") from error
 
 
 def _check_sites(
