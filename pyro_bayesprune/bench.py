@@ -6,6 +6,7 @@ number of examples. Times depend on shapes and not on pixels, so the inputs are 
 
 import time
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -154,7 +155,16 @@ def _epoch(
     if level:
         names = prunable_sites(model, inspect_model(model, x, y), None)
         trainer.project(_smallest_pruned(trainer, names, level), hold=True)
-    return lambda: trainer.run_epoch(1, setting.batch_size)
+    held = ExitStack()
+    held.enter_context(trainer.surviving())  # for all rounds: it is done once an epoch
+
+    def run() -> ExitStack:
+        with trainer.scope():
+            for batch in torch.randperm(len(x)).split(setting.batch_size):
+                trainer.svi.step(x[batch], y[batch])
+        return held
+
+    return run
 
 
 def _smallest_pruned(trainer: Trainer, names: list[str], level: float) -> Masks:

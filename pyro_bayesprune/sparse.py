@@ -35,16 +35,14 @@ class Pattern:
     """
 
     def __init__(self, mask: Tensor, dtype: torch.dtype) -> None:
-        self.shape = mask.shape
-        self.rows, self.columns = _bags(mask)
-        self.rows_t, self.columns_t = _bags(mask.T)
-        order = torch.empty(mask.shape, dtype=torch.int32)
-        order[mask] = torch.arange(len(self.columns), dtype=torch.int32)
-        self.transposed = order.T[mask.T]  # position of each survivor, column by column
-        self.flat = mask.flatten().nonzero().squeeze(1)
+        rows, columns = mask.nonzero().int().unbind(1)
+        by_column = columns.argsort(stable=True)
+        self.rows, self.columns = _starts(rows, len(mask)), columns.contiguous()
+        self.rows_t, self.columns_t = _starts(columns, mask.shape[1]), rows[by_column]
+        self.transposed = by_column.int()
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", ".*Sparse CSR tensor support is in beta")
-            none = torch.zeros(len(self.flat), dtype=dtype)
+            none = torch.zeros(len(columns), dtype=dtype)
             self.zeros = torch.sparse_csr_tensor(
                 self.rows, self.columns, none, mask.shape, check_invariants=True
             )
@@ -63,11 +61,10 @@ class Pattern:
         return torch.sparse.sampled_addmm(self.zeros, left.T, right, beta=0.0).values()
 
 
-def _bags(mask: Tensor) -> tuple[Tensor, Tensor]:
-    """Return where each row's survivors begin, (rows + 1,), and their columns, as int32."""
-    starts = torch.zeros(len(mask) + 1, dtype=torch.int32)
-    starts[1:] = mask.sum(1).cumsum(0)
-    return starts, mask.nonzero()[:, 1].int()
+def _starts(rows: Tensor, number: int) -> Tensor:
+    """Return where each row's survivors begin, and where the last one's end: (number + 1,)."""
+    counts = rows.bincount(minlength=number)
+    return torch.cat([counts.new_zeros(1), counts.cumsum(0)]).int()
 
 
 def _weighted_sums(rows: Tensor, members: Tensor, values: Tensor, table: Tensor) -> Tensor:
@@ -97,19 +94,19 @@ class Surviving(Tensor):
     """A matrix (out, in) held as its survivors; any operation but a linear layer sees it dense."""
 
     vector: Tensor
+    mask: Tensor
     pattern: Pattern
 
     @staticmethod
     def of(matrix: Tensor, vector: Tensor, mask: Tensor) -> "Surviving":
         """Return ``matrix`` with its survivors in ``vector``, a leaf that gets the gradient."""
         held = matrix.detach().as_subclass(Surviving)
-        held.vector, held.pattern = vector, Pattern(mask, matrix.dtype)
+        held.vector, held.mask, held.pattern = vector, mask, Pattern(mask, matrix.dtype)
         return held
 
     def dense(self) -> Tensor:
         """Return the matrix, differentiable with respect to the survivors."""
-        zeros = self.vector.new_zeros(self.pattern.shape.numel())
-        return zeros.index_put((self.pattern.flat,), self.vector).view(self.pattern.shape)
+        return self.vector.new_zeros(self.mask.shape).masked_scatter(self.mask, self.vector)
 
     @classmethod
     def __torch_function__(

@@ -174,7 +174,7 @@ class Trainer:
         self.elbo.set_masks(masks if hold else {})
 
     @contextmanager
-    def _surviving(self) -> Iterator[None]:
+    def surviving(self) -> Iterator[None]:
         """Train large matrices of which little survives as vectors of their survivors."""
         model, masks = self.model, {}
         if isinstance(model, BayesianModule) and fixed_priors(model):
@@ -191,7 +191,7 @@ class Trainer:
         total = 0.0
         quiet = pyro.validation_enabled(False)  # or a NaN is an error before it is a loss
         noise = seeded(self.seed, "noise", epoch)
-        with self.scope(), noise, flushed_denormals(), quiet, self._surviving():
+        with self.scope(), noise, flushed_denormals(), quiet, self.surviving():
             for step, batch in enumerate(order.to(self.x.device).split(batch_size), start=1):
                 loss = self.svi.step(self.x[batch], self.y[batch])
                 if not math.isfinite(loss):
