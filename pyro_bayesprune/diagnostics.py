@@ -17,7 +17,7 @@ All are conditional on the masks, and on scales that a prior samples (held at th
 """
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol, get_args
 
@@ -25,7 +25,7 @@ import torch
 from pyro import poutine
 from pyro.infer import MCMC, NUTS
 from torch import Tensor, nn
-from torch.func import jvp
+from torch.func import jvp, vmap
 
 from pyro_bayesprune.curvature import ggn_diagonal, prior_precision
 from pyro_bayesprune.data import Dataset, Pair, train_part
@@ -37,6 +37,7 @@ LogDensity = Callable[[Tensor], Tensor]
 
 MAX_NUTS = 1000  # surviving weights: whitening needs their Hessian, NUTS long trajectories
 MAX_ELEMENTS = 2**28  # of the draws that are held in memory: 1 GiB in float32
+BATCH_ELEMENTS = 2**24  # of the scattered draws that are looked at together
 CHUNK = 1000
 
 
@@ -87,7 +88,7 @@ class Draws:
 
     def at(self, chain: int, draw: int) -> Weights:
         """Return all weights of one draw; pruned ones are zero."""
-        return self.weights | scatter(self.values[chain, draw], self.weights, self.index)
+        return _like(self.values[chain, draw], self.weights, self.index)
 
     def __repr__(self) -> str:
         """Summarise: method, shape, time."""
@@ -433,7 +434,10 @@ def _chunk_outputs(draws: Draws, x: Tensor, linearised: bool) -> Tensor:
         value, change = jvp(forward, (centre,), (vector - centre,))[:2]
         return value + change
 
-    return torch.stack([torch.stack([output(v) for v in chain]) for chain in draws.values])
+    size = sum(w.numel() for w in draws.weights.values()) + 100 * len(x)
+    rows = draws.values.flatten(0, 1)
+    found = vmap(output, chunk_size=max(1, BATCH_ELEMENTS // size))(rows)
+    return found.view(*draws.values.shape[:2], *found.shape[1:])
 
 
 def log_likelihood(draws: Draws, x: Tensor, y: Tensor) -> Tensor:
@@ -446,17 +450,22 @@ def log_likelihood(draws: Draws, x: Tensor, y: Tensor) -> Tensor:
 def log_prior(draws: Draws) -> dict[str, Tensor]:
     """Return the log prior density of each drawn site (chains, draws), nats."""
     priors = _priors(draws.model, draws.weights, draws.index)
-    found = {n: torch.zeros(draws.values.shape[:2], dtype=torch.float64) for n in priors}
-    for chain, draw, sites in _each(draws):
-        for name, prior in priors.items():
-            found[name][chain, draw] = prior.log_prob(sites[name]).double()
+    parts = draws.values.flatten(0, 1).split([len(i) for i in draws.index.values()], -1)
+    found = {}
+    for (name, index), part in zip(draws.index.items(), parts, strict=True):
+        like = draws.weights[name]
+        rows = [
+            priors[name].log_prob(_scattered(some, index, like)).double()
+            for some in part.split(max(1, BATCH_ELEMENTS // like.numel()))
+        ]
+        found[name] = torch.cat(rows).view(draws.values.shape[:2])
     return found
 
 
-def _each(draws: Draws) -> Iterator[tuple[int, int, Weights]]:
-    for chain in range(draws.values.shape[0]):
-        for draw in range(draws.values.shape[1]):
-            yield chain, draw, draws.at(chain, draw)
+def _scattered(rows: Tensor, index: Tensor, like: Tensor) -> Tensor:
+    """Put rows (n, d) into n copies of a site (n, *shape), zero elsewhere."""
+    whole = rows.new_zeros(len(rows), like.numel(), dtype=like.dtype)
+    return whole.index_copy(1, index, rows.to(like.dtype)).view(-1, *like.shape)
 
 
 def predict_proba(draws: Draws, x: Tensor) -> Tensor:
