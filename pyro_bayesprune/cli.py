@@ -4,6 +4,7 @@ import re
 import signal
 import sys
 import tomllib
+import warnings
 from argparse import ArgumentError
 from collections.abc import Callable, Sequence
 from dataclasses import fields
@@ -70,10 +71,31 @@ def _grid_arguments(parser: ArgumentParser) -> None:
     _where(parser)
 
 
+def _paper_arguments(parser: ArgumentParser) -> None:
+    parser.add_argument("what", choices=("table1", "figures"), help="what to make")
+    parser.add_argument("store", type=str, help="folder of run folders, or of results.csv")
+    formats = "markdown, csv or html for table1; png, svg or pdf for figures (default: the first)"
+    choices = ("markdown", "csv", "html", "png", "svg", "pdf")
+    parser.add_argument("--format", choices=choices, help=formats)
+    parser.add_argument("--out", type=str, help="file of table1; folder of figures")
+    parser.add_argument("--where", type=str, help="which runs, if several: setting=value,…")
+
+
 def _data_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("action", choices=("list", "fetch"), help="what to do")
     parser.add_argument("name", nargs="?", type=str, help="data set to fetch")
     parser.add_argument("--data_dir", type=str, help="folder of the data files")
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML in which 1e-3 is a number, as in YAML 1.2, and not a text."""
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"),
+    [*"-+.0123456789"],
+)
 
 
 def read_settings(path: str) -> dict[str, Any]:
@@ -83,11 +105,11 @@ def read_settings(path: str) -> dict[str, Any]:
         UserError: if the file cannot be read or is not a table of settings.
     """
     try:
-        text = Path(path).read_text()
-        values = tomllib.loads(text) if path.endswith(".toml") else yaml.safe_load(text)
+        text = Path(path).read_text(encoding="utf-8")
+        values = tomllib.loads(text) if path.endswith(".toml") else yaml.load(text, _Loader)
     except (OSError, ValueError, yaml.YAMLError) as error:
         raise UserError(f"cannot read {path}: {error}") from None
-    if not isinstance(values, dict):
+    if not isinstance(values, dict) or not all(isinstance(name, str) for name in values):
         raise UserError(f"{path} must be a table of settings, got {type(values).__name__}")
     return values
 
@@ -194,6 +216,48 @@ def _grid(given: Namespace) -> int:
     return 1 if failed else 0
 
 
+def _pairs(text: str) -> dict[str, str]:
+    parts = [part.partition("=") for part in text.split(",")] if text else []
+    if not all(equals for _, equals, _ in parts):
+        raise UserError(f"--where must be setting=value,…, got {text!r}")
+    return {name.strip(): value.strip() for name, _, value in parts}
+
+
+def _paper(given: Namespace) -> int:
+    table, figures = ("markdown", "csv", "html"), ("png", "svg", "pdf")
+    allowed = table if given["what"] == "table1" else figures
+    chosen = given.get("format") or allowed[0]
+    if chosen not in allowed:
+        raise UserError(f"{given['what']} is written as {', '.join(allowed)}, not as {chosen}")
+    make = _paper_table1 if given["what"] == "table1" else _paper_figures
+    make(given["store"], chosen, given.get("out"), _pairs(given.get("where") or ""))
+    return 0
+
+
+def _paper_table1(store: str, form: str, out: str | None, where: dict[str, str]) -> None:
+    from pyro_bayesprune import paper
+    from pyro_bayesprune.results import load_results
+
+    results = load_results(store)
+    text = paper.FORMATS[form](paper.table1(results, where), paper.notes(results, where))
+    if out is None:
+        print(text)
+        return
+    Path(out).parent.mkdir(parents=True, exist_ok=True)
+    Path(out).write_text(text, encoding="utf-8")
+    print(out)
+
+
+def _paper_figures(store: str, form: str, out: str | None, where: dict[str, str]) -> None:
+    from pyro_bayesprune.paper import figures
+
+    written, missing = figures(store, out or "figures", format=form, where=where)
+    for path in written:
+        print(path)
+    for line in missing:
+        print(f"not made: {line}", file=sys.stderr)
+
+
 def _data(given: Namespace) -> int:
     from pyro_bayesprune.data import data_folder, fetch
 
@@ -244,6 +308,7 @@ COMMANDS: dict[str, Command] = {
     "run": ("train and prune one network; goes on where it was interrupted", _run_arguments, _run),
     "show": ("print finished runs again", _show_arguments, _show),
     "grid": ("many runs, on one machine or many; run it again to go on", _grid_arguments, _grid),
+    "paper": ("the paper's Table 1 and figures, from your runs", _paper_arguments, _paper),
     "data": ("list the data sets, or fetch one", _data_arguments, _data),
 }
 
@@ -269,9 +334,19 @@ def parse(command: str, arguments: Sequence[str]) -> Namespace:
     )
     add_arguments(parser)
     try:
-        return parser.parse_args([_underscored(a) for a in arguments], defaults=False)
+        return parser.parse_args(_spelled(arguments), defaults=False)
     except ArgumentError as error:
         raise UserError(str(error)) from None
+
+
+def _spelled(arguments: Sequence[str]) -> list[str]:
+    """Return arguments as jsonargparse wants them: ``--hidden 64,32`` as ``--hidden=[64,32]``."""
+    given: list[str] = []
+    for argument in map(_underscored, arguments):
+        if given[-1:] in (["--hidden"], ["--channels"]):
+            argument = f"{given.pop()}={argument}"
+        given.append(re.sub(r"^(--hidden=|--channels=)(-?\d+(,-?\d+)*)$", r"\1[\2]", argument))
+    return given
 
 
 def _underscored(argument: str) -> str:
@@ -287,12 +362,23 @@ def _underscored(argument: str) -> str:
 def one_line(error: BaseException) -> str:
     """Return an error's message on one line, without the spelling of Python's types."""
     text = " ".join(str(error).split()) or type(error).__name__
+    union = re.match(r"(.*?: )Does not validate .* Given value: (.*)", text)
+    if union:
+        kinds = re.findall(
+            r"- Expected an? (?:<class '|typing\.Literal\['?)(.*?)['\]]+(?:>| )", text
+        )
+        text = f"{union[1]}expected {' or '.join(kinds)}; Got value: {union[2]}"
     text = re.sub(r"Expected a typing\.Literal\[(.*?)\]\.", r"expected one of \1;", text)
     return re.sub(r"Expected an? <class '(\w+)'>\.", r"expected \1;", text)
 
 
 def _stop(signum: int, frame: object) -> NoReturn:
     raise Stopped
+
+
+def _warn(message: Warning | str, *_: Any, **__: Any) -> None:
+    """Show a warning as one line; where it was raised in our code tells a user nothing."""
+    print(f"bayesprune: warning: {' '.join(str(message).split())}", file=sys.stderr)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -307,15 +393,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         if arguments[0] not in COMMANDS:
             raise UserError(f"unknown command {arguments[0]!r}: expected {', '.join(COMMANDS)}")
-        return COMMANDS[arguments[0]][2](parse(arguments[0], arguments[1:]))
+        with warnings.catch_warnings():
+            warnings.showwarning = _warn
+            return COMMANDS[arguments[0]][2](parse(arguments[0], arguments[1:]))
     except Exception as error:
         if debug:
             raise
         print(f"bayesprune: error: {one_line(error)}", file=sys.stderr)
         return 2 if isinstance(error, (UserError, ValueError, RunError)) else 1
-    except (KeyboardInterrupt, Stopped):
+    except (KeyboardInterrupt, Stopped) as stop:
         print("bayesprune: stopped", file=sys.stderr)
-        return 130
+        return 130 if isinstance(stop, KeyboardInterrupt) else 143
 
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-import math
+import sys
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal, get_args
@@ -92,12 +92,15 @@ class Config:
             value = getattr(self, field.name)
             if choices and value not in choices:
                 raise ValueError(f"{field.name} must be one of {', '.join(choices)}, got {value!r}")
+            if field.type in (str, bool) and not isinstance(value, field.type):
+                kind = {str: "a text", bool: "true or false"}[field.type]
+                raise ValueError(f"{field.name} must be {kind}, got {value!r}")
             if field.type is float:
-                _check_number(field.name, value)
+                self._set_number(field.name, value)
             if field.type is int and (isinstance(value, bool) or not isinstance(value, int)):
                 raise ValueError(f"{field.name} must be an integer, got {value!r}")
         if self.sparsity != "auto":
-            _check_number("sparsity", self.sparsity)
+            self._set_number("sparsity", self.sparsity)
         for name in ("validation", "sparsity"):
             value = getattr(self, name)
             if value != "auto" and not 0 <= value < 1:
@@ -107,10 +110,17 @@ class Config:
                 raise ValueError(f"{name} must be positive, got {getattr(self, name)!r}")
         if not self.learning_rate > 0:
             raise ValueError(f"learning_rate must be positive, got {self.learning_rate!r}")
+        if not 0 < self.alpha < 1:
+            raise ValueError(f"alpha must be in (0, 1), got {self.alpha!r}")
         if self.beta < 0:
             raise ValueError(f"beta must be at least 0, got {self.beta!r}")
         for name in ("hidden", "channels"):
             _check_widths(name, getattr(self, name))
+
+    def _set_number(self, name: str, value: object) -> None:
+        """Make a number a float: 1, 1.0 and a negative zero's 0.0 are to have one id."""
+        _check_number(name, value)
+        object.__setattr__(self, name, float(value) + 0.0)  # type: ignore[arg-type]
 
     def to_dict(self) -> dict[str, Any]:
         """Return the configuration as JSON values."""
@@ -125,11 +135,11 @@ class Config:
             ValueError: for an unknown name or a value out of its range.
         """
         known = {field.name for field in fields(cls)}
-        unknown = sorted(set(values) - known)
+        unknown = sorted(map(str, set(values) - known))
         if unknown:
             raise ValueError(f"unknown settings {unknown}; there are {sorted(known)}")
-        tuples = {n: tuple(values[n]) for n in ("hidden", "channels") if n in values}
-        return cls(**{**values, **tuples})
+        lists = {n: v for n, v in values.items() if isinstance(v, list)}
+        return cls(**{**values, **{name: tuple(value) for name, value in lists.items()}})
 
     @property
     def id(self) -> str:
@@ -149,12 +159,12 @@ class Config:
 
 def _check_number(name: str, value: object) -> None:
     numeric = isinstance(value, (int, float)) and not isinstance(value, bool)
-    if not numeric or not math.isfinite(float(value)):  # type: ignore[arg-type]
+    if not numeric or not abs(value) <= sys.float_info.max:  # type: ignore[arg-type]
         raise ValueError(f"{name} must be a finite number, got {value!r}")
 
 
 def _check_widths(name: str, widths: object) -> None:
-    fine = isinstance(widths, tuple) and all(isinstance(w, int) and w > 0 for w in widths)
+    fine = isinstance(widths, tuple) and all(type(w) is int and w > 0 for w in widths)
     if not fine or (name == "channels" and len(widths) != 2):  # type: ignore[arg-type]
         raise ValueError(f"{name} must be positive integers, got {widths!r}")
 
@@ -220,9 +230,9 @@ def configure(
         >>> configure("paper", "magnitude", sparsity=0.99).objective
         'mle'
     """
-    if preset not in PRESETS:
+    if preset not in list(PRESETS):  # of a file's list, too: it has no hash
         raise ValueError(f"unknown preset {preset!r}: expected one of {', '.join(PRESETS)}")
-    if method is not None and method not in METHODS:
+    if method is not None and method not in list(METHODS):
         raise ValueError(f"unknown method {method!r}: expected one of {', '.join(METHODS)}")
     expansion = METHODS[method] if method else {}
     both = sorted(set(expansion) & set(settings))

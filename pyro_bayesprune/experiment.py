@@ -84,11 +84,16 @@ class Result:
         m = self.metrics
         return (
             f"Result({self.config.dataset} {self.config.network} {m['method']}; test accuracy "
-            f"{m['test_accuracy']:.4f}, test loss {m['test_loss']:.4f}; sparsity "
+            f"{_shown(m['test_accuracy'])}, test loss {_shown(m['test_loss'])}; sparsity "
             f"{m['achieved_sparsity']:.4f}, compression {m['compression_ratio']:.1f}x; steps "
             f"{m['pruned']} pruned, {m['refused']} refused, {m['unchanged']} unchanged; "
             f"{m['seconds']:.0f} s; {self.folder})"
         )
+
+
+def _shown(value: float | None) -> str:
+    """Four digits; JSON, so result.json too, has no NaN but null."""
+    return "not finite" if value is None else f"{value:.4f}"
 
 
 def check_device(device: str) -> torch.device:
@@ -206,7 +211,7 @@ def run(
 
 
 def _begun(folder: Path) -> tuple[State | None, list[dict[str, Any]]]:
-    """Return state and history of the checkpoint; of a damaged one, which is kept, the beginning."""
+    """Return state and history of the checkpoint; where it is damaged, start over and keep it."""
     try:
         return runs.read_checkpoint(folder) or (None, [])
     except RunError as error:
@@ -260,7 +265,7 @@ def _summary(
         **_size(model.net, state, data.shape),
         **counts,
         "prior_decided": sum(bool(row["prior_decides"]) for row in rows),
-        **{k: _number(last[k]) for k in ("train_loss", "validation_loss", "validation_accuracy")},
+        **{k: last[k] for k in ("train_loss", "validation_loss", "validation_accuracy")},
         "log_likelihood": last["log_likelihood_after"],
         "log_prior": last["log_prior_after"],
         "epochs": len(rows),
@@ -270,10 +275,6 @@ def _summary(
         "num_train": data.num_train,
         **provenance(),
     }
-
-
-def _number(value: float) -> float | None:
-    return None if math.isnan(value) else value
 
 
 def _test_metrics(model: BayesianModule, state: State, data: Dataset) -> dict[str, float]:

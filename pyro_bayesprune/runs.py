@@ -23,7 +23,7 @@ from pyro_bayesprune.model import Masks, Weights
 from pyro_bayesprune.training import State
 
 DIGEST_BYTES = 32
-CHECKED = ("history.csv", "weights.safetensors")  # whose SHA-256 stands in result.json
+CHECKED = ("config.json", "history.csv", "weights.safetensors")  # result.json has their SHA-256
 AGAIN = "Move the folder away and run the configuration again."
 
 
@@ -91,17 +91,29 @@ def write_config(folder: Path, config: Config) -> None:
     write_atomically(path, (json.dumps(config.to_dict(), indent=2) + "\n").encode())
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    """Return a JSON object from a file.
-
-    Raises:
-        RunError: if the file is missing or damaged.
-    """
+def _read(path: Path) -> bytes:
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
+        return path.read_bytes()
     except FileNotFoundError:
         raise RunError(f"{path.parent} is not a finished run: {path.name} is missing") from None
-    except (OSError, ValueError) as error:
+    except OSError as error:
+        raise RunError(f"{path} cannot be read: {error.strerror}") from None
+
+
+def _checked(path: Path) -> bytes:
+    """Return a file's content; that of a finished run must be the one that result.json names."""
+    content = _read(path)
+    if is_finished(path.parent):
+        expected = read_result(path.parent).get(f"{path.stem}_sha256")
+        if expected is not None and _digest(content) != expected:
+            raise RunError(f"{path} is damaged: its checksum is not that of result.json. {AGAIN}")
+    return content
+
+
+def _object(path: Path, content: bytes) -> dict[str, Any]:
+    try:
+        value = json.loads(content)
+    except ValueError as error:
         raise RunError(f"{path} is damaged: {error}") from None
     if not isinstance(value, dict):
         raise RunError(f"{path} is damaged: expected an object, got {type(value).__name__}")
@@ -109,11 +121,16 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def read_config(folder: Path) -> Config:
-    """Return the configuration of a run folder."""
+    """Return the configuration of a run folder.
+
+    Raises:
+        RunError: if the file is missing or damaged.
+    """
+    path = folder / "config.json"
     try:
-        return Config.from_dict(read_json(folder / "config.json"))
+        return Config.from_dict(_object(path, _checked(path)))
     except (ValueError, TypeError) as error:
-        raise RunError(f"{folder / 'config.json'} is damaged: {error}") from None
+        raise RunError(f"{path} is damaged: {error}") from None
 
 
 def write_checkpoint(folder: Path, state: State, rows: list[dict[str, Any]]) -> None:
@@ -208,19 +225,6 @@ def read_history(folder: Path) -> pd.DataFrame:
         raise RunError(f"{folder / 'history.csv'} is damaged: {error}") from None
 
 
-def _checked(path: Path) -> bytes:
-    """Return a file's content; that of a finished run must be the one that result.json names."""
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise RunError(f"{path} is damaged: {error.strerror}") from None
-    if is_finished(path.parent):
-        expected = read_result(path.parent).get(f"{path.stem}_sha256")
-        if expected is not None and _digest(content) != expected:
-            raise RunError(f"{path} is damaged: its checksum is not that of result.json. {AGAIN}")
-    return content
-
-
 def read_weights(folder: Path) -> tuple[Weights, Masks, dict[str, Tensor]]:
     """Return weights, masks and buffers of weights.safetensors.
 
@@ -246,7 +250,7 @@ def read_result(folder: Path) -> dict[str, Any]:
         RunError: if the run is not finished or the file is damaged.
     """
     path = folder / "result.json"
-    result = read_json(path)
+    result = _object(path, _read(path))
     if result.get("sha256") not in (None, _digest(_canonical(result))):
         raise RunError(f"{path} is damaged: its checksum does not fit. {AGAIN}")
     return result
