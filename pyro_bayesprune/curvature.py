@@ -555,11 +555,12 @@ def marginal_precision(
     precision = _precision_by_parameter(model, weights)
     found = {}
     for name, (inputs, outputs) in ggn_kron(model, weights, data).items():
-        alpha, v = torch.linalg.eigh(inputs)
-        beta, u = torch.linalg.eigh(outputs / temperature)
+        # In float64: with many dead units LAPACK's float32 solver may fail to converge.
+        alpha, v = torch.linalg.eigh(inputs.double())
+        beta, u = torch.linalg.eigh(outputs.double() / temperature)
         inverse = 1 / (torch.outer(beta.clamp(min=0), alpha.clamp(min=0)) + precision[name])
         variance = (u.square() @ inverse @ v.square().T).view(weights[name].shape)
-        found[name] = variance.double().reciprocal()
+        found[name] = variance.reciprocal()
     return found
 
 
