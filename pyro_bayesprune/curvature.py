@@ -31,6 +31,7 @@ from torch import Tensor, nn
 from torch.func import jacrev, vmap
 
 from pyro_bayesprune.data import Dataset, Pair, train_part
+from pyro_bayesprune.metrics import check_finite
 from pyro_bayesprune.model import (
     BayesianModule,
     Model,
@@ -580,6 +581,8 @@ def occam_gains(
     """
     precision = marginal_precision(model, weights, data, temperature=temperature)
     delta = prior_precision(model, weights)
+    for name, values in precision.items():
+        check_finite(f"posterior precisions of {name!r}", values)  # NaN would refuse, silently
     return {n: (precision[n] / delta[n]).log() / 2 for n in precision}
 
 

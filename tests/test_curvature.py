@@ -326,3 +326,14 @@ def test_fisher_is_the_change_of_the_log_likelihood_of_a_linear_model_at_its_max
         without[0, i] = 0
         change = whole - bp.log_joint(model, {"weight": without}, (x, y)).log_likelihood
         assert scores[i].item() == pytest.approx(change, rel=1e-9)
+
+
+def test_dead_units_and_constant_inputs_have_nothing_to_gain():
+    model, weights, (x, y) = lifted("mlp")
+    weights = {**weights, "2.weight": weights["2.weight"].clone()}
+    weights["2.weight"][:, :2] = 0  # units 0 and 1 reach no output
+    x = x.index_fill(1, torch.tensor([3]), 0.0)
+    gains = curvature.occam_gains(model, weights, (x, y))
+    assert gains["0.weight"][:2].abs().max() < 1e-9
+    assert gains["0.weight"][:, 3].abs().max() < 1e-9
+    assert gains["0.weight"][2:, :3].min() > 1e-6
