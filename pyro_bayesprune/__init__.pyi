@@ -3,6 +3,7 @@ from . import (
     criteria,
     data,
     experiment,
+    export,
     metrics,
     networks,
     plots,
