@@ -299,11 +299,18 @@ def summary(idata: InferenceData) -> pd.DataFrame:
         ValueError: without draws.
     """
     check_draws(idata)
+    chains, draws = idata.posterior.sizes["chain"], idata.posterior.sizes["draw"]
+    independent = bool(idata.attrs.get("independent_draws"))
+    if chains < 2 and not independent:
+        raise ValueError("chains are judged by comparing them: rhat needs two or more, got one")
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "invalid value", RuntimeWarning)  # constant quantities
-        table = az.summary(idata, group="posterior", stat_focus="mean", round_to="none")
-    if idata.attrs.get("independent_draws") or idata.posterior.sizes["chain"] < 2:
-        table["r_hat"] = math.nan
+        kind = "stats" if independent else "all"
+        table = az.summary(idata, kind=kind, stat_focus="mean", round_to="none")
+    if independent:
+        count = float(chains * draws)
+        table = table.assign(r_hat=math.nan, ess_bulk=count, ess_tail=count)
+        table["mcse_mean"] = table["sd"] / math.sqrt(count)
     return table[["mean", "sd", "mcse_mean", "r_hat", "ess_bulk", "ess_tail"]].astype(float)
 
 

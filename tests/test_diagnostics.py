@@ -11,6 +11,7 @@ from torch import nn
 
 import pyro_bayesprune as bp
 from pyro_bayesprune import diagnostics
+from pyro_bayesprune.curvature import ggn_diagonal
 from pyro_bayesprune.model import gaussian
 from pyro_bayesprune.pruning import apply_masks
 
@@ -118,6 +119,17 @@ def test_a_network_that_does_not_end_in_a_linear_layer_is_an_error():
     fit = around(lifted(net, data), net_weights(net))
     with pytest.raises(ValueError, match="does not end in a Linear"):
         diagnostics.posterior_draws(fit, data, "last_layer_nuts")
+
+
+def test_the_last_layers_curvature_is_that_of_the_whole_network(small_network):
+    fit, data = small_network
+    names, _ = diagnostics.last_layer(fit.model, fit.weights, data.train_x[:1])
+    whole = ggn_diagonal(fit.model, fit.weights, data)
+    part, given = (
+        diagnostics.posterior_draws(fit, data, sites=names, draws=5, ggn=ggn)
+        for ggn in (None, whole)
+    )
+    assert torch.allclose(part.values, given.values, atol=1e-5)
 
 
 def test_linearised_outputs_are_those_of_the_jacobian(small_network):

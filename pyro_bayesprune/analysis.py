@@ -1,0 +1,163 @@
+"""What a finished run's report needs beyond its history: draws, their diagnostics, doubt.
+
+Written into the run folder, so that a report is built in seconds: ``posterior.nc`` (InferenceData)
+and ``analysis.json`` (tables).
+"""
+
+import json
+import math
+import time
+from collections.abc import Callable, Mapping
+from typing import Any, Literal
+
+import pandas as pd
+from torch import Tensor
+
+from pyro_bayesprune import diagnostics, doubt, inference_data, runs
+from pyro_bayesprune.data import Dataset
+from pyro_bayesprune.diagnostics import Draws
+from pyro_bayesprune.experiment import Result
+
+FILE = "analysis.json"
+MAX_LAST = 300  # surviving weights of the last layer up to which NUTS takes minutes
+MAP = "MAP"
+
+Choice = Literal["auto", "none", "laplace", "last_layer_nuts", "nuts"]
+
+
+def analyse(
+    run: Result,
+    data: Dataset,
+    *,
+    method: Choice = "auto",
+    foreign: Dataset | None = None,
+    examples: int = 2000,
+    seed: int = 0,
+    **options: Any,  # noqa: ANN401
+) -> dict[str, Any]:
+    """Draw around a finished run, diagnose, calibrate; write it into the run folder; return it.
+
+    Args:
+        run: a finished run.
+        data: its data set, with a test part.
+        method: of the draws. ``"auto"``: NUTS on the last layer where few of its weights survive,
+            else Laplace on the last layer. ``"none"``: calibration of the MAP alone.
+        foreign: another data set of the same shape, for out-of-distribution inputs.
+        examples: test examples that are looked at (and training examples, for LOO).
+        seed: of the draws and choices.
+        **options: ``draws``, ``chains``, ``warmup``, as in `diagnostics.posterior_draws`.
+    """
+    started = time.perf_counter()
+    draws = None if method == "none" else _draw(run, data, method, seed, options)
+    predictors: dict[str, Callable[[Tensor], Tensor]] = {MAP: run.predict_proba}
+    found: dict[str, Any] = {"examples": examples, "method": method, "seed": seed}
+    if draws is not None:
+        predictors["mean over draws"] = lambda x: diagnostics.predict_proba(draws, x)
+        idata = inference_data.to_arviz(
+            draws,
+            data,
+            history=run.history,
+            config=run.config.to_dict(),
+            examples=examples,
+            seed=seed,
+        )
+        inference_data.save(idata, run.folder / inference_data.FILE)
+        found |= {"method": draws.method, "draws": str(draws), "seconds_drawing": draws.seconds}
+        found["diagnostics"] = diagnose(idata, data.num_classes)
+    found |= calibrate(predictors, data, foreign, examples)
+    found["seconds"] = time.perf_counter() - started
+    content = json.dumps(_plain(found), indent=1, allow_nan=False) + "\n"
+    runs.write_atomically(run.folder / FILE, content.encode())
+    return runs.read_json(run.folder / FILE)
+
+
+def _draw(run: Result, data: Dataset, method: str, seed: int, options: Mapping[str, Any]) -> Draws:
+    sites = None
+    if method == "auto":
+        names, _ = diagnostics.last_layer(run.model, run.weights, data.train_x[:1])
+        size = sum(len(i) for i in diagnostics.surviving(run.weights, run.masks, names).values())
+        method, sites = ("last_layer_nuts", None) if size <= MAX_LAST else ("laplace", names)
+    return diagnostics.posterior_draws(
+        run,
+        data,
+        method,  # type: ignore[arg-type]
+        sites=sites,
+        seed=seed,
+        **options,
+    )
+
+
+def diagnose(idata: Any, num_classes: int) -> dict[str, Any]:  # noqa: ANN401
+    """Return the tables of ArviZ's diagnostics: summary, convergence, LOO, prior sensitivity."""
+    left_out = inference_data.loo(idata)
+    summary = inference_data.summary(idata)
+    quantities = summary[~summary.index.str.startswith("weight[")]
+    return {
+        "approximation": idata.attrs["approximation"],
+        "log_likelihood_total": idata.attrs["log_likelihood_total"],
+        "surviving_weights_drawn": int(idata.attrs["surviving_weights_drawn"]),
+        "drawn_sites": list(idata.attrs["drawn_sites"]),
+        "chains": idata.posterior.sizes["chain"],
+        "draws": idata.posterior.sizes["draw"],
+        "convergence": inference_data.convergence(idata),
+        "summary": _rows(quantities.rename_axis("quantity").reset_index()),
+        "loo": {
+            "elpd": float(left_out.elpd_loo),
+            "se": float(left_out.se),
+            "p_loo": float(left_out.p_loo),
+            "examples": int(left_out.n_data_points),
+            "pareto": _rows(inference_data.pareto_table(left_out)),
+        },
+        "power_scaling": _rows(
+            inference_data.power_scaling(idata).rename_axis("quantity").reset_index()
+        ),
+        "frequencies": _rows(inference_data.frequencies(idata, num_classes)),
+        "trace": _rows(inference_data.trace_frame(idata)),
+    }
+
+
+def calibrate(
+    predictors: Mapping[str, Callable[[Tensor], Tensor]],
+    data: Dataset,
+    foreign: Dataset | None,
+    examples: int,
+) -> dict[str, Any]:
+    """Return the tables of `doubt` for each predictor, on the first test examples."""
+    if data.test_x is None or data.test_y is None:
+        return {}
+    x, y = data.test_x[:examples], data.test_y[:examples]
+    inside = {name: predict(x) for name, predict in predictors.items()}
+    tables: dict[str, Any] = {
+        "scores": [{"network": n, **doubt.scores(p, y)} for n, p in inside.items()],
+        "reliability": _named(inside, lambda p: doubt.reliability_table(p, y)),
+        "rejection": _named(inside, lambda p: doubt.rejection_table(p, y)),
+        "shift": _rows(doubt.shift_table(predictors, x[:1000], y[:1000])),
+        "foreign": [],
+    }
+    if foreign is not None and foreign.test_x is not None:
+        for name, predict in predictors.items():
+            outside = predict(foreign.test_x[:examples])
+            auroc = doubt.out_of_distribution_auroc(inside[name], outside)
+            tables["foreign"].append({"network": name, "data": foreign.name, "auroc": auroc})
+    return tables
+
+
+def _named(
+    inside: Mapping[str, Tensor], table: Callable[[Tensor], pd.DataFrame]
+) -> list[dict[str, Any]]:
+    return [{"network": n, **row} for n, p in inside.items() for row in _rows(table(p))]
+
+
+def _rows(frame: pd.DataFrame) -> list[dict[str, Any]]:
+    return [{str(k): v for k, v in row.items()} for row in frame.to_dict("records")]
+
+
+def _plain(value: Any) -> Any:  # noqa: ANN401
+    """Return JSON values: NaN and infinity, which JSON lacks, as None."""
+    if isinstance(value, dict):
+        return {k: _plain(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(v) for v in value]
+    if hasattr(value, "item"):
+        value = value.item()
+    return None if isinstance(value, float) and not math.isfinite(value) else value
