@@ -1,6 +1,6 @@
 """Figures of runs: functions of their frames that return a figure and show nothing."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +13,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 COLOURS = sns.color_palette("colorblind")
-BAND = "bands: ± one standard deviation over seeds"
+BAND = "bands: ± one standard\ndeviation over seeds"
 
 
 @dataclass(frozen=True)
@@ -39,6 +39,7 @@ PARTS = {
     "log_prior_ratio": Look("prior part", COLOURS[1], "^"),
     "log_bf": Look("log Bayes factor", "black", "o"),
 }
+UNGATED = ("unpruned", "random", "magnitude")  # pruned whatever the Bayes factor
 MARKERS = "osD^vPX<>*hp"
 
 
@@ -180,7 +181,7 @@ def loss_by_level(histories: pd.DataFrame, ax: Axes | None = None) -> Figure:
         runs = histories[histories["level"] == level]
         _curve(ax, runs, f"{part}_loss", look, linestyle="-" if level else "--")
     ax.set(xlabel="epoch", ylabel=f"{part} loss (nats an example)")
-    ax.legend(title=f"target sparsity\n({BAND})", title_fontsize="small", ncols=2)
+    _legend_beside(ax, f"target sparsity\n{BAND}")
     return figure
 
 
@@ -205,7 +206,7 @@ def accuracy_against_compression(results: pd.DataFrame, ax: Axes | None = None) 
     ax.set_xscale("log")
     ax.xaxis.set_major_formatter("{x:g}x")
     ax.set(xlabel="compression (parameters before / after)", ylabel="test accuracy")
-    ax.legend(title=BAND, title_fontsize="small")
+    _legend_beside(ax, BAND)
     return figure
 
 
@@ -232,10 +233,11 @@ def layer_sparsity(histories: pd.DataFrame, ax: Axes | None = None) -> Figure:
     for number, name in enumerate(layers):
         label = name.removeprefix("sparsity/").removesuffix(".weight")
         look = Look(label, COLOURS[number % len(COLOURS)], MARKERS[1:][number % 11])
-        _curve(ax, histories, name, look)
+        size = 5 + 2 * (len(layers) - number)  # layers that are pruned alike lie on one another
+        _curve(ax, histories, name, look, markersize=size)
     _curve(ax, histories, "sparsity", Look("all", "black", "o"), linestyle="--")
     ax.set(xlabel="epoch", ylabel="share of weights that are zero", ylim=(-0.05, 1.05))
-    ax.legend(title="layer", ncols=2)
+    _legend_beside(ax, "layer")
     return figure
 
 
@@ -254,12 +256,13 @@ def bayes_factor_parts(histories: pd.DataFrame, ax: Axes | None = None) -> Figur
     for name, look in PARTS.items():
         _curve(ax, histories, name, look)
     thresholds = histories.get("log_threshold", pd.Series(dtype=float))
-    if len(thresholds) and thresholds.abs().max() < float("inf"):
+    gated = not set(histories.get("method", ())) & set(UNGATED)
+    if gated and len(thresholds) and thresholds.abs().max() < float("inf"):
         ax.axhline(thresholds.iloc[0], color="grey", linestyle="--", label="threshold")
     ax.set_yscale("symlog", linthresh=1)
     ax.axhline(0, color="black", linewidth=0.8, zorder=1)
     ax.set(xlabel="epoch", ylabel="log Bayes factor (nats)")
-    ax.legend()
+    _legend_beside(ax, "of the epoch's step")
     return figure
 
 
@@ -285,27 +288,68 @@ def twins(histories: pd.DataFrame) -> Figure:
     return figure
 
 
+def by_method(
+    histories: pd.DataFrame,
+    methods: Sequence[str],
+    draw: Callable[[pd.DataFrame, Axes], Figure],
+) -> Figure:
+    """Draw the same figure for several methods side by side, two in a row, on one scale.
+
+    Args:
+        histories: a row a run and epoch, of one data set, network and sparsity.
+        methods: what to draw, a panel each.
+        draw: `layer_sparsity` or `bayes_factor_parts`.
+    """
+    rows = (len(methods) + 1) // 2
+    with sns.axes_style("whitegrid"):
+        size = (11, 3.6 * rows)
+        figure, grid = plt.subplots(rows, 2, figsize=size, layout="constrained", sharey=True)
+    plt.close(figure)
+    for ax, name in zip(grid.flat, methods, strict=False):
+        draw(histories[histories["method"] == name], ax)
+        ax.set(title=label(name))
+        ax.get_legend().remove()
+    entries = [ax.get_legend_handles_labels() for ax in grid.flat]
+    handles, labels = max(entries, key=lambda entry: len(entry[1]))
+    figure.legend(handles, labels, loc="outside lower center", ncols=len(labels), frameon=False)
+    return figure
+
+
+def label(method: str) -> str:
+    """Return what a method is called in figures and tables."""
+    return METHODS[method].label if method in METHODS else method
+
+
 def _one(ax: Axes | None) -> tuple[Figure, Axes]:
     """Return the axes given, or one of a new figure."""
     if ax is None:
-        return _panels(1)
+        figure, ax = _panels(1)
+        figure.set_size_inches(7, 4)  # the legend stands beside
+        return figure, ax
     figure = ax.get_figure(root=True)
     assert figure is not None
     return figure, ax
 
 
 def _curve(
-    ax: Axes, runs: pd.DataFrame, y: str, look: Look, x: str = "epoch", linestyle: str = "-"
+    ax: Axes,
+    runs: pd.DataFrame,
+    y: str,
+    look: Look,
+    x: str = "epoch",
+    linestyle: str = "-",
+    markersize: float = 5,
 ) -> None:
     """Draw the mean over seeds, with a band of ± one sample standard deviation."""
-    seen = runs[[x, y]].dropna()
-    if len(seen):
-        band: Any = "sd" if seen[x].duplicated().any() else None
-        style: dict[str, Any] = {"color": look.colour, "marker": look.marker, "markersize": 5}
-        style |= {"linestyle": linestyle, "errorbar": band, "err_kws": {"alpha": 0.15}}
-        if linestyle in ("--", ":"):
-            style |= {"markerfacecolor": "white", "markeredgecolor": look.colour}
-        sns.lineplot(seen, x=x, y=y, ax=ax, label=look.label, legend=False, **style)
+    style: dict[str, Any] = {"color": look.colour, "linestyle": linestyle, "label": look.label}
+    style |= {"marker": look.marker, "markersize": markersize, "markeredgecolor": look.colour}
+    style |= {"markerfacecolor": "white"} if linestyle in ("--", ":") else {}
+    over_seeds = runs.dropna(subset=[y]).groupby(x)[y]
+    mean, spread = over_seeds.mean(), over_seeds.std()
+    if len(mean):
+        ax.plot(mean.index, mean, **style)
+        band: dict[str, Any] = {"color": look.colour, "alpha": 0.15, "linewidth": 0}
+        ax.fill_between(mean.index, mean - spread, mean + spread, **band)
     if x == "epoch":
         _whole_epochs(ax)
 
@@ -314,10 +358,17 @@ def _whole_epochs(ax: Axes) -> None:
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
 
 
+def _legend_beside(ax: Axes, title: str) -> None:
+    """Put the legend where it hides nothing."""
+    place: dict[str, Any] = {"loc": "center left", "bbox_to_anchor": (1.0, 0.5), "frameon": False}
+    ax.legend(title=title, title_fontsize="small", **place)
+
+
 def _legend_below(figure: Figure, looks: Sequence[Look]) -> None:
     handles = [Line2D([], [], color=k.colour, marker=k.marker, label=k.label) for k in looks]
     place: dict[str, Any] = {"loc": "outside lower center", "ncols": max(1, len(looks))}
-    figure.legend(handles=handles, title=BAND, title_fontsize="small", frameon=False, **place)
+    place |= {"title_fontsize": "small", "frameon": False}
+    figure.legend(handles=handles, title=BAND.replace("\n", " "), **place)
 
 
 def _style_legend(ax: Axes, styles: Sequence[tuple[Any, str | None]]) -> None:

@@ -1,0 +1,384 @@
+"""The paper's figures and Table 1, made from a store of runs, beside the paper's numbers."""
+
+import html
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from matplotlib.figure import Figure
+
+from pyro_bayesprune import plots
+from pyro_bayesprune.config import METHODS, configure
+from pyro_bayesprune.results import (
+    GROUP,
+    SETTINGS,
+    load_histories,
+    load_results,
+    summary,
+    twins,
+)
+
+DATASETS = ("mnist", "fashion_mnist", "cifar10")
+NETWORKS = ("fcn", "cnn")
+LEVELS = (0.25, 0.5, 0.75, 0.9, 0.99)
+DENSE = ("unpruned", "bayes_unpruned")
+PRUNED = ("random", "bayes_random", "magnitude", "bayes_magnitude")
+SHOWN = ("unpruned", "bayes_random", "bayes_magnitude")  # in the paper's learning curves
+DECIDED = {name for expansion in METHODS.values() for name in expansion} | {*GROUP, "seed"}
+HALF_DIGIT = 0.00005  # the paper gives four decimals
+MARK = "\\*"
+
+# What each of the paper's figures shows. Figure 7 does not name its level; it follows figure 4's.
+IN_TEXT = {"mnist": 0.75, "fashion_mnist": 0.9, "cifar10": 0.9}
+CURVES = {
+    4 + 6 * d + 3 * n: (dataset, network, IN_TEXT[dataset])
+    for d, dataset in enumerate(DATASETS)
+    for n, network in enumerate(NETWORKS)
+} | {
+    22 + 10 * d + 2 * s + n: (dataset, network, level)
+    for d, dataset in enumerate(DATASETS)
+    for s, level in enumerate(LEVELS)
+    for n, network in enumerate(NETWORKS)
+}
+BY_LEVEL = {
+    5 + 6 * d + 3 * n + m: (dataset, network, method)
+    for d, dataset in enumerate(DATASETS)
+    for n, network in enumerate(NETWORKS)
+    for m, method in enumerate(("bayes_random", "bayes_magnitude"))
+}
+
+Cell = tuple[str, str, str, float]
+
+
+def one_variant(results: pd.DataFrame, where: Mapping[str, str] | None = None) -> pd.DataFrame:
+    """Return the runs of the paper's methods under one choice of all other settings.
+
+    A store may hold controls besides (other widths, regrowth): where runs differ in a setting that
+    no method decides, those with the paper preset's value are taken.
+
+    Args:
+        results: a row a run.
+        where: settings to take instead, as text, e.g. ``{"regrow": "true"}``.
+
+    Raises:
+        ValueError: if runs differ in a setting, and none has the preset's value.
+    """
+    frame = results[results["method"].isin(list(METHODS))]
+    for name, text in (where or {}).items():
+        frame = frame[_texts(frame, name) == text.lower()]
+    preset = configure("paper").to_dict()
+    for name in (n for n in SETTINGS if n in frame and n not in DECIDED):
+        found = _texts(frame, name)
+        value = preset[name]
+        text = (json.dumps(value) if isinstance(value, list) else str(value)).lower()
+        if found.nunique() > 1 and not (found == text).any():
+            values = ", ".join(sorted(found.unique()))
+            raise ValueError(f"the runs differ in {name} ({values}): choose with {name}=…")
+        frame = frame[found == text] if found.nunique() > 1 else frame
+    if frame.empty:
+        raise ValueError(f"no runs of the paper's methods with {dict(where or {})}")
+    return frame
+
+
+def _texts(frame: pd.DataFrame, name: str) -> pd.Series:
+    if name not in frame:
+        raise ValueError(f"unknown setting {name!r}: expected one of {', '.join(SETTINGS)}")
+    return frame[name].map(lambda value: str(value).lower())
+
+
+# Table 1
+
+
+def paper_table1() -> pd.DataFrame:
+    """Return the paper's Table 1: ``dataset, network, method, sparsity, accuracy``."""
+    file = resources.files("pyro_bayesprune") / "data_files" / "table1.csv"
+    with file.open() as content:
+        return pd.read_csv(content)
+
+
+def table1(results: pd.DataFrame, where: Mapping[str, str] | None = None) -> pd.DataFrame:
+    """Return Table 1: our test accuracies beside the paper's, a row for each cell.
+
+    Args:
+        results: a row a run, as `load_results` gives them.
+        where: which runs, if the store holds several variants; see `one_variant`.
+
+    Returns:
+        For each data set and network that has runs: ``mean``, ``std`` (sample standard deviation
+        over seeds), ``low`` and ``high`` (95% t-interval of the mean), ``seeds``,
+        ``achieved_sparsity``, ``paper``, ``difference`` (ours minus the paper's) and ``outside``:
+        the paper's mean, as it is rounded, lies outside our interval (3 seeds or more).
+    """
+    results = one_variant(results, where)
+    ours = summary(results, ["test_accuracy"]).drop(columns="measure")
+    zeros = summary(results, ["achieved_sparsity"]).rename(columns={"mean": "achieved_sparsity"})
+    ours = ours.merge(zeros[[*GROUP, "achieved_sparsity"]], on=GROUP)
+    theirs = paper_table1().rename(columns={"accuracy": "paper"})
+    there = theirs.merge(ours[["dataset", "network"]].drop_duplicates())
+    table = ours.merge(there, on=GROUP, how="outer")
+    table["seeds"] = table["seeds"].fillna(0).astype(int)
+    table["difference"] = table["mean"] - table["paper"]
+    off = (table["paper"] + HALF_DIGIT < table["low"]) | (
+        table["paper"] - HALF_DIGIT > table["high"]
+    )
+    return _in_order(table.assign(outside=off & (table["seeds"] >= 3)))
+
+
+def _in_order(table: pd.DataFrame) -> pd.DataFrame:
+    """Sort as the paper does."""
+    orders = {"dataset": DATASETS, "network": NETWORKS, "method": (*DENSE, *PRUNED)}
+
+    def position(column: pd.Series) -> pd.Series:
+        order = orders.get(str(column.name))
+        if order is None:
+            return column
+        return column.map(lambda value: order.index(value) if value in order else len(order))
+
+    by = ["dataset", "network", "sparsity", "method"]
+    return table.sort_values(by, key=position, kind="stable", ignore_index=True)
+
+
+def _wide(table: pd.DataFrame, line: str) -> pd.DataFrame:
+    """Return the table as text, laid out as the paper's: a row a level, a column a method."""
+    rows = []
+    for (dataset, network), block in table.groupby(["dataset", "network"], sort=False):
+        name = {"dataset": dataset, "network": str(network).upper()}
+        dense = _cells(block[block["sparsity"] == 0], line)
+        pruned = list(block[block["sparsity"] != 0].groupby("sparsity"))
+        for level, here in pruned or [(0.0, block)]:
+            rows.append(name | _row(level, here, dense, line))
+            dense = {}  # an unpruned network has no level: it stands in its first row alone
+    return pd.DataFrame(rows).rename(columns=lambda name: plots.label(name))
+
+
+def _row(level: Any, here: pd.DataFrame, dense: dict[str, str], line: str) -> dict[str, str]:  # noqa: ANN401
+    cells = _cells(here, line) | dense
+    return (
+        {"sparsity": f"{level:.0%}"}
+        | {method: cells.get(method, "") for method in (*DENSE, *PRUNED)}
+        | {"seeds": _range(here["seeds"], "d")}
+        | {"achieved sparsity": _range(here["achieved_sparsity"].dropna(), ".4f")}
+    )
+
+
+def _cells(block: pd.DataFrame, line: str) -> dict[str, str]:
+    return {str(row.method): _cell(row, line) for row in block.itertuples()}
+
+
+def _cell(row: Any, line: str) -> str:  # noqa: ANN401  (a named tuple)
+    paper = "" if pd.isna(row.paper) else f"paper {row.paper:.4f}"
+    if not row.seeds:
+        return f"–{line}{paper}"
+    spread = "" if pd.isna(row.std) else f" ± {row.std:.4f}"
+    beside = f"{line}{paper} ({row.difference:+.4f})" if paper else ""
+    return f"{row.mean:.4f}{spread}{MARK if row.outside else ''}{beside}"
+
+
+def _range(values: pd.Series, form: str) -> str:
+    texts = [format(value, form) for value in (values.min(), values.max())] if len(values) else []
+    return " to ".join(dict.fromkeys(texts))
+
+
+def notes(results: pd.DataFrame, where: Mapping[str, str] | None = None) -> list[str]:
+    """Return what stands under Table 1: how to read it, and the settings of the runs."""
+    frame = one_variant(results, where)
+    names = [n for n in SETTINGS if n in frame and n not in DECIDED and frame[n].nunique() == 1]
+    settings = ", ".join(f"{name} {frame[name].iloc[0]}" for name in names)
+    return [
+        "Test accuracy: mean over seeds ± sample standard deviation; below it the paper's mean "
+        "and, in brackets, ours minus the paper's.",
+        f"{MARK} The paper's mean (as rounded) lies outside our 95% t-interval (3 seeds or more). "
+        "The paper gives no spread of its own: this marks where the numbers differ, not why.",
+        "The paper does not state layer widths, prior scale, threshold or what is regularised; the "
+        f"settings of these runs: {settings}.",
+    ]
+
+
+def markdown(table: pd.DataFrame, notes: Sequence[str] = ()) -> str:
+    """Return Table 1 as Markdown."""
+    wide = _wide(table, "<br>")
+    rows = [[*map(str, wide)], ["---"] * len(wide.columns), *wide.to_numpy().tolist()]
+    lines = ["| " + " | ".join(row) + " |" for row in rows]
+    return "\n".join([*lines, "", *(f"{note}\n" for note in notes)])
+
+
+def as_html(table: pd.DataFrame, notes: Sequence[str] = ()) -> str:
+    """Return Table 1 as an HTML fragment: a table and its notes."""
+    wide = _wide(table, "\n").map(lambda text: html.escape(text).replace("\n", "<br>"))
+    body = wide.to_html(index=False, escape=False, border=0, classes="table1")
+    text = "\n".join([body, *(f"<p>{html.escape(note)}</p>" for note in notes), ""])
+    return text.replace(MARK, "*")
+
+
+def csv(table: pd.DataFrame, notes: Sequence[str] = ()) -> str:
+    """Return Table 1 as CSV: a row for each cell, all columns, no notes."""
+    return table.to_csv(index=False)
+
+
+FORMATS: dict[str, Callable[[pd.DataFrame, Sequence[str]], str]] = {
+    "markdown": markdown,
+    "html": as_html,
+    "csv": csv,
+}
+
+
+# Figures
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """A figure to make.
+
+    Args:
+        name: of its file, without ending.
+        title: what stands above it.
+        cells: (data set, network, method, sparsity) that it needs.
+        draw: makes it from the results and histories of its data set and network.
+        number: the paper's, None for a figure of ours.
+    """
+
+    name: str
+    title: str
+    cells: frozenset[Cell]
+    draw: Callable[[pd.DataFrame, pd.DataFrame], Figure]
+    number: int | None = None
+
+
+def wanted(results: pd.DataFrame) -> list[Wanted]:
+    """Return the paper's figures, the same ones of other data in the results, and ours."""
+    pairs = sorted(set(zip(results["dataset"], results["network"], strict=True)))
+    other = [pair for pair in pairs if pair[0] not in DATASETS]
+    levels = sorted(float(level) for level in results["sparsity"].unique() if level)
+    paper = [_curves(d, n, level, number) for number, (d, n, level) in CURVES.items()]
+    paper += [_by_level(d, n, m, LEVELS, number) for number, (d, n, m) in BY_LEVEL.items()]
+    methods = ("bayes_random", "bayes_magnitude")
+    mine = [_curves(d, n, level) for d, n in other for level in levels]
+    mine += [_by_level(d, n, method, levels) for d, n in other for method in methods]
+    mine += [_accuracy(d, n) for d, n in pairs]
+    makers = (_twins, _layers, _parts)
+    mine += [make(d, n, level) for d, n in pairs for level in levels for make in makers]
+    return sorted(paper, key=lambda figure: figure.number or 0) + mine
+
+
+def _curves(dataset: str, network: str, level: float, number: int | None = None) -> Wanted:
+    def draw(_: pd.DataFrame, histories: pd.DataFrame) -> Figure:
+        return plots.comparison(_at(histories, level), SHOWN)
+
+    cells = {(dataset, network, m, level if m in PRUNED else 0.0) for m in (*SHOWN, *DENSE)}
+    return _wanted("learning curves", dataset, network, f"{level:.0%}", cells, draw, number)
+
+
+def _by_level(
+    dataset: str, network: str, method: str, levels: Sequence[float], number: int | None = None
+) -> Wanted:
+    def draw(_: pd.DataFrame, histories: pd.DataFrame) -> Figure:
+        return plots.loss_by_level(histories[histories["method"].isin([method, "bayes_unpruned"])])
+
+    cells = {(dataset, network, method, level) for level in levels}
+    cells |= {(dataset, network, "bayes_unpruned", 0.0)}
+    return _wanted("loss by level", dataset, network, plots.label(method), cells, draw, number)
+
+
+def _accuracy(dataset: str, network: str) -> Wanted:
+    def draw(results: pd.DataFrame, _: pd.DataFrame) -> Figure:
+        return plots.accuracy_against_compression(results)
+
+    return _wanted("accuracy against compression", dataset, network, "", set(), draw)
+
+
+def _twins(dataset: str, network: str, level: float) -> Wanted:
+    def draw(_: pd.DataFrame, histories: pd.DataFrame) -> Figure:
+        return plots.twins(_at(histories, level))
+
+    cells = {(dataset, network, m, 0.0 if m in DENSE else level) for m in (*DENSE, *PRUNED)}
+    return _wanted("twins", dataset, network, f"{level:.0%}", cells, draw)
+
+
+def _layers(dataset: str, network: str, level: float) -> Wanted:
+    def draw(_: pd.DataFrame, histories: pd.DataFrame) -> Figure:
+        return plots.by_method(_at(histories, level), PRUNED, plots.layer_sparsity)
+
+    cells = {(dataset, network, method, level) for method in PRUNED}
+    return _wanted("sparsity by layer", dataset, network, f"{level:.0%}", cells, draw)
+
+
+def _parts(dataset: str, network: str, level: float) -> Wanted:
+    def draw(_: pd.DataFrame, histories: pd.DataFrame) -> Figure:
+        return plots.by_method(_at(histories, level), PRUNED, plots.bayes_factor_parts)
+
+    cells = {(dataset, network, method, level) for method in PRUNED}
+    return _wanted("parts of the log Bayes factor", dataset, network, f"{level:.0%}", cells, draw)
+
+
+def _wanted(
+    what: str,
+    dataset: str,
+    network: str,
+    which: str,
+    cells: set[Cell],
+    draw: Callable[[pd.DataFrame, pd.DataFrame], Figure],
+    number: int | None = None,
+) -> Wanted:
+    title = ", ".join(part for part in (f"{dataset}, {network.upper()}", which, what) if part)
+    words = [Path(dataset).stem, network, which, "" if number else what]
+    name = "-".join(w.replace("%", "").replace(" ", "-").lower() for w in words if w)
+    if number:
+        name, title = f"figure-{number:02d}-{name}", f"Paper's figure {number}: {title}"
+    cells = cells or {(dataset, network, "unpruned", 0.0)}
+    return Wanted(name, title, frozenset(cells), draw, number)
+
+
+def _at(histories: pd.DataFrame, level: float) -> pd.DataFrame:
+    """Return the runs of one level, and the unpruned ones."""
+    return histories[histories["level"].isin([0.0, level])]
+
+
+def figures(
+    store: str | Path,
+    out: str | Path = "figures",
+    *,
+    format: str = "png",  # noqa: A002
+    where: Mapping[str, str] | None = None,
+) -> tuple[list[Path], list[str]]:
+    """Write all figures that a store has runs for: the paper's, under its numbers, and ours.
+
+    Args:
+        store: folder of run folders, or of results.csv and histories.csv.gz.
+        out: where to write them.
+        format: ending of the files: png, svg or pdf.
+        where: which runs, if the store holds several variants; see `one_variant`.
+
+    Returns:
+        The files, and a line for each figure of the paper that could not be made for want of runs.
+    """
+    results = one_variant(load_results(store), where)
+    results = results[results["sparsity"].map(lambda level: level != "auto")]
+    results = results.astype({"sparsity": float})
+    histories = load_histories(store)
+    histories = histories[histories["id"].isin(results["id"])].astype({"level": float})
+    histories = twins(histories, results)
+    have = set(results[GROUP].itertuples(index=False, name=None))
+    folder, written, missing = Path(out), [], []
+    folder.mkdir(parents=True, exist_ok=True)
+    for figure in wanted(results):
+        if lacking := figure.cells - have:
+            missing += [f"{figure.title}: {_told(lacking)}"] if figure.number else []
+            continue
+        dataset, network, *_ = next(iter(figure.cells))
+        of = [
+            f[(f["dataset"] == dataset) & (f["network"] == network)] for f in (results, histories)
+        ]
+        drawn = figure.draw(*of)
+        drawn.suptitle(figure.title)
+        written.append(folder / f"{figure.name}.{format}")
+        drawn.savefig(written[-1], dpi=150)
+    return written, missing
+
+
+def _told(cells: frozenset[Cell]) -> str:
+    names = sorted({f"{method} {level:.0%}" for _, _, method, level in cells})
+    return "no runs of " + ", ".join(names)
