@@ -201,6 +201,15 @@ def site_log_prob(site: Site) -> Tensor:
     return scale_and_mask(fn.log_prob(value), scale, mask).sum(dtype=torch.float64)
 
 
+def example_log_prob(site: Site) -> Tensor:
+    """Return the log density (n,) of each example in a site inside the plate ``data``, float64."""
+    log_prob = scale_and_mask(site["fn"].log_prob(site["value"]), site["scale"], site["mask"])
+    log_prob = log_prob.double() / plate_scale(site)
+    frame = data_frame(site)
+    others = [dim for dim in range(-log_prob.dim(), 0) if dim != frame.dim]
+    return log_prob.sum(others) if others else log_prob
+
+
 def data_frame(site: Site) -> Any:  # noqa: ANN401  (a named tuple of Pyro's)
     """Return the frame of the plate ``data`` that a site stands in."""
     return next(frame for frame in site["cond_indep_stack"] if frame.name == "data")
@@ -278,6 +287,32 @@ def log_joint(
                 elif i == 0:
                     log_prior += site_log_prob(site).item()
     return LogJoint(log_likelihood.item() / temperature, log_prior)
+
+
+@torch.no_grad()
+def log_densities(
+    model: Model,
+    weights: Mapping[str, Tensor],
+    data: Pair,
+    *,
+    temperature: float = 1.0,
+    chunk_size: int = CHUNK,
+) -> tuple[Tensor, float]:
+    """Return each example's log likelihood (n,), float64, and the log prior, in nats.
+
+    `log_joint` in parts, for some of the training examples: their sum over all is its own.
+    """
+    held = at_point(model, weights)
+    examples, log_prior = [], 0.0
+    with evaluation_mode(model):
+        for i, chunk in enumerate(_chunks(*data, chunk_size)):
+            sites = list(scored_sites(poutine.trace(held).get_trace(*chunk)))
+            inside = [example_log_prob(site) for site in sites if in_data_plate(site)]
+            examples.append(torch.stack(inside).sum(0).cpu() / temperature)
+            if i == 0:
+                outside = [site_log_prob(site).item() for site in sites if not in_data_plate(site)]
+                log_prior = sum(outside)
+    return torch.cat(examples), log_prior
 
 
 @torch.no_grad()

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from pyro_bayesprune.criteria import CRITERIA, Criterion
 from pyro_bayesprune.curvature import occam_gains, random_sample
-from pyro_bayesprune.data import Dataset, Pair, train_part
+from pyro_bayesprune.data import Dataset, Pair, random_stream, train_part
 from pyro_bayesprune.metrics import layer_sparsity, sparsity
 from pyro_bayesprune.model import (
     BayesianModule,
@@ -22,10 +22,19 @@ from pyro_bayesprune.model import (
     check_pruned_prior,
     network,
 )
-from pyro_bayesprune.posterior import BayesFactor, LogJoint, ModelSites, Per, log_joint
+from pyro_bayesprune.posterior import (
+    BayesFactor,
+    LogJoint,
+    ModelSites,
+    Per,
+    log_densities,
+    log_joint,
+)
+from pyro_bayesprune.sequential import estimate_sum
 
 Gate = Literal["previous", "propose", "always"]
 Scope = Literal["layer", "global", "unit"]
+Evaluation = Literal["full", "sequential"]
 Decision = Literal["pruned", "refused", "unchanged"]
 
 REACHED_AT = 0.6  # share of the epochs at which rising schedules reach their target
@@ -86,6 +95,11 @@ class Pruning:
         sites: names or patterns of the sites to prune; None for the default (see DESIGN: matrices
             of a `BayesianModule`, real sites of more than one element of another model).
         pruned_prior: prior of a pruned weight; only ``"density"`` may decide.
+        evaluation: ``"full"`` computes joint densities on all training data; ``"sequential"``
+            estimates each candidate's log Bayes factor on a growing random subset until the
+            decision is clear (`sequential.estimate_sum`). Joint densities are then unknown, so
+            that twins, which compare them, need ``"full"``.
+        alpha: error rate of a sequential comparison with the threshold, for each candidate.
 
     Raises:
         ValueError: for a value out of its range; the message names it.
@@ -101,6 +115,8 @@ class Pruning:
     regrow: bool = False
     sites: tuple[str, ...] | None = None
     pruned_prior: PrunedPrior = "density"
+    evaluation: Evaluation = "full"
+    alpha: float = 0.01
 
     def __post_init__(self) -> None:
         if self.sparsity == "auto":
@@ -113,6 +129,14 @@ class Pruning:
         _check_choice("gate", self.gate, get_args(Gate))
         _check_choice("per", self.per, get_args(Per))
         _check_choice("scope", self.scope, get_args(Scope))
+        _check_choice("evaluation", self.evaluation, get_args(Evaluation))
+        if not 0 < self.alpha < 1:
+            raise ValueError(f"alpha must be in (0, 1), got {self.alpha!r}")
+        if self.evaluation == "sequential" and self.gate == "always":
+            raise ValueError(
+                "evaluation='sequential' reads data until a decision is clear: gate='always' "
+                "decides nothing by them"
+            )
         if not callable(self.criterion):
             _check_choice("criterion", self.criterion, tuple(CRITERIA))
         if not callable(self.schedule):
@@ -152,10 +176,29 @@ class Pruning:
 
 @dataclass(frozen=True)
 class Try:
-    """One candidate that a step looked at: its sparsity, and its Bayes factor."""
+    """One candidate that a step looked at.
+
+    Args:
+        sparsity: share of prunable weights that it has at zero.
+        bayes_factor: of the candidate over the network before the step.
+        margin: half width of the log Bayes factor's confidence sequence, nats; 0 where it is exact.
+        data_read: share of the training data that were read for it.
+    """
 
     sparsity: float
     bayes_factor: BayesFactor
+    margin: float = 0.0
+    data_read: float = 1.0
+
+    @property
+    def low(self) -> float:
+        """Lower end of the interval for the log Bayes factor, nats."""
+        return self.bayes_factor.log - self.margin
+
+    @property
+    def high(self) -> float:
+        """Upper end of the interval for the log Bayes factor, nats."""
+        return self.bayes_factor.log + self.margin
 
 
 @dataclass(frozen=True)
@@ -164,7 +207,7 @@ class Record:
 
     Args:
         epoch: counted from 1.
-        before: log joint of the network before the step.
+        before: log joint of the network before the step; NaN under sequential evaluation.
         after: log joint of the network after it (the same where nothing was pruned).
         bayes_factor: of the candidate that was looked at last; one where there was none.
         recorded: log Bayes factor that the gate ``previous`` went by, None for the other gates and
@@ -192,6 +235,17 @@ class Record:
     sparsity_before: float
     sparsity: float
     layers: dict[str, float]
+
+    @property
+    def data_read(self) -> float:
+        """Share of the training data that the step read."""
+        full = [] if math.isnan(self.before.total) else [1.0]
+        return max([t.data_read for t in self.tries] + full, default=0.0)
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """Interval for the log Bayes factor, nats; both ends equal it where it is exact."""
+        return (self.tries[-1].low, self.tries[-1].high) if self.tries else (0.0, 0.0)
 
 
 @dataclass(frozen=True)
@@ -392,17 +446,19 @@ def prune_step(
     """
     x, y = train_part(data)
 
-    def joint(weights: Weights, masks: Masks) -> LogJoint:
-        # Pruned weights are zero: a mask adds something only where they leave the prior.
-        masks = masks if pruning.pruned_prior == "dropped" else {}
-        return log_joint(
-            model, weights, (x, y), masks, pruning.pruned_prior, temperature=temperature
-        )
-
     kept = {n: m | pruning.regrow for n, m in state.masks.items()}
     target, threshold = pruning.target(epoch, epochs), pruning.log_threshold(len(x))
     sparsity_before = sparsity(kept)
-    before = after = joint(state.weights, kept)
+    comparison = _sequential if pruning.evaluation == "sequential" else _full
+    before, compare = comparison(
+        model,
+        PruneState(state.weights, kept),
+        (x, y),
+        pruning,
+        temperature=temperature,
+        order=random_stream(generator.initial_seed() if generator else 0, "subset", epoch),
+    )
+    after = before
     tries: list[Try] = []
     decision: Decision = "unchanged"
     gains: Weights = {}
@@ -415,12 +471,9 @@ def prune_step(
         decision = "refused"
         if _closed(pruning, state.log_bf, threshold):
             break
-        candidate = joint(apply_masks(state.weights, masks), masks)
         occam = sum(gains[n][kept[n] & ~masks[n]].sum().item() for n in gains if n in masks)
-        factor = BayesFactor.joint(candidate, before, len(x))
-        tries.append(
-            Try(sparsity(masks), replace(factor, kind=pruning.kind, log_occam_ratio=occam))
-        )
+        candidate, seen = compare(PruneState(apply_masks(state.weights, masks), masks), occam)
+        tries.append(seen)
         if pruning.gate != "propose" or tries[-1].bayes_factor.log > threshold:
             kept, after, decision = masks, candidate, "pruned"
             break
@@ -442,6 +495,85 @@ def prune_step(
         layers=layer_sparsity(kept),
     )
     return PruneState(apply_masks(state.weights, kept), kept, bayes_factor.log), record
+
+
+Compare = Callable[[PruneState, float], tuple[LogJoint, Try]]
+
+
+def _full(
+    model: Model,
+    state: PruneState,
+    data: Pair,
+    pruning: Pruning,
+    *,
+    temperature: float,
+    order: torch.Generator,
+) -> tuple[LogJoint, Compare]:
+    """Return the log joint before the step, and a comparison of candidates with it on all data."""
+
+    def joint(state: PruneState) -> LogJoint:
+        # Pruned weights are zero: a mask adds something only where they leave the prior.
+        masks = state.masks if pruning.pruned_prior == "dropped" else {}
+        return log_joint(
+            model, state.weights, data, masks, pruning.pruned_prior, temperature=temperature
+        )
+
+    def compare(candidate: PruneState, occam: float) -> tuple[LogJoint, Try]:
+        after = joint(candidate)
+        factor = BayesFactor.joint(after, before, len(data[0]))
+        factor = replace(factor, kind=pruning.kind, log_occam_ratio=occam)
+        return after, Try(sparsity(candidate.masks), factor)
+
+    before = joint(state)
+    return before, compare
+
+
+def _sequential(
+    model: Model,
+    state: PruneState,
+    data: Pair,
+    pruning: Pruning,
+    *,
+    temperature: float,
+    order: torch.Generator,
+) -> tuple[LogJoint, Compare]:
+    """Return an unknown log joint, and a comparison of candidates on as much data as it needs."""
+    (x, y), unknown = data, LogJoint(math.nan, math.nan)
+    shuffled = torch.randperm(len(x), generator=order).to(x.device)
+
+    def reader(weights: Weights) -> Callable[[int], tuple[Tensor, float]]:
+        read, log_prior = torch.zeros(0, dtype=torch.float64), 0.0
+
+        def first(number: int) -> tuple[Tensor, float]:
+            nonlocal read, log_prior
+            if number > len(read):
+                rows = shuffled[len(read) : number]
+                new, log_prior = log_densities(
+                    model, weights, (x[rows], y[rows]), temperature=temperature
+                )
+                read = torch.cat([read, new])
+            return read[:number], log_prior
+
+        return first
+
+    before = reader(state.weights)
+
+    def compare(candidate: PruneState, occam: float) -> tuple[LogJoint, Try]:
+        after = reader(candidate.weights)
+        log_prior_ratio = after(1)[1] - before(1)[1]
+        estimate = estimate_sum(
+            lambda number: after(number)[0] - before(number)[0],
+            len(x),
+            constant=log_prior_ratio + occam,
+            threshold=pruning.log_threshold(len(x)),
+            alpha=pruning.alpha,
+        )
+        ratio = estimate.value - log_prior_ratio - occam
+        factor = BayesFactor(ratio, log_prior_ratio, len(x), pruning.kind, occam)
+        margin = estimate.high - estimate.value
+        return unknown, Try(sparsity(candidate.masks), factor, margin, estimate.share)
+
+    return unknown, compare
 
 
 def _closed(pruning: Pruning, recorded: float | None, threshold: float) -> bool:
