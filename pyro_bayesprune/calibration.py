@@ -1,6 +1,6 @@
 """Does a positive log Bayes factor predict a better held-out log likelihood?
 
-    python -m pyro_bayesprune.calibration --dataset digits --out reports/evidence
+    python -m pyro_bayesprune.calibration --dataset digits --out reports/evidence/digits
 
 trains networks and takes decisions at several epochs: by each criterion, prune to each level? Three
 kinds of log Bayes factor answer from the training data. The truth is a difference of mean log
@@ -168,13 +168,15 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--validation", type=float, default=0.4, help="share held out")
     parser.add_argument("--hidden", type=int, default=128, help="width of three hidden layers")
     parser.add_argument("--prior_scale", type=float, default=0.3, help="σ of the prior")
+    parser.add_argument("--epochs", type=int, nargs="+", default=(2, 5, 10, 15), help="when")
     parser.add_argument("--seeds", type=int, default=2, help="networks trained")
     parser.add_argument("--out", type=Path, default=Path("reports/evidence"), help="folder")
     given = parser.parse_args(argv)
     data = load_dataset(given.dataset, given.data_dir, validation=given.validation)
     net = FCN(data.shape, data.num_classes, hidden=(given.hidden,) * 3)
     model = BayesianModule(net, normal(given.prior_scale), data.num_train)
-    table = pd.concat(calibrate(model, data, Decisions(seed=seed)) for seed in range(given.seeds))
+    plans = [Decisions(epochs=given.epochs, seed=seed) for seed in range(given.seeds)]
+    table = pd.concat(calibrate(model, data, plan) for plan in plans)
     given.out.mkdir(parents=True, exist_ok=True)
     table.to_csv(given.out / f"decisions-{given.dataset}.csv", index=False)
     found = summary(table)
