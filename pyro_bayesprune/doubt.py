@@ -1,186 +1,147 @@
-"""Does a positive log Bayes factor predict a better held-out log likelihood?
+"""How far a classifier's probabilities can be trusted: calibration, doubt, shifted inputs.
 
-    python -m pyro_bayesprune.calibration --dataset digits --out reports/evidence
-
-trains networks and takes decisions at several epochs: by each criterion, prune to each level? Three
-kinds of log Bayes factor answer from the training data. The truth is a difference of mean log
-likelihoods, pruned minus unpruned, on held-out examples: right after zeroing, and after both
-networks, the pruned one under its masks, have trained on for some epochs on the same batches.
+Everything is a function of class probabilities, so that a MAP, the mean over draws, a dense and a
+pruned network are compared by the same numbers.
 """
 
-import copy
-from argparse import ArgumentParser
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
-from pathlib import Path
+from collections.abc import Callable, Mapping, Sequence
 
 import pandas as pd
+import torch
+from torch import Tensor
 
-from pyro_bayesprune import curvature
-from pyro_bayesprune.criteria import CRITERIA
-from pyro_bayesprune.data import Dataset, load_dataset, random_stream
-from pyro_bayesprune.metrics import sparsity
-from pyro_bayesprune.model import BayesianModule, Masks, Weights
-from pyro_bayesprune.networks import FCN
-from pyro_bayesprune.posterior import held_out_loss, log_joint
-from pyro_bayesprune.priors import normal
-from pyro_bayesprune.pruning import Pruning, apply_masks, propose_masks
-from pyro_bayesprune.training import State, train
+from pyro_bayesprune import metrics
+from pyro_bayesprune.data import random_stream
 
-KINDS = ("joint", "laplace", "savage_dickey")
-TRUTHS = ("held_out_now", "held_out_later")
-RANKINGS = ("random", "magnitude", "opd", "savage_dickey")
-LEVELS = (0.1, 0.25, 0.4, 0.5, 0.6, 0.75, 0.9)
-UNPRUNED = Pruning(sparsity=0.0)
+Predict = Callable[[Tensor], Tensor]
+ANGLES = (0.0, 15.0, 30.0, 45.0, 60.0)
+NOISES = (0.0, 0.25, 0.5, 1.0, 2.0)
+REJECTED = (0.0, 0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5)
 
 
-@dataclass(frozen=True)
-class Decisions:
-    """What to decide about.
+def predictive_entropy(probabilities: Tensor) -> Tensor:
+    """Return the entropy -Σ p ln p of each prediction (n,), nats: 0 is sure, ln(classes) guessing.
 
     Args:
-        epochs: when.
-        criteria: names of rankings.
-        levels: sparsities.
-        later: epochs that both networks train on for ``held_out_later``.
-        seed: of the training and of random rankings.
+        probabilities: class probabilities (n, classes).
     """
-
-    epochs: Sequence[int] = (2, 5, 10, 15)
-    criteria: Sequence[str] = RANKINGS
-    levels: Sequence[float] = LEVELS
-    later: int = 3
-    seed: int = 0
+    return torch.special.entr(probabilities.double()).sum(-1)
 
 
-def calibrate(model: BayesianModule, data: Dataset, plan: Decisions) -> pd.DataFrame:
-    """Return a row for each decision: log Bayes factors by kind, held-out differences; nats."""
-    rows: list[dict[str, object]] = []
-    for state, _ in train(model, data, epochs=max(plan.epochs), pruning=UNPRUNED, seed=plan.seed):
-        if state.epoch in plan.epochs:
-            now = _log_score(model, state.weights, data)
-            later = _log_score(model, _trained_on(model, state, data, plan).weights, data)
-            for criterion, masks in _candidates(model, state, data, plan):
-                weights = apply_masks(state.weights, masks)
-                after = replace(state, weights=weights, masks=masks)
-                rows.append(
-                    {
-                        "seed": plan.seed,
-                        "epoch": state.epoch,
-                        "criterion": criterion,
-                        "sparsity": sparsity(masks),
-                        **log_factors(model, state.weights, masks, data),
-                        "held_out_now": _log_score(model, weights, data) - now,
-                        "held_out_later": _log_score(
-                            model, _trained_on(model, after, data, plan).weights, data
-                        )
-                        - later,
-                    }
-                )
-    return pd.DataFrame(rows)
+def scores(probabilities: Tensor, labels: Tensor) -> dict[str, float]:
+    """Return accuracy, NLL (nats), Brier score, ECE and mean predictive entropy (nats)."""
+    return {
+        "accuracy": metrics.accuracy(probabilities, labels),
+        "nll": metrics.negative_log_likelihood(probabilities, labels),
+        "brier": metrics.brier(probabilities, labels),
+        "ece": metrics.expected_calibration_error(probabilities, labels),
+        "entropy": predictive_entropy(probabilities).mean().item(),
+    }
 
 
-def _candidates(
-    model: BayesianModule, state: State, data: Dataset, plan: Decisions
-) -> Iterator[tuple[str, Masks]]:
-    for criterion in plan.criteria:
-        stream = random_stream(plan.seed, "calibration", state.epoch)
-        scores = CRITERIA[criterion](
-            state.weights, state.masks, model=model, data=data, generator=stream
-        )
-        for level in plan.levels:
-            yield criterion, propose_masks(scores, state.weights, state.masks, level, "layer")
+def reliability_table(probabilities: Tensor, labels: Tensor, bins: int = 10) -> pd.DataFrame:
+    """Return confidence and accuracy in bins of confidence (Guo et al., 2017).
 
+    The weighted mean of |accuracy - confidence| over these bins is the ECE with as many bins.
 
-def log_factors(
-    model: BayesianModule, weights: Weights, masks: Masks, data: Dataset
-) -> dict[str, float]:
-    """Return the log Bayes factors of zeroing what ``masks`` remove, by kind, in nats.
-
-    ``savage_dickey`` is the sum of single factors with marginal precisions: no group form is within
-    reach for half a million weights.
+    Args:
+        probabilities: class probabilities (n, classes).
+        labels: classes (n,).
+        bins: of equal width in (0, 1]; empty ones are left out.
     """
-    sample = curvature.random_sample(data, random_stream(0, "curvature"))
-    precision = curvature.marginal_precision(model, weights, sample)
-    delta = curvature.prior_precision(model, weights)
-    before = log_joint(model, weights, data).total
-    joint = log_joint(model, apply_masks(weights, masks), data).total - before
-    removed = {n: ~mask for n, mask in masks.items()}
-    gain = sum((precision[n] / delta[n])[r].log().sum().item() / 2 for n, r in removed.items())
-    single = sum(
-        curvature.savage_dickey(weights[n].double(), precision[n], delta[n])[r].sum().item()
-        for n, r in removed.items()
+    confidence, predicted = probabilities.double().max(-1)
+    frame = pd.DataFrame(
+        {
+            "bin": (confidence * bins).ceil().clamp(1, bins).int().numpy() - 1,
+            "confidence": confidence.numpy(),
+            "accuracy": (predicted == labels).double().numpy(),
+        }
     )
-    return {"joint": joint, "laplace": joint + gain, "savage_dickey": single}
+    table = frame.groupby("bin").mean()
+    table.insert(0, "examples", frame.groupby("bin").size())
+    table = table.reset_index()
+    table.insert(0, "to", (table["bin"] + 1) / bins)
+    table.insert(0, "from", table.pop("bin") / bins)
+    return table
 
 
-def _trained_on(model: BayesianModule, state: State, data: Dataset, plan: Decisions) -> State:
-    # Loading an optimiser's state shares its tensors, and training writes into them.
-    start = replace(state, optimizer=copy.deepcopy(state.optimizer))
-    *_, (end, _) = train(
-        model,
-        data,
-        epochs=state.epoch + plan.later,
-        pruning=UNPRUNED,
-        seed=plan.seed,
-        state=start,
-    )
-    return end
+def rejection_table(
+    probabilities: Tensor, labels: Tensor, rejected: Sequence[float] = REJECTED
+) -> pd.DataFrame:
+    """Return the accuracy on what is left when the share of highest entropy is handed to a human.
 
-
-def _log_score(model: BayesianModule, weights: Weights, data: Dataset) -> float:
-    if data.validation_x is None or data.validation_y is None:
-        raise ValueError("a calibration needs held-out examples: data with a validation part")
-    return -held_out_loss(model, weights, data.validation_x, data.validation_y)[0]
-
-
-def summary(table: pd.DataFrame) -> pd.DataFrame:
-    """Return how well sign and order of each kind's log BF predict each truth.
-
-    ``better`` is the share of decisions after which the pruned network was the better one,
-    ``base_rate`` the sign agreement of the better of the two constant answers, ``positive`` the
-    share of positive log Bayes factors.
+    Args:
+        probabilities: class probabilities (n, classes).
+        labels: classes (n,).
+        rejected: shares in [0, 1).
     """
+    order = predictive_entropy(probabilities).argsort(stable=True)
+    correct = (probabilities.argmax(-1) == labels).double()[order]
+    kept = [max(1, round(len(order) * (1 - share))) for share in rejected]
+    accuracies = [correct[:count].mean().item() for count in kept]
+    return pd.DataFrame({"rejected": list(rejected), "examples": kept, "accuracy": accuracies})
+
+
+def rotated(x: Tensor, degrees: float) -> Tensor:
+    """Return images (n, c, h, w) turned counter-clockwise; corners take the darkest value."""
+    from torchvision.transforms.functional import InterpolationMode, rotate
+
+    fill = x.amin((0, 2, 3)).tolist()
+    return rotate(x, degrees, InterpolationMode.BILINEAR, fill=fill)
+
+
+def noised(x: Tensor, scale: float, seed: int = 0) -> Tensor:
+    """Return inputs with N(0, scale²) added, in units of the normalised inputs."""
+    return x + scale * torch.randn(x.shape, generator=random_stream(seed, "noise"), dtype=x.dtype)
+
+
+def shift_table(
+    predictors: Mapping[str, Predict],
+    x: Tensor,
+    y: Tensor,
+    *,
+    angles: Sequence[float] = ANGLES,
+    noises: Sequence[float] = NOISES,
+) -> pd.DataFrame:
+    """Return `scores` under rotation and noise, a row a predictor, shift and amount.
+
+    A network that knows what it does not know grows less sure as it grows less accurate: entropy
+    rises and ECE stays low.
+
+    Args:
+        predictors: functions from inputs to class probabilities, by name.
+        x: test images (n, c, h, w); where they are no images, noise alone.
+        y: their classes.
+        angles: rotations, degrees.
+        noises: standard deviations, in units of the normalised inputs.
+    """
+    shifts = [("rotation", angle) for angle in angles] if x.dim() == 4 else []
+    shifts += [("noise", scale) for scale in noises]
     rows = []
-    for truth in TRUTHS:
-        better = table[truth] > 0
-        for kind in KINDS:
-            rows.append(
-                {
-                    "truth": truth,
-                    "kind": kind,
-                    "decisions": len(table),
-                    "better": better.mean(),
-                    "positive": (table[kind] > 0).mean(),
-                    "base_rate": max(better.mean(), 1 - better.mean()),
-                    "sign_agreement": ((table[kind] > 0) == better).mean(),
-                    "spearman": table[kind].corr(table[truth], method="spearman"),
-                }
-            )
+    for shift, amount in shifts:
+        moved = (rotated if shift == "rotation" else noised)(x, amount) if amount else x
+        for name, predict in predictors.items():
+            found = scores(predict(moved), y)
+            rows.append({"network": name, "shift": shift, "amount": amount, **found})
     return pd.DataFrame(rows)
 
 
-def main(argv: Sequence[str] | None = None) -> None:
-    """Write ``decisions-<dataset>.csv`` and ``calibration-<dataset>.csv``; print the second."""
-    parser = ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--dataset", default="digits", help="name of a data set")
-    parser.add_argument("--data_dir", help="folder of the data files")
-    parser.add_argument("--validation", type=float, default=0.4, help="share held out")
-    parser.add_argument("--hidden", type=int, default=128, help="width of three hidden layers")
-    parser.add_argument("--prior_scale", type=float, default=0.3, help="σ of the prior")
-    parser.add_argument("--seeds", type=int, default=2, help="networks trained")
-    parser.add_argument("--out", type=Path, default=Path("reports/evidence"), help="folder")
-    given = parser.parse_args(argv)
-    data = load_dataset(given.dataset, given.data_dir, validation=given.validation)
-    net = FCN(data.shape, data.num_classes, hidden=(given.hidden,) * 3)
-    model = BayesianModule(net, normal(given.prior_scale), data.num_train)
-    table = pd.concat(calibrate(model, data, Decisions(seed=seed)) for seed in range(given.seeds))
-    given.out.mkdir(parents=True, exist_ok=True)
-    table.to_csv(given.out / f"decisions-{given.dataset}.csv", index=False)
-    found = summary(table)
-    found.to_csv(given.out / f"calibration-{given.dataset}.csv", index=False)
-    print(found.to_string(index=False, float_format="{:.3f}".format))
+def out_of_distribution_auroc(inside: Tensor, outside: Tensor) -> float:
+    """Return the AUROC of predictive entropy for telling foreign inputs from the network's own.
+
+    1: every foreign input is less sure than every own one; 0.5: entropy tells nothing.
+
+    Args:
+        inside: class probabilities of test inputs (n, classes).
+        outside: class probabilities of inputs from elsewhere (m, classes).
+    """
+    from sklearn.metrics import roc_auc_score
+
+    entropies = torch.cat([predictive_entropy(inside), predictive_entropy(outside)])
+    foreign = torch.cat([torch.zeros(len(inside)), torch.ones(len(outside))])
+    return float(roc_auc_score(foreign.numpy(), entropies.numpy()))
 
 
-if __name__ == "__main__":
-    main()
+def class_frequencies(classes: Tensor, num_classes: int) -> Tensor:
+    """Return how often each class occurs (num_classes,), of sampled or true classes."""
+    return torch.bincount(classes.flatten(), minlength=num_classes) / classes.numel()

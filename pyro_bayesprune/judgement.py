@@ -94,7 +94,8 @@ def control(run: Run, runs: Sequence[Run]) -> Run | None:
         and other.config.get("seed") == run.config.get("seed")
     ]
     objective = run.config.get("objective")
-    return next((d for d in dense if d.config.get("objective") == objective), (dense or [None])[0])
+    alike = [d for d in dense if d.config.get("objective") == objective]
+    return next(iter(alike + dense), None)
 
 
 def flags(runs: Sequence[Run]) -> list[Flag]:
