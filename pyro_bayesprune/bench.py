@@ -4,11 +4,14 @@
 number of examples. Times depend on shapes and not on pixels, so the inputs are random numbers.
 """
 
+import os
+import platform
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -25,7 +28,7 @@ from pyro_bayesprune import _plain, priors
 from pyro_bayesprune.model import BayesianModule, Masks, Model
 from pyro_bayesprune.networks import CNN, FCN
 from pyro_bayesprune.posterior import inspect_model
-from pyro_bayesprune.pruning import propose_masks, prunable_sites
+from pyro_bayesprune.pruning import PruneState, Pruning, prunable_sites, prune_step
 from pyro_bayesprune.svi import Trainer, flushed_denormals
 
 HIDDEN = (1024, 1024, 1024)  # the `paper` preset's
@@ -154,7 +157,7 @@ def _epoch(
     trainer = _trainer(model, x, y, **options)
     if level:
         names = prunable_sites(model, inspect_model(model, x, y), None)
-        trainer.project(_smallest_pruned(trainer, names, level), hold=True)
+        trainer.project(_random_masks(trainer, names, level), hold=True)
     held = ExitStack()
     held.enter_context(trainer.surviving())  # for all rounds: it is done once an epoch
 
@@ -167,11 +170,11 @@ def _epoch(
     return run
 
 
-def _smallest_pruned(trainer: Trainer, names: list[str], level: float) -> Masks:
-    weights = {name: trainer.params[name].detach() for name in names}
-    scores = {name: weight.abs() for name, weight in weights.items()}
-    masks = {name: torch.ones_like(weight, dtype=torch.bool) for name, weight in weights.items()}
-    return propose_masks(scores, weights, masks, level, "layer")
+def _random_masks(trainer: Trainer, names: list[str], level: float) -> Masks:
+    """Return masks at a level; which weights they zero does not matter here."""
+    generator = torch.Generator().manual_seed(0)
+    shapes = {name: trainer.params[name].shape for name in names}
+    return {name: torch.rand(s, generator=generator) >= level for name, s in shapes.items()}
 
 
 def seconds(runs: Mapping[str, Run], rounds: int) -> pd.DataFrame:
@@ -232,3 +235,128 @@ def steps(setting: Setting, names: tuple[str, ...]) -> list[dict[str, Any]]:
         }
         for name in names
     ]
+
+
+def epoch_end(setting: Setting, number: int) -> list[dict[str, Any]]:
+    """Return rows that compare the step at an epoch's end with an epoch of the plain loop.
+
+    Cases: half pruned, the network before it dense (two evaluations of the data); the same by
+    sequential evaluation; and masks at 90% that are left unchanged (one evaluation).
+
+    Args:
+        setting: network and batch size.
+        number: training examples.
+    """
+    x, y = setting.examples(number)
+    model = BayesianModule(setting.build(), priors.normal(1.0), number)
+    state = _state(model)
+    half = Pruning(sparsity=0.5, beta=0.5, schedule="constant")
+    cases = {
+        "epoch end, normal, full": half,
+        "epoch end, normal, sequential": replace(half, evaluation="sequential"),
+        "epoch end, normal, unchanged": Pruning(sparsity=0.0),
+    }
+    records = {}
+
+    def step(name: str) -> None:
+        records[name] = prune_step(model, state, (x, y), cases[name])[1]
+
+    few = setting.steps * setting.batch_size
+    with flushed_denormals():
+        runs = {"plain": plain(setting, x[:few], y[:few])}
+        times = seconds(runs | {name: partial(step, name) for name in cases}, setting.rounds)
+    epoch = times["plain"] * number / few
+    return [
+        {
+            "network": setting.network,
+            "what": name,
+            "ratio_to_plain": (times[name] / epoch).median(),
+            "milliseconds": 1e3 * times[name].median(),
+            "data_read": records[name].data_read,
+            "decision": records[name].decision,
+        }
+        for name in cases
+    ]
+
+
+def _state(model: BayesianModule) -> PruneState:
+    weights = {name: p.detach() for name, p in model.net.named_parameters()}
+    masks = {n: torch.ones_like(w, dtype=torch.bool) for n, w in weights.items() if w.dim() > 1}
+    return PruneState(weights, masks)
+
+
+def training(
+    quick: bool = False, networks: Sequence[str] = ("fcn", "cnn"), number: int = 60_000
+) -> dict[str, Any]:
+    """Measure the training step and the end of an epoch of the `paper` preset's networks.
+
+    Args:
+        quick: fewer competitors, steps and rounds: under a minute.
+        networks: ``fcn``, ``cnn``.
+        number: training examples at the end of an epoch (a tenth of them when quick).
+
+    Returns:
+        ``machine``, and ``rows``: network, what, ratio_to_plain, peak_memory_ratio and more. The
+        ratio of an epoch's end is that to an epoch of the plain loop.
+    """
+    rows = []
+    for network in networks:
+        setting = Setting(network, steps=4, rounds=5) if quick else Setting(network)
+        rows += steps(setting, QUICK if quick else tuple(COMPETITORS))
+        rounds = replace(setting, rounds=1 if quick else 5)
+        rows += epoch_end(rounds, number // 20 if quick else number)
+    return {"machine": machine(), "rows": rows}
+
+
+def machine() -> dict[str, Any]:
+    """Return what the times were measured on."""
+    return {
+        "processor": _processor(),
+        "system": platform.system(),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "pyro": pyro.__version__,
+        "threads": torch.get_num_threads(),
+        "load": os.getloadavg()[0] if hasattr(os, "getloadavg") else None,
+    }
+
+
+def _processor() -> str:
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.exists() else []
+    named = [line.split(":")[1].strip() for line in lines if line.startswith("model name")]
+    return named[0] if named else platform.processor()
+
+
+def table(result: Mapping[str, Any]) -> str:
+    """Return the rows of a result as a table to print."""
+    shown = ["network", "what", "ratio_to_plain", "milliseconds", "peak_memory_ratio", "data_read"]
+    rows = pd.DataFrame(result["rows"]).reindex(columns=shown)
+    return rows.to_string(index=False, na_rep="", float_format=lambda value: f"{value:.3f}")
+
+
+SCALING = {
+    "width": (256, 512, 1024, 2048, 4096),
+    "batch_size": (64, 256, 1024, 4096),
+    "examples": (10_000, 30_000, 60_000),
+}
+SCALED = ("plain", "normal", "normal, masked 90%", "normal, masked 99%")
+
+
+def scaling(rounds: int = 5) -> pd.DataFrame:
+    """Measure the FCN's step over width and batch size, an epoch's end over number of examples.
+
+    Returns:
+        Columns ``over`` (what is varied), ``value``, and those of the rows of `training`.
+    """
+    rows = []
+    for width in SCALING["width"]:
+        setting = Setting(hidden=(width,) * 3, steps=4, rounds=rounds)
+        rows += [{"over": "width", "value": width} | row for row in steps(setting, SCALED)]
+    for batch in SCALING["batch_size"]:
+        setting = Setting(batch_size=batch, steps=2 if batch > 1000 else 4, rounds=rounds)
+        rows += [{"over": "batch_size", "value": batch} | row for row in steps(setting, SCALED)]
+    for number in SCALING["examples"]:
+        ends = epoch_end(Setting(rounds=3), number)
+        rows += [{"over": "examples", "value": number} | row for row in ends]
+    return pd.DataFrame(rows)

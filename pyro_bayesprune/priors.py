@@ -201,7 +201,8 @@ def energy_gradient(distribution: dist.TorchDistribution) -> EnergyGradient | No
             _add_scaled_(grad, distance.sign(), factor / scale)
         else:
             (df,) = rest
-            grad.addcdiv_(distance * (df + 1), distance.square().add_(df * scale**2), value=factor)
+            spread = distance.square().add_(df * scale**2).div_(df + 1)
+            grad.addcdiv_(distance, spread, value=factor)
 
     return add
 

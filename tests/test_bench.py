@@ -48,3 +48,13 @@ def test_flushed_denormals_reach_all_threads_and_go_back():
 def test_every_competitor_is_measured(what):
     row = bench.steps(SMALL, ("plain", what))[-1]
     assert row["what"] == what and row["ratio_to_plain"] > 0 and row["peak_memory_ratio"] > 0
+
+
+@pytest.mark.parametrize("network", ["fcn", "cnn"])
+def test_the_end_of_an_epoch_is_measured(network):
+    setting = bench.Setting(network, batch_size=8, steps=2, rounds=1, hidden=(16, 16, 16))
+    rows = bench.epoch_end(setting, 1100)
+    assert [row["decision"] for row in rows] == ["pruned", "pruned", "unchanged"]
+    assert rows[1]["data_read"] < 1
+    text = bench.table({"rows": rows})
+    assert all(row["what"] in text for row in rows)
