@@ -15,6 +15,7 @@ from typing import Any, Literal
 
 import joblib
 import torch
+from filelock import FileLock, Timeout
 from joblib.externals.loky.process_executor import TerminatedWorkerError
 
 from pyro_bayesprune import runs
@@ -31,6 +32,8 @@ PAPER: dict[str, tuple] = {
 }
 INPUTS = {"digits": 64, "mnist": 784, "fashion_mnist": 784, "cifar10": 3072}
 MAX_DEATHS = 3
+SENT = (".json", ".csv", ".safetensors")  # what a finished run consists of
+PAUSE = 1.0  # seconds between looks at runs that another process works on
 
 
 def product(preset: str = "paper", **axes: Sequence[Any]) -> list[Config]:
@@ -107,14 +110,15 @@ class Outcome:
 
     Args:
         config: what ran.
-        status: ``done``, ``skipped`` (it was done before) or ``failed``.
+        status: ``done``, ``skipped`` (it was done before), ``failed``, or ``busy`` (another process
+            works on it: a grid looks again).
         seconds: wall time.
         error: traceback of a failure.
         files: content of the run folder, where it was not written to a folder of this machine.
     """
 
     config: Config
-    status: Literal["done", "skipped", "failed"]
+    status: Literal["done", "skipped", "failed", "busy"]
     seconds: float = 0.0
     error: str = ""
     files: dict[str, bytes] | None = None
@@ -125,23 +129,41 @@ def attempt(
 ) -> Outcome:
     """Run one configuration in a worker; a failure becomes an outcome, with its traceback."""
     started = time.perf_counter()
+    if _held(Path(out) / config.id):
+        return Outcome(config, "busy")
     if threads is not None:
         torch.set_num_threads(threads)
     try:
         folder = run(config, out=out, data_dir=data_dir, device=device, progress=False).folder
     except Exception:
         return Outcome(config, "failed", time.perf_counter() - started, traceback.format_exc())
-    files = (
-        {p.name: p.read_bytes() for p in folder.iterdir() if p.suffix != ".lock"} if send else None
-    )
-    return Outcome(config, "done", time.perf_counter() - started, files=files)
+    (folder / "error.txt").unlink(missing_ok=True)  # of an earlier try
+    names = [p for p in folder.iterdir() if p.suffix in SENT] if send else []
+    files = {path.name: path.read_bytes() for path in names}
+    return Outcome(config, "done", time.perf_counter() - started, files=files or None)
+
+
+def _held(folder: Path) -> bool:
+    """Say whether another process works on a run: a killed grid's worker ends its run first."""
+    if not (folder / "lock").exists():
+        return False
+    lock = FileLock(folder / "lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        return True
+    lock.release()
+    return False
 
 
 @contextmanager
 def _dask(address: str) -> Iterator[AbstractContextManager]:
     from dask.distributed import Client
 
-    with Client(address), joblib.parallel_config(backend="dask") as backend:
+    with Client(address) as client, joblib.parallel_config(backend="dask") as backend:
+        workers = client.scheduler_info(n_workers=-1)["workers"].values()
+        if any(worker["nthreads"] > 1 for worker in workers):
+            raise ValueError("runs of one process would mix: start the workers with --nthreads 1")
         yield backend
 
 
@@ -185,19 +207,26 @@ def grid(
             watch(outcomes[-1])
         else:
             waiting[config.id] = config
-    deaths = 0
+
+    def receive(outcome: Outcome) -> None:
+        _receive(out, outcome)
+        outcomes.append(outcome)
+        del waiting[outcome.config.id]
+        watch(outcome)
+
+    deaths = 0  # one after another, without a run that ended between them
     while waiting:
+        before = len(waiting)
         try:
             for outcome in _outcomes(waiting, out, data_dir, device, jobs, engine, address):
-                _receive(out, outcome)
-                outcomes.append(outcome)
-                del waiting[outcome.config.id]
-                watch(outcome)
+                if outcome.status != "busy":
+                    receive(outcome)
+            time.sleep(PAUSE if waiting else 0)
         except TerminatedWorkerError as error:
-            deaths += 1
+            deaths = deaths + 1 if len(waiting) == before else 1
             if deaths == MAX_DEATHS:
-                outcomes += [Outcome(c, "failed", error=str(error)) for c in waiting.values()]
-                waiting = {}
+                for config in list(waiting.values()):
+                    receive(Outcome(config, "failed", error=str(error)))
     return outcomes
 
 

@@ -323,9 +323,9 @@ def label(method: str) -> str:
 def _one(ax: Axes | None) -> tuple[Figure, Axes]:
     """Return the axes given, or one of a new figure."""
     if ax is None:
-        figure, ax = _panels(1)
-        figure.set_size_inches(7, 4)  # the legend stands beside
-        return figure, ax
+        new, ax = _panels(1)
+        new.set_size_inches(7, 4)  # the legend stands beside
+        return new, ax
     figure = ax.get_figure(root=True)
     assert figure is not None
     return figure, ax
