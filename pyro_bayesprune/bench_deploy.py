@@ -16,6 +16,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from importlib.metadata import version
 from itertools import product
 from pathlib import Path
 from statistics import median, quantiles
@@ -463,22 +464,26 @@ def _crossovers(shape: tuple[int, ...], batch: int, setting: Setting) -> dict[st
 
 
 def machine() -> dict[str, Any]:
-    """Return processor, platform and versions."""
-    from importlib.metadata import version
+    """Return processor, platform, versions, the code's commit, and how busy the machine is."""
+    from pyro_bayesprune.experiment import provenance
 
-    model = platform.processor() or platform.machine()
-    cpuinfo = Path("/proc/cpuinfo")
-    for line in cpuinfo.read_text().splitlines() if cpuinfo.exists() else ():
-        if line.startswith("model name"):
-            model = line.partition(":")[2].strip()
-            break
-    packages = ("torch", "numpy", "scipy", "onnx", "onnxruntime")
+    found = provenance()
+    packages = ("scipy", "onnx", "onnxruntime")
     return {
-        "processor": model,
-        "cpus": os.cpu_count(),
-        "platform": f"{platform.system()} {platform.machine()}",
-        "versions": {"python": platform.python_version(), **{p: version(p) for p in packages}},
+        "processor": _processor(),
+        **found["machine"],
+        "versions": found["versions"] | {p: version(p) for p in packages},
+        "commit": found["commit"],
+        "load": os.getloadavg()[0] if hasattr(os, "getloadavg") else None,
     }
+
+
+def _processor() -> str:
+    path = Path("/proc/cpuinfo")
+    for line in path.read_text().splitlines() if path.exists() else ():
+        if line.startswith("model name"):
+            return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
 
 
 # Markdown
@@ -623,7 +628,10 @@ def _title(measured: Mapping[str, Any], epochs: int) -> str:
         f"{config['dataset']}, {config['network']} of hidden layers {tuple(config['hidden'])}, "
         f"trained without a prior for {epochs} epochs and pruned by magnitude at the end of the "
         f"first. Measured on {where['processor']} ({where['cpus']} CPUs, {where['platform']}) with "
-        f"{setting['threads']} thread and {setting['rounds']} rounds; {versions}.\n"
+        f"{setting['threads']} thread and {setting['rounds']} rounds; {versions}; commit "
+        f"{where['commit']}. The machine's load average was {_or_dash(where['load'], '.1f')}: above "
+        f"its number of CPUs, milliseconds are those of a busy machine. Speed-ups compare turns "
+        f"that alternate, so the load is the same for both.\n"
     )
 
 
