@@ -74,8 +74,8 @@ def test_the_defaults_prune_most_weights_and_lose_less_than_two_points(twins):
 @pytest.mark.xfail(
     strict=True,
     reason="measured: 0.960 against 0.986 (test set: 0.977 against 0.984); plain PyTorch with "
-    "weight_decay = 1/(N σ²) says the same. It is the constant learning rate: with a cosine schedule "
-    "down to zero it is 0.979 against 0.986",
+    "weight_decay = 1/(N σ²) says the same. It is the constant learning rate: with a cosine "
+    "schedule down to zero it is 0.979 against 0.986",
 )
 def test_the_default_prior_costs_less_than_a_point(twins):
     without = [fit_digits(seed, objective="mle") for seed in range(3)]
