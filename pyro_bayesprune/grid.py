@@ -283,12 +283,14 @@ def verify(
 
 
 def _same_again(config: Config, out: Path, data_dir: str | Path | None) -> bool:
-    elsewhere = Path(tempfile.mkdtemp())
+    elsewhere, folder = Path(tempfile.mkdtemp()), out / config.id
+    threads = torch.get_num_threads()
+    torch.set_num_threads(runs.read_result(folder)["machine"]["threads"])  # sums depend on it
     try:
         again = run(config, out=elsewhere, data_dir=data_dir, progress=False)
     finally:
+        torch.set_num_threads(threads)
         shutil.rmtree(elsewhere)
-    folder = out / config.id
     history = runs.read_history(folder)
     times = ["seconds_training", "seconds_step"]
     same_weights = again.metrics["weights_sha256"] == runs.read_result(folder)["weights_sha256"]
