@@ -159,7 +159,8 @@ def read_checkpoint(folder: Path) -> tuple[State, list[dict[str, Any]]] | None:
         parts = torch.load(io.BytesIO(content), weights_only=True)
         return State(**parts["state"]), parts["rows"]
     except (OSError, KeyError, TypeError, RuntimeError, pickle.UnpicklingError) as error:
-        raise RunError(f"{path} is damaged: {error}") from None
+        # torch's own words advise to load it without the safety of weights_only
+        raise RunError(f"{path} is damaged: it is no checkpoint of this version") from error
 
 
 def write_history(folder: Path, rows: list[dict[str, Any]]) -> None:

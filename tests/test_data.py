@@ -396,8 +396,10 @@ def test_real_data(name):
     if not (REAL / f"{name}.safetensors").is_file():
         pytest.skip(f"{DATA_VARIABLE} has no {name}.safetensors")
     data = load_dataset(name)
-    train, held, test = data.train_y.bincount(), data.validation_y.bincount(), data.test_y.bincount()
-    assert (train + held).sum() == (50_000 if name == "cifar10" else 60_000) and test.sum() == 10_000
+    labels = (data.train_y, data.validation_y, data.test_y)
+    train, held, test = (part.bincount() for part in labels)
+    assert (train + held).sum() == (50_000 if name == "cifar10" else 60_000)
+    assert test.sum() == 10_000
     assert (held - 0.1 * (train + held)).abs().max() <= 0.5
     assert (tuple(data.shape), data.num_classes) == (SHAPES[name], 10)
     assert test.min() > 800
