@@ -629,9 +629,9 @@ def _title(measured: Mapping[str, Any], epochs: int) -> str:
         f"trained without a prior for {epochs} epochs and pruned by magnitude at the end of the "
         f"first. Measured on {where['processor']} ({where['cpus']} CPUs, {where['platform']}) with "
         f"{setting['threads']} thread and {setting['rounds']} rounds; {versions}; commit "
-        f"{where['commit']}. The machine's load average was {_or_dash(where['load'], '.1f')}: above "
-        f"its number of CPUs, milliseconds are those of a busy machine. Speed-ups compare turns "
-        f"that alternate, so the load is the same for both.\n"
+        f"{where['commit']}. The load average was {_or_dash(where['load'], '.1f')}: above the "
+        "number of CPUs, milliseconds are those of a busy machine; speed-ups compare turns that "
+        "alternate, so the load is much the same for both.\n"
     )
 
 
