@@ -68,7 +68,7 @@ def analyse(
     found["seconds"] = time.perf_counter() - started
     content = json.dumps(_plain(found), indent=1, allow_nan=False) + "\n"
     runs.write_atomically(run.folder / FILE, content.encode())
-    return runs.read_json(run.folder / FILE)
+    return json.loads(content)
 
 
 def _draw(run: Result, data: Dataset, method: str, seed: int, options: Mapping[str, Any]) -> Draws:

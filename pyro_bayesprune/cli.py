@@ -81,6 +81,18 @@ def _paper_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--where", type=str, help="which runs, if several: setting=value,…")
 
 
+def _report_arguments(parser: ArgumentParser) -> None:
+    parser.add_argument("runs", nargs="+", type=str, help="run folders, folders of run folders")
+    parser.add_argument("-o", "--output", type=str, default="report.html", help="the HTML file")
+    parser.add_argument(
+        "--draws",
+        choices=("auto", "none", "laplace", "last_layer_nuts", "nuts"),
+        help="draw around the finished runs first, diagnose and calibrate (none: calibrate alone)",
+    )
+    parser.add_argument("--foreign", type=str, help="data set for out-of-distribution inputs")
+    parser.add_argument("--data_dir", type=str, help="folder of the data files")
+
+
 def _data_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("action", choices=("list", "fetch"), help="what to do")
     parser.add_argument("name", nargs="?", type=str, help="data set to fetch")
@@ -258,6 +270,34 @@ def _paper_figures(store: str, form: str, out: str | None, where: dict[str, str]
         print(f"not made: {line}", file=sys.stderr)
 
 
+def _report(given: Namespace) -> int:
+    try:
+        from pyro_bayesprune.report import report
+    except ImportError as error:
+        raise UserError(f"{error}: pip install 'pyro-bayesprune[diagnostics]'") from None
+    values = given.as_dict()
+    if values.get("draws"):
+        _analyse(values)
+    print(report(values["runs"], values.get("output") or "report.html"))
+    return 0
+
+
+def _analyse(values: dict[str, Any]) -> None:
+    from pyro_bayesprune.analysis import analyse
+    from pyro_bayesprune.data import load_dataset
+    from pyro_bayesprune.experiment import build_data, load_run
+    from pyro_bayesprune.report import load
+
+    where = values.get("data_dir")
+    foreign = load_dataset(values["foreign"], where) if values.get("foreign") else None
+    for run in [run for folder in values["runs"] for run in load(folder)]:
+        if run.folder is not None and not run.error:
+            result = load_run(run.folder)
+            data = build_data(result.config, where)
+            analyse(result, data, method=values["draws"], foreign=foreign)
+            print(f"analysed {run.title}", file=sys.stderr, flush=True)
+
+
 def _data(given: Namespace) -> int:
     from pyro_bayesprune.data import data_folder, fetch
 
@@ -309,6 +349,7 @@ COMMANDS: dict[str, Command] = {
     "show": ("print finished runs again", _show_arguments, _show),
     "grid": ("many runs, on one machine or many; run it again to go on", _grid_arguments, _grid),
     "paper": ("the paper's Table 1 and figures, from your runs", _paper_arguments, _paper),
+    "report": ("one HTML page: can it be trusted?", _report_arguments, _report),
     "data": ("list the data sets, or fetch one", _data_arguments, _data),
 }
 

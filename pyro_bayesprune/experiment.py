@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from pyro_bayesprune import metrics, priors, runs
 from pyro_bayesprune.config import Config, RunError
 from pyro_bayesprune.data import TORCHVISION, Dataset, load_dataset, random_stream
+from pyro_bayesprune.display import table_html
 from pyro_bayesprune.model import BayesianModule, Masks, Weights
 from pyro_bayesprune.networks import CNN, FCN
 from pyro_bayesprune.posterior import class_probabilities
@@ -89,6 +90,21 @@ class Result:
             f"{m['pruned']} pruned, {m['refused']} refused, {m['unchanged']} unchanged; "
             f"{m['seconds']:.0f} s; {self.folder})"
         )
+
+    def _repr_html_(self) -> str:
+        """Show the same in a notebook, as a table."""
+        m = self.metrics
+        title = f"{self.config.dataset} {self.config.network} {m['method']}"
+        rows = {
+            "test accuracy": _shown(m.get("test_accuracy")),
+            "test loss (nats an example)": _shown(m.get("test_loss")),
+            "sparsity": f"{m['achieved_sparsity']:.4f}",
+            "compression": f"{m['compression_ratio']:.1f}x",
+            "steps": ", ".join(f"{m[d]} {d}" for d in ("pruned", "refused", "unchanged")),
+            "seed": self.config.seed,
+            "folder": self.folder,
+        }
+        return table_html(title, rows)
 
 
 def _shown(value: float | None) -> str:

@@ -16,7 +16,6 @@ FEW_SEEDS = 3  # fewer give no standard deviation worth the name
 SMALL_LOSS, LARGE_LOSS = 0.01, 0.05  # accuracy given up against the dense control
 LARGE_ECE = 0.05
 GOOD_RHAT, GOOD_ESS = 1.01, 400  # Vehtari et al. (2021)
-BAD_K_SHARE = 0.1
 MISSED = 0.005  # counts are rounded within each layer
 OPERATING_POINTS, EXTREME = 5, 0.95
 
@@ -170,8 +169,7 @@ def _pareto(run: Run) -> list[Flag]:
     if not share:
         return []
     text = f"Pareto k is above 0.7 for {share:.1%} of the examples: LOO is not reliable there."
-    level: Level = "bad" if share > BAD_K_SHARE else "warning"
-    return [Flag(level, run.title, text, "Look at these examples; judge by held-out data.")]
+    return [Flag("warning", run.title, text, "Judge by held-out data, or draw with NUTS.")]
 
 
 def _calibrated(run: Run) -> list[Flag]:
@@ -238,9 +236,11 @@ def verdict(runs: Sequence[Run], found: Sequence[Flag]) -> Verdict:
     reasons = [_told(run, runs) for run in pruned[:5]] or ["No run here was to be pruned."]
     if len(pruned) > 5:
         reasons.append(f"… and {len(pruned) - 5} more runs, in the tables below.")
-    counts = {level: sum(f.level == level for f in found) for level in ("bad", "warning")}
+    dense = {run.title for run in done if run.dense and pruned}  # controls are not judged
+    levels = [flag.level for flag in found if flag.run not in dense]
+    counts = {level: levels.count(level) for level in ("bad", "warning")}
     if counts["bad"]:
-        reasons.append(f"{_count(counts['bad'], 'serious flag')} must be dealt with first.")
+        reasons.append(f"{_count(counts['bad'], 'serious flag')} below must be dealt with first.")
         return Verdict("bad", "Do not rely on it yet.", reasons)
     if counts["warning"]:
         reasons.append(f"{_count(counts['warning'], 'reservation')} below, each with a remedy.")

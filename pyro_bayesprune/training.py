@@ -17,6 +17,7 @@ from pyro.optim import PyroOptim
 from torch import Tensor
 
 from pyro_bayesprune.data import Dataset, Pair, random_stream, train_part
+from pyro_bayesprune.display import table_html
 from pyro_bayesprune.metrics import check_finite, sparsity
 from pyro_bayesprune.model import Masks, Model, Weights, network
 from pyro_bayesprune.posterior import (
@@ -331,6 +332,20 @@ class Fit:
         if self.stopped:
             parts.append(f"stopped: {self.stopped}")
         return f"Fit({'; '.join(parts)})"
+
+    def _repr_html_(self) -> str:
+        """Show the same in a notebook, as a table."""
+        rows: dict[str, object] = {"epochs": self.state.epoch, "sparsity": f"{self.sparsity:.4f}"}
+        if len(self.history):
+            last = self.history.iloc[-1]
+            for name in ("train_loss", "validation_loss", "validation_accuracy"):
+                if not math.isnan(last[name]):
+                    rows[name.replace("_", " ")] = f"{last[name]:.4f}"
+            counts = Counter(self.history["decision"])
+            rows["steps"] = ", ".join(f"{count} {name}" for name, count in counts.items())
+        if self.stopped:
+            rows["stopped"] = self.stopped
+        return table_html("Fit", rows)
 
 
 def fit(

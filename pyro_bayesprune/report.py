@@ -1,0 +1,632 @@
+"""One HTML page that answers: can I trust this pruned network?
+
+The page is self-contained: figures are inline SVG, there is no script, and nothing is loaded from
+anywhere. Every value goes through Jinja's autoescape.
+"""
+
+import hashlib
+import io
+import json
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from html import escape
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+import pandas as pd
+from markupsafe import Markup
+from matplotlib.figure import Figure
+
+from pyro_bayesprune import analysis, inference_data, judgement, plots, results, trust_plots
+from pyro_bayesprune import runs as run_folders
+from pyro_bayesprune.config import PRESETS, Config, RunError, configure
+from pyro_bayesprune.judgement import Run
+
+DETAILED = 12  # runs whose curves and decisions are shown; all are in the tables
+SVG: dict[Any, Any] = {"svg.fonttype": "none", "svg.hashsalt": "report", "figure.facecolor": "none"}
+SVG |= {"axes.facecolor": "none", "savefig.facecolor": "none", "font.size": 11}
+PAPER = (
+    "Mathew, S. and Rowe, D. B. (2024). Pruning a neural network using Bayesian inference. "
+    "Manuscript TNNLS-2024-P-32985."
+)
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table: a caption, a header, rows of text; the first column names the row."""
+
+    caption: str
+    header: list[str]
+    rows: list[list[str]]
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A figure as inline SVG with its alternative text, and the table behind it."""
+
+    svg: Markup
+    caption: str
+    table: Table | None = None
+
+
+@dataclass(frozen=True)
+class Panel:
+    """A section of the page: what it shows, how to read it, what to do."""
+
+    id: str
+    title: str
+    shows: str
+    good: str
+    bad: str
+    do: str
+    content: list[Picture | Table] = field(default_factory=list)
+    missing: str = ""
+
+
+def report(runs: Iterable[str | Path], out: str | Path = "report.html") -> Path:
+    """Write the report of runs as one self-contained HTML file; return its path.
+
+    Args:
+        runs: run folders, folders of run folders, or folders with a results.csv of `results`.
+        out: the file.
+
+    Raises:
+        RunError: if there is no run, finished or not, in one of them.
+    """
+    found = [run for folder in runs for run in load(folder)]
+    if not found:
+        raise RunError("a report needs at least one run folder")
+    out = Path(out)
+    run_folders.write_atomically(out, render(found).encode())
+    return out
+
+
+def load(folder: str | Path) -> list[Run]:
+    """Return the runs in a folder, finished or failed.
+
+    Raises:
+        RunError: if there are none.
+    """
+    folder = Path(folder)
+    if (folder / "config.json").exists():
+        return [load_one(folder)]
+    if (folder / results.RESULTS).exists():
+        return _stored(folder)
+    inside = sorted(path.parent for path in folder.glob("*/config.json"))
+    if not inside:
+        raise RunError(f"{folder} is no run folder and holds none")
+    return [load_one(path) for path in inside]
+
+
+def load_one(folder: Path) -> Run:
+    """Return one run; what cannot be read becomes its error."""
+    config: dict[str, Any] = {}
+    try:
+        config = run_folders.read_config(folder).to_dict()
+        result = run_folders.read_result(folder)
+        history = run_folders.read_history(folder)
+    except RunError as error:
+        trace = folder / "error.txt"
+        told = trace.read_text(errors="replace") if trace.exists() else str(error)
+        return Run(config, {}, pd.DataFrame(), folder, error=told or "unknown")
+    path = folder / analysis.FILE
+    extra = json.loads(path.read_text()) if path.exists() else {}
+    return Run(config, result, history, folder, analysis=extra)
+
+
+def _stored(folder: Path) -> list[Run]:
+    """Return the runs of a store of results, which has no weights."""
+    frame, histories = results.load_results(folder), results.load_histories(folder)
+    by_id = dict(tuple(histories.groupby("id")))
+    found = []
+    for row in frame.to_dict("records"):
+        values = {str(k): _parsed(v) for k, v in row.items()}
+        config = {name: values[name] for name in Config.__dataclass_fields__ if name in values}
+        found.append(Run(config, values, by_id.get(values["id"], pd.DataFrame())))
+    return found
+
+
+def _parsed(value: Any) -> Any:  # noqa: ANN401
+    """JSON lists and objects of a CSV cell; empty cells as None."""
+    if isinstance(value, str) and value[:1] in ("[", "{"):
+        return json.loads(value)
+    return None if isinstance(value, float) and value != value else value
+
+
+def render(runs: Sequence[Run]) -> str:
+    """Return the page of runs as text."""
+    import jinja2
+
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("pyro_bayesprune", "templates"),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined,
+    )
+    environment.tests["picture"] = lambda item: isinstance(item, Picture)
+    found = judgement.flags(runs)
+    return environment.get_template("report.html.j2").render(
+        title=_title(runs),
+        runs=runs,
+        verdict=judgement.verdict(runs, found),
+        flags=found,
+        provenance=provenance(runs),
+        panels=[build(runs) for build in PANELS],
+        failed=[run for run in runs if run.error],
+        checklist=judgement.checklist(runs),
+        methods=methods_text(runs),
+        version=version("pyro-bayesprune"),
+        paper=PAPER,
+    )
+
+
+def _title(runs: Sequence[Run]) -> str:
+    return runs[0].title if len(runs) == 1 else f"{len(runs)} runs"
+
+
+def svg(figure: Figure, alt: str) -> Markup:
+    """Return a figure as inline SVG with an alternative text, without any reference outside.
+
+    Ids are made unique: the figures of a page share one name space.
+    """
+    buffer = io.StringIO()
+    nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))
+    with mpl.rc_context(SVG):
+        figure.patch.set_alpha(0)
+        for axes in figure.axes:
+            axes.patch.set_alpha(0)
+        figure.savefig(buffer, format="svg", metadata=nothing)
+    text = buffer.getvalue()
+    text = text[text.index("<svg") :]
+    text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
+    text = re.sub(r' xmlns(:\w+)?="[^"]*"', "", text).replace("xlink:href", "href")
+    prefix = f"f{hashlib.sha256(text.encode()).hexdigest()[:8]}-"
+    text = re.sub(r'( id="| href="#|url\(#)', rf"\g<1>{prefix}", text)
+    text = re.sub(r'width="[\d.]+pt" height="[\d.]+pt"', "", text, count=1)
+    text = text.replace("<svg", f'<svg role="img" aria-label="{escape(alt)}"', 1)
+    return Markup(text)  # noqa: S704  (Matplotlib escapes the text that it draws)
+
+
+def table_of(frame: pd.DataFrame, caption: str) -> Table:
+    """Return a frame as a table of text."""
+    names = [str(name).replace("_", " ") for name in frame]
+    rows = [[shown(value) for value in row] for row in frame.itertuples(index=False)]
+    return Table(caption, names, rows)
+
+
+def shown(value: Any) -> str:  # noqa: ANN401
+    """Return a value as a reader wants to see it."""
+    if value is None or (isinstance(value, float) and value != value):
+        return "–"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float):
+        return f"{value:,.0f}" if abs(value) >= 1e4 else f"{value:.4g}"
+    return str(value)
+
+
+def picture(figure: Figure, caption: str, alt: str, frame: pd.DataFrame | None) -> Picture:
+    """Return a figure with its table."""
+    return Picture(svg(figure, alt), caption, None if frame is None else table_of(frame, caption))
+
+
+def command(config: dict[str, Any]) -> str:
+    """Return the shortest command line that runs a configuration again."""
+    wanted = Config.from_dict(config)
+    options = {name: _options(wanted, name) for name in PRESETS}
+    preset = min(options, key=lambda name: len(options[name]))
+    start = [] if preset == "default" else ["--preset", preset]
+    return " ".join(["bayesprune run", *start, *options[preset]])
+
+
+def _options(wanted: Config, preset: str) -> list[str]:
+    base, values = configure(preset).to_dict(), wanted.to_dict()
+    return [f"--{n} {_argument(v)}" for n, v in values.items() if v != base[n]]
+
+
+def _argument(value: Any) -> str:  # noqa: ANN401
+    import shlex
+
+    text = json.dumps(value) if isinstance(value, (list, bool)) else str(value)
+    return shlex.quote(text.replace(" ", "") if isinstance(value, list) else text)
+
+
+def provenance(runs: Sequence[Run]) -> list[dict[str, str]]:
+    """Return where each run comes from, and the command that makes it again."""
+    found = []
+    for run in judgement.finished(runs)[:DETAILED]:
+        r = run.result
+        machine, versions = r.get("machine") or {}, r.get("versions") or {}
+        found.append(
+            {
+                "run": run.title,
+                "id": run.id,
+                "command": command(run.config),
+                "commit": str(r.get("commit") or "unknown"),
+                "finished": str(r.get("finished", "unknown")),
+                "machine": ", ".join(f"{k} {v}" for k, v in machine.items()),
+                "versions": ", ".join(f"{k} {v}" for k, v in versions.items()),
+                "settings": ", ".join(f"{k} {shown(v)}" for k, v in run.config.items()),
+            }
+        )
+    return found
+
+
+def _detailed(runs: Sequence[Run]) -> list[Run]:
+    return judgement.finished(runs)[:DETAILED]
+
+
+def _only_some(runs: Sequence[Run]) -> str:
+    count = len(judgement.finished(runs))
+    return f" The first {DETAILED} of {count} runs are drawn." if count > DETAILED else ""
+
+
+def results_panel(runs: Sequence[Run]) -> Panel:
+    """Every run in numbers."""
+    names = {
+        "test_accuracy": "accuracy",
+        "test_loss": "NLL (nats)",
+        "test_brier": "Brier",
+        "test_ece": "ECE",
+        "achieved_sparsity": "sparsity",
+        "parameters": "parameters",
+        "compression_ratio": "compression",
+        "theoretical_speedup": "fewer multiply-adds",
+        "epochs": "epochs",
+        "seconds": "seconds",
+    }
+    rows = [
+        {"run": run.title} | {word: run.result.get(name) for name, word in names.items()}
+        for run in judgement.finished(runs)
+    ]
+    return Panel(
+        "results", "Results",
+        "Every finished run in numbers, on the test set. Fewer multiply-adds is a count, no "
+        "measured speed.",
+        "Accuracy, NLL, Brier score and ECE close to those of the dense control.",
+        "A high accuracy with a much larger NLL or ECE: right answers, wrong confidence.",
+        "Compare runs of the same data, network and seed only.",
+        [table_of(pd.DataFrame(rows), "Runs")] if rows else [],
+        "" if rows else "No run has finished.",
+    )  # fmt: skip
+
+
+def curves_panel(runs: Sequence[Run]) -> Panel:
+    """Learning curves."""
+    content: list[Picture | Table] = []
+    for run in _detailed(runs):
+        h = run.history
+        kept = [c for c in ("epoch", "train_loss", "validation_loss", "test_loss", "log_bf",
+                            "sparsity") if c in h]  # fmt: skip
+        alt = (
+            f"Loss fell from {h['train_loss'].iloc[0]:.3g} to {h['train_loss'].iloc[-1]:.3g} nats "
+            f"an example; sparsity ended at {h['sparsity'].iloc[-1]:.1%}."
+        )
+        figure = plots.learning_curves(h)
+        content.append(picture(figure, run.title, f"{run.title}: {alt}", h[kept]))
+    return Panel(
+        "curves", "Learning curves",
+        "Loss by epoch, and the log Bayes factor and sparsity of each epoch's step."
+        + _only_some(runs),
+        "Losses fall, jump when weights go, and fall again to where they were.",
+        "A loss that stays up after a step, or a held-out loss that rises while training loss "
+        "falls.",
+        "Train longer after the last step, or raise the sparsity in smaller steps (cubic).",
+        content, "" if content else "No run has finished.",
+    )  # fmt: skip
+
+
+def decisions_panel(runs: Sequence[Run]) -> Panel:
+    """Every decision."""
+    columns = {
+        "epoch": "epoch", "decision": "decision", "log_bf": "log BF (nats)",
+        "log_likelihood_ratio": "likelihood part", "log_prior_ratio": "prior part",
+        "log_threshold": "threshold", "recorded": "gate went by", "bf_per_datum": "BF per datum",
+        "tries": "tries", "prior_decides": "prior alone", "sparsity": "sparsity",
+    }  # fmt: skip
+    content: list[Picture | Table] = [
+        table_of(
+            run.history[[c for c in columns if c in run.history]].rename(columns=columns),
+            f"{run.title} (gate {run.config.get('gate')}, beta {run.config.get('beta')} per "
+            f"{run.config.get('per')})",
+        )
+        for run in _detailed(runs)
+        if not run.dense
+    ]
+    return Panel(
+        "decisions", "Decisions",
+        "Every pruning step: the log Bayes factor (pruned over unpruned) and its two parts. It is "
+        "a ratio of joint densities at two points, not of marginal likelihoods.",
+        "Likelihood parts near zero: what was cut was not needed.",
+        "A large negative likelihood part that a positive prior part outweighs: the prior alone "
+        "decided.",
+        "Where the prior decided, repeat with another prior scale; where steps were refused, lower "
+        "beta or train longer.",
+        content, "" if content else "No run was to be pruned.",
+    )  # fmt: skip
+
+
+def layers_panel(runs: Sequence[Run]) -> Panel:
+    """Sparsity by layer."""
+    content: list[Picture | Table] = []
+    for run in _detailed(runs):
+        layers = run.result.get("layer_sparsity") or {}
+        if run.dense or not layers:
+            continue
+        dead = run.result.get("dead_units") or {}
+        frame = pd.DataFrame(
+            {
+                "layer": list(layers),
+                "kept": [1 - float(s) for s in layers.values()],
+                "dead units": [dead.get(name) for name in layers],
+            }
+        )
+        least = frame.iloc[frame["kept"].argmin()]
+        alt = f"{run.title}: {least['layer']} keeps least, {least['kept']:.2%} of its weights."
+        content.append(picture(trust_plots.sparsity_by_layer(frame), run.title, alt, frame))
+    return Panel(
+        "layers", "Sparsity by layer",
+        "The share of weights that each layer keeps, and units that have no incoming weight left.",
+        "Every layer keeps several weights for each of its outputs.",
+        "A layer that keeps almost nothing: it carries the whole network's information.",
+        "Prune over all layers together (scope global), or spare the layer.",
+        content, "" if content else "No run was pruned.",
+    )  # fmt: skip
+
+
+def compression_panel(runs: Sequence[Run]) -> Panel:
+    """Accuracy against compression."""
+    done = [run for run in judgement.finished(runs) if run.accuracy is not None]
+    content: list[Picture | Table] = []
+    for pair in dict.fromkeys(run.pair for run in done):
+        rows = [
+            {n: run.result.get(n) for n in ("method", "compression_ratio", "test_accuracy")}
+            | {"sparsity": run.config.get("sparsity"), "seed": run.config.get("seed")}
+            for run in done
+            if run.pair == pair and isinstance(run.config.get("sparsity"), (int, float))
+        ]
+        frame, name = pd.DataFrame(rows), " ".join(map(str, pair))
+        if frame.empty:
+            continue
+        best = frame.iloc[frame["compression_ratio"].argmax()]
+        alt = (
+            f"{name}: at the highest compression, {best['compression_ratio']:.0f} times, accuracy "
+            f"is {best['test_accuracy']:.2%}; the best of all is {frame['test_accuracy'].max():.2%}"
+        )
+        figure = plots.accuracy_against_compression(frame)
+        content.append(picture(figure, name, alt, frame))
+    return Panel(
+        "compression", "Accuracy against compression",
+        "Test accuracy of each run against the number of parameters before over after.",
+        "A flat line: compression costs nothing. Bands that do not overlap tell methods apart.",
+        "A cliff: beyond it the network loses its function.",
+        "Choose a point well before the cliff; add sparsities where the line bends.",
+        content, "" if content else "There are no test accuracies.",
+    )  # fmt: skip
+
+
+def _diagnosed(runs: Sequence[Run]) -> list[tuple[Run, dict[str, Any]]]:
+    found = [(run, run.analysis.get("diagnostics") or {}) for run in _detailed(runs)]
+    return [(run, told) for run, told in found if told]
+
+
+NO_DRAWS = (
+    "There are no posterior draws: a MAP alone has no rhat, ESS or LOO. Make them with "
+    "bayesprune report --draws auto."
+)
+
+
+def arviz_panel(runs: Sequence[Run]) -> Panel:
+    """ArviZ's diagnostics of the draws."""
+    content: list[Picture | Table] = []
+    for run, told in _diagnosed(runs):
+        what = f"{run.title}: {told['approximation']}"
+        content.append(table_of(_overview(told), what))
+        if told["chains"] > 1:
+            frame = pd.DataFrame(told["trace"])
+            rhat = told["convergence"].get("rhat_log_joint")
+            alt = f"{what}. Log joint of {told['chains']} chains; rhat {shown(rhat)}."
+            content.append(
+                Picture(
+                    svg(trust_plots.traces(frame), alt),
+                    f"{run.title}: chains of the log joint",
+                    _chain_table(frame),
+                )  # fmt: skip
+            )
+        content.append(table_of(pd.DataFrame(told["summary"]), f"{run.title}: quantities"))
+        pareto = pd.DataFrame(told["loo"]["pareto"])
+        content.append(table_of(pareto, f"{run.title}: Pareto k of LOO"))
+        frame = pd.DataFrame(told["frequencies"])
+        alt = f"{run.title}: largest gap of posterior predictive to observed class frequencies "
+        alt += f"{(frame['posterior'] - frame['observed']).abs().max():.3f}."
+        figure = trust_plots.class_frequencies(frame)
+        content.append(picture(figure, f"{run.title}: class frequencies", alt, frame))
+    if (compared := _compared(runs)) is not None:
+        content.append(compared)
+    return Panel(
+        "arviz", "Posterior diagnostics (ArviZ)",
+        "Whether the draws are fit for use: rhat and effective sample size of chains, PSIS-LOO "
+        "with Pareto k, predicted class frequencies. What is drawn from an approximation speaks of "
+        "the approximation. Single weights may fail rhat by the network's symmetries: judge by log "
+        "joint and predictions.",
+        f"rhat at most {judgement.GOOD_RHAT}, ESS above {judgement.GOOD_ESS}, no divergence, "
+        "Pareto k below 0.7; chains overlap and ranks are flat; posterior frequencies like the "
+        "observed ones.",
+        "Chains that stay apart; many k above 0.7: LOO is then no estimate of anything.",
+        "Draw longer chains with more warm-up; where k is high, judge by held-out data.",
+        content, "" if content else NO_DRAWS,
+    )  # fmt: skip
+
+
+def _overview(told: dict[str, Any]) -> pd.DataFrame:
+    loo = told["loo"]
+    values: dict[str, Any] = {
+        "weights drawn": told["surviving_weights_drawn"],
+        "from": ", ".join(told["drawn_sites"]),
+        "chains": told["chains"],
+        "draws of each": told["draws"],
+        **{name.replace("_", " "): value for name, value in told["convergence"].items()},
+        "LOO, elpd (nats)": f"{loo['elpd']:.1f} ± {loo['se']:.1f} over {loo['examples']} examples",
+        "LOO, effective parameters": loo["p_loo"],
+    }
+    return pd.DataFrame({"what": list(values), "value": list(values.values())})
+
+
+def _chain_table(frame: pd.DataFrame) -> Table:
+    by_chain = frame.groupby("chain")["value"].agg(["mean", "std", "min", "max"]).reset_index()
+    return table_of(by_chain, "Log joint by chain (nats, up to a constant)")
+
+
+def _compared(runs: Sequence[Run]) -> Table | None:
+    """ArviZ's comparison of the networks that have draws on the same examples."""
+    loaded = {
+        run.title: inference_data.load(run.folder / inference_data.FILE)
+        for run, _ in _diagnosed(runs)
+        if run.folder and (run.folder / inference_data.FILE).exists()
+    }
+    try:
+        frame = inference_data.compare(loaded)
+    except ValueError:  # fewer than two, or other examples: there is nothing to compare
+        return None
+    kept = frame[["rank", "elpd_loo", "p_loo", "elpd_diff", "se", "dse", "weight", "warning"]]
+    caption = "Networks by LOO (az.compare), best first; of the draws' approximations"
+    return table_of(kept.rename_axis("network").reset_index(), caption)
+
+
+def calibration_panel(runs: Sequence[Run]) -> Panel:
+    """Calibration and doubt."""
+    analysed = [run for run in _detailed(runs) if run.analysis.get("scores")]
+    content: list[Picture | Table] = []
+    if analysed:
+        content += _calibration_figures(analysed)
+    return Panel(
+        "calibration", "Calibration and doubt",
+        "Whether confidence can be believed, refusing the most doubtful answers helps, and doubt "
+        "grows on inputs that are turned, noisy or foreign.",
+        "Reliability near the diagonal; accuracy that rises with refusal; entropy that rises as "
+        "accuracy falls; AUROC for foreign inputs above 0.9.",
+        "Points below the diagonal: overconfident. Low entropy on shifted inputs: wrong and sure.",
+        "Average over draws, rescale confidence on held-out data, or refuse doubtful inputs.",
+        content,
+        "" if content else "Not measured: make it with bayesprune report --draws auto (or none).",
+    )  # fmt: skip
+
+
+def _joined(runs: Sequence[Run], name: str) -> pd.DataFrame:
+    """Return one of the analyses' tables for all runs, networks named by run."""
+    rows = [
+        row | {"network": f"{run.title}, {row['network']}", "sparsity": _sparsity(run)}
+        for run in runs
+        for row in run.analysis.get(name) or []
+    ]
+    return pd.DataFrame(rows)
+
+
+def _sparsity(run: Run) -> float:
+    return float(run.result.get("achieved_sparsity") or 0.0)
+
+
+def _calibration_figures(runs: Sequence[Run]) -> list[Picture | Table]:
+    scores = _joined(runs, "scores")
+    few = f"on {runs[0].analysis.get('examples')} test examples"
+    content: list[Picture | Table] = [table_of(scores, f"Dense and pruned, MAP and draws, {few}")]
+    table = _joined(runs, "reliability").drop(columns="sparsity")
+    worst = scores.iloc[scores["ece"].argmax()]
+    alt = f"Accuracy against confidence; the largest ECE is {worst['ece']:.3f}, {worst['network']}."
+    content.append(picture(trust_plots.reliability(table), "Reliability", alt, table))
+    table = _joined(runs, "rejection").drop(columns="sparsity")
+    alt = f"Accuracy when doubtful inputs are refused: at best {table['accuracy'].max():.2%}."
+    content.append(picture(trust_plots.rejection(table), "Accuracy against rejection", alt, table))
+    for run in runs[:4]:
+        shift = pd.DataFrame(run.analysis["shift"])
+        alt = f"{run.title}: accuracy falls to {shift['accuracy'].min():.1%} under shift; entropy "
+        alt += f"rises to {shift['entropy'].max():.2f} nats."
+        content.append(
+            picture(trust_plots.shifts(shift), f"{run.title}: shifted inputs", alt, shift)
+        )
+    foreign = _joined(runs, "foreign")
+    if len(foreign):
+        content.append(table_of(foreign, "AUROC of entropy for telling foreign inputs"))
+    if scores["sparsity"].nunique() > 1:
+        kinds = scores["network"].str.rsplit(", ", n=1).str[-1]
+        figure = trust_plots.calibration_by_sparsity(scores.assign(network=kinds))
+        alt = "Calibration error of MAP and draws against sparsity."
+        content.append(picture(figure, "Calibration error against sparsity", alt, None))
+    return content
+
+
+def prior_panel(runs: Sequence[Run]) -> Panel:
+    """How much the prior matters."""
+    content: list[Picture | Table] = [
+        table_of(pd.DataFrame(told["power_scaling"]), f"{run.title}: power-scaling sensitivity")
+        for run, told in _diagnosed(runs)
+    ]
+    done = judgement.finished(runs)
+    rows = [
+        {
+            "run": run.title,
+            "prior": run.config.get("prior"),
+            "scale": run.config.get("prior_scale"),
+            "steps that the prior alone decided": run.result.get("prior_decided"),
+            "accuracy": run.accuracy,
+        }
+        for run in done
+    ]
+    if rows:
+        content.append(table_of(pd.DataFrame(rows), "Priors and what they decided"))
+    return Panel(
+        "prior", "Prior sensitivity",
+        "How strongly results react when prior or likelihood is made a little stronger "
+        "(power-scaling of the draws), and which decisions the prior alone turned.",
+        "Prior sensitivity below 0.05: the data speak.",
+        "Prior and likelihood both above 0.05: they pull in different directions. Prior above, "
+        "likelihood below: the data say little.",
+        "Repeat the run with half and twice the prior scale and compare.",
+        content, "" if content else "No run has finished.",
+    )  # fmt: skip
+
+
+PANELS = (
+    results_panel,
+    curves_panel,
+    decisions_panel,
+    layers_panel,
+    compression_panel,
+    arviz_panel,
+    calibration_panel,
+    prior_panel,
+)
+
+
+def methods_text(runs: Sequence[Run]) -> list[str]:
+    """Return how the runs were made, in sentences that can be pasted into a paper."""
+    return list(dict.fromkeys(_sentences(run) for run in _detailed(runs)))
+
+
+def _sentences(run: Run) -> str:
+    c, r = run.config, run.result
+    loss = {"map": "the log posterior", "mle": "the log likelihood alone"}.get(c["objective"], "")
+    text = (
+        f"A {str(c['network']).upper()} with {r.get('parameters', 0):,} parameters was trained on "
+        f"{r.get('num_train', 0):,} examples of {c['dataset']} for {c['epochs']} epochs (Adam, "
+        f"learning rate {c['learning_rate']}, batches of {c['batch_size']}), maximising {loss}; "
+        f"prior {c['prior']} of scale {c['prior_scale']}."
+    )
+    if run.dense:
+        return text + " Nothing was pruned."
+    text += (
+        f" At the end of each epoch weights were pruned by {c['criterion']} (scope {c['scope']}, "
+        f"schedule {c['schedule']}, target sparsity {c['sparsity']}); gate {c['gate']}, threshold "
+        f"beta = {c['beta']} per {c['per']}."
+    )
+    told = run.analysis.get("diagnostics")
+    if told:
+        text += (
+            f" Posterior draws: {told['chains']} x {told['draws']} of "
+            f"{told['surviving_weights_drawn']} surviving weights ({told['approximation']})."
+        )
+    return text
