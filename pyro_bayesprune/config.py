@@ -53,6 +53,7 @@ class Config:
         epochs: passes over the training data.
         batch_size: examples a step.
         learning_rate: Adam's step size.
+        annealing: let the step size fall to zero over the last 40% of the epochs (paper: no).
         seed: of initial weights, data order and random pruning (streams of their own).
 
     Raises:
@@ -84,6 +85,7 @@ class Config:
     epochs: int = 25
     batch_size: int = 64
     learning_rate: float = 1e-3
+    annealing: bool = True
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -207,6 +209,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "gate": "previous",
         "beta": 0.9,
         "schedule": "constant",
+        "annealing": False,
     },
 }
 

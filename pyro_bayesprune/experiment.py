@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import pyro
 import torch
 from torch import Tensor, nn
 
@@ -26,6 +25,7 @@ from pyro_bayesprune.data import TORCHVISION, Dataset, load_dataset, random_stre
 from pyro_bayesprune.display import table_html
 from pyro_bayesprune.model import BayesianModule, Masks, Weights
 from pyro_bayesprune.networks import CNN, FCN
+from pyro_bayesprune.optimizer import adam
 from pyro_bayesprune.posterior import class_probabilities
 from pyro_bayesprune.priors import Prior
 from pyro_bayesprune.progress import shown
@@ -158,7 +158,7 @@ def epochs_of(
         pruning=Pruning(**{name: getattr(config, name) for name in PRUNING_FIELDS}),
         epochs=epochs,
         batch_size=config.batch_size,
-        optim=pyro.optim.Adam({"lr": config.learning_rate, "fused": True}),
+        optim=adam(config.learning_rate, config.epochs, annealing=config.annealing),
         objective=config.objective,
         temperature=config.temperature,
         seed=config.seed,

@@ -1,16 +1,39 @@
 """Any `pyro.optim` optimiser as one torch optimiser over all parameters."""
 
+import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
+import pyro
 import torch
 from pyro.optim import PyroOptim
 from pyro.optim.lr_scheduler import PyroLRScheduler
 from torch import Tensor
 
+from pyro_bayesprune.pruning import REACHED_AT
+
 COUPLED_DECAY = (torch.optim.Adam, torch.optim.SGD)
+
+
+def adam(learning_rate: float, epochs: int, *, annealing: bool) -> PyroOptim:
+    """Return Adam, fused; with ``annealing`` its rate falls to zero over the last 40% of the epochs.
+
+    A constant rate leaves the weights jumping about the mode of the posterior. It falls (along a
+    cosine, epoch by epoch) from where rising sparsity schedules have reached their target on, so
+    that a network adapts to its pruning at the full rate.
+    """
+    options = {"lr": learning_rate, "fused": True}
+    if not annealing:
+        return pyro.optim.Adam(options)
+
+    def share(epoch: int) -> float:
+        progress = (epoch / epochs - REACHED_AT) / (1 - REACHED_AT)
+        return (1 + math.cos(math.pi * min(1.0, max(0.0, progress)))) / 2
+
+    schedule = {"optimizer": torch.optim.Adam, "optim_args": options, "lr_lambda": share}
+    return PyroLRScheduler(torch.optim.lr_scheduler.LambdaLR, schedule)
 
 
 def _entries(mask: Tensor, whole: Tensor) -> Tensor:

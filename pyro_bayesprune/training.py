@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from typing import Any, get_args
 
 import pandas as pd
-import pyro
 import torch
 from pyro.optim import PyroOptim
 from torch import Tensor
@@ -20,6 +19,7 @@ from pyro_bayesprune.data import Dataset, Pair, random_stream, train_part
 from pyro_bayesprune.display import table_html
 from pyro_bayesprune.metrics import check_finite, sparsity
 from pyro_bayesprune.model import Masks, Model, Weights, network
+from pyro_bayesprune.optimizer import adam
 from pyro_bayesprune.posterior import (
     ModelSites,
     check_num_data,
@@ -167,8 +167,8 @@ def train(
         pruning: how to prune; None trains without.
         epochs: passes over the data in all, those of ``state`` included.
         batch_size: examples a step.
-        optim: any `pyro.optim` optimiser; by default Adam of learning rate 0.001. A schedule takes
-            its step after each epoch.
+        optim: any `pyro.optim` optimiser; by default Adam of learning rate 0.001 that falls to
+            zero over the last 40% of the epochs. A schedule takes its step after each epoch.
         objective: ``"map"``: −(log likelihood + log prior)/N; ``"mle"``: −log likelihood/N.
         temperature: divides the log likelihood, in training and in decisions (cold posteriors).
         seed: of the data order, the pruning and everything else that is random here.
@@ -189,7 +189,7 @@ def train(
         data.train_x,
         data.train_y,
         initial_weights=state.weights if state else initial_weights or {},
-        optim=optim or pyro.optim.Adam({"lr": 1e-3, "fused": True}),
+        optim=optim or adam(1e-3, epochs, annealing=True),
         objective=objective,
         temperature=temperature,
         seed=seed,

@@ -63,20 +63,15 @@ def twins():
 
 @pytest.mark.slow
 def test_the_defaults_prune_most_weights_and_lose_less_than_two_points(twins):
-    for seed, twin in enumerate(twins):
-        pruned = fit_digits(seed, pruning=bp.Pruning("magnitude", sparsity=0.9))
-        assert pruned.sparsity > 0.8
-        assert accuracy(pruned) > accuracy(twin) - 0.02
-        assert accuracy(twin) > 0.93
+    pruning = bp.Pruning("magnitude", sparsity=0.9)
+    pruned = [fit_digits(seed, pruning=pruning) for seed in range(3)]
+    assert min(fit.sparsity for fit in pruned) > 0.8
+    assert min(map(accuracy, twins)) > 0.93
+    # In the mean: one of the 143 held-out examples is 0.7 points.
+    assert (sum(map(accuracy, twins)) - sum(map(accuracy, pruned))) / 3 < 0.02
 
 
 @pytest.mark.slow
-@pytest.mark.xfail(
-    strict=True,
-    reason="measured: 0.960 against 0.986 (test set: 0.977 against 0.984); plain PyTorch with "
-    "weight_decay = 1/(N σ²) says the same. It is the constant learning rate: with a cosine "
-    "schedule down to zero it is 0.979 against 0.986",
-)
 def test_the_default_prior_costs_less_than_a_point(twins):
     without = [fit_digits(seed, objective="mle") for seed in range(3)]
     difference = sum(map(accuracy, twins)) - sum(map(accuracy, without))
