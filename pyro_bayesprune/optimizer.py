@@ -18,7 +18,7 @@ COUPLED_DECAY = (torch.optim.Adam, torch.optim.SGD)
 
 
 def adam(learning_rate: float, epochs: int, *, annealing: bool) -> PyroOptim:
-    """Return Adam, fused; with ``annealing`` its rate falls to zero over the last 40% of the epochs.
+    """Return Adam, fused; with ``annealing``, falling to zero over the last 40% of the epochs.
 
     A constant rate leaves the weights jumping about the mode of the posterior. It falls (along a
     cosine, epoch by epoch) from where rising sparsity schedules have reached their target on, so

@@ -27,8 +27,9 @@ def test_a_result_holds_what_readers_compare(finished):
     metrics = finished.metrics
     assert metrics["method"] == "bayes_magnitude"
     assert metrics["achieved_sparsity"] == pytest.approx(0.5, abs=1e-3)
-    prunable, parameters = 64 * 16 + 16 * 16 + 16 * 10, sum(
-        p.numel() for p in FCN((1, 8, 8), 10, (16, 16)).parameters()
+    prunable, parameters = (
+        64 * 16 + 16 * 16 + 16 * 10,
+        sum(p.numel() for p in FCN((1, 8, 8), 10, (16, 16)).parameters()),
     )
     assert (metrics["prunable"], metrics["parameters"]) == (prunable, parameters)
     pruned = round(64 * 16 / 2) + round(16 * 16 / 2) + round(16 * 10 / 2)
