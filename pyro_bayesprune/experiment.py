@@ -340,12 +340,14 @@ def provenance() -> dict[str, Any]:
 
 
 def _commit() -> str | None:
-    """Return the git commit of the code, None outside a checkout."""
-    command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "--short", "HEAD"]
+    """Return the git commit of the code, None outside a checkout of it."""
+    git = ["git", "-C", str(Path(__file__).parent)]
+    tracked = [*git, "ls-files", "--error-unmatch", Path(__file__).name]
     try:
-        done = subprocess.run(command, capture_output=True, text=True, check=True)
+        for command in (tracked, [*git, "rev-parse", "--short", "HEAD"]):
+            done = subprocess.run(command, capture_output=True, text=True, check=True)
     except (OSError, subprocess.CalledProcessError):
-        return None
+        return None  # no git, or installed below somebody else's repository
     return done.stdout.strip()
 
 
