@@ -334,10 +334,10 @@ def _check_part(path: Path, part: str, images: Tensor, labels: Tensor) -> None:
         raise ValueError(f"{path}: {part}_labels must be int64 ({len(images)},), got {found}")
     if int(labels.min()) < 0:
         raise ValueError(f"{path}: {part}_labels must not be negative, got {int(labels.min())}")
-    if part == "train" and int(labels.max()) >= len(labels):
+    if part == "train" and not 1 <= int(labels.max()) < len(labels):
         raise ValueError(
-            f"{path}: train_labels must be classes 0, 1, …, fewer than the {len(labels)} images, "
-            f"got {int(labels.max())}"
+            f"{path}: train_labels must be classes 0, 1, …, two or more and not more than the "
+            f"{len(labels)} images, got {int(labels.max())} as the largest"
         )
 
 

@@ -214,6 +214,10 @@ BAD = {
     "negative_label": ({"train_labels": torch.arange(60) - 1}, "not be negative, got -1"),
     "negative_test_label": ({"test_labels": torch.arange(20) - 5}, "not be negative, got -5"),
     "huge_label": ({"train_labels": torch.full((60,), 10**15)}, "got 1000000000000000"),
+    "one_class": (
+        {"train_labels": torch.zeros(60).long(), "test_labels": torch.zeros(20).long()},
+        "two or more .* got 0",
+    ),
     "unknown_test_label": ({"test_labels": torch.full((20,), 3)}, r"classes 0 to 2, got 3"),
 }
 
