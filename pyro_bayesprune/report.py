@@ -4,8 +4,8 @@ The page is self-contained: figures are inline SVG, there is no script, and noth
 anywhere. Every value goes through Jinja's autoescape.
 """
 
-import hashlib
 import io
+import itertools
 import json
 import re
 from collections.abc import Iterable, Sequence
@@ -25,6 +25,7 @@ from pyro_bayesprune import runs as run_folders
 from pyro_bayesprune.config import PRESETS, Config, RunError, configure
 from pyro_bayesprune.judgement import Run
 
+_numbers = itertools.count()  # of figures: their ids share a page's name space
 DETAILED = 12  # runs whose curves and decisions are shown; all are in the tables
 SVG: dict[Any, Any] = {"svg.fonttype": "none", "svg.hashsalt": "report", "figure.facecolor": "none"}
 SVG |= {"axes.facecolor": "none", "savefig.facecolor": "none", "font.size": 11}
@@ -184,7 +185,7 @@ def svg(figure: Figure, alt: str) -> Markup:
     text = text[text.index("<svg") :]
     text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
     text = re.sub(r' xmlns(:\w+)?="[^"]*"', "", text).replace("xlink:href", "href")
-    prefix = f"f{hashlib.sha256(text.encode()).hexdigest()[:8]}-"
+    prefix = f"f{next(_numbers)}-"
     text = re.sub(r'( id="| href="#|url\(#)', rf"\g<1>{prefix}", text)
     text = re.sub(r'width="[\d.]+pt" height="[\d.]+pt"', "", text, count=1)
     text = text.replace("<svg", f'<svg role="img" aria-label="{escape(alt)}"', 1)
@@ -384,7 +385,8 @@ def compression_panel(runs: Sequence[Run]) -> Panel:
     content: list[Picture | Table] = []
     for pair in dict.fromkeys(run.pair for run in done):
         rows = [
-            {n: run.result.get(n) for n in ("method", "compression_ratio", "test_accuracy")}
+            {n: run.result.get(n) for n in ("compression_ratio", "test_accuracy")}
+            | {"method": _known(run.result.get("method"))}
             | {"sparsity": run.config.get("sparsity"), "seed": run.config.get("seed")}
             for run in done
             if run.pair == pair and isinstance(run.config.get("sparsity"), (int, float))
@@ -407,6 +409,11 @@ def compression_panel(runs: Sequence[Run]) -> Panel:
         "Choose a point well before the cliff; add sparsities where the line bends.",
         content, "" if content else "There are no test accuracies.",
     )  # fmt: skip
+
+
+def _known(method: Any) -> str:  # noqa: ANN401
+    """A method as figures know it."""
+    return method if method in plots.METHODS else "custom"
 
 
 def _diagnosed(runs: Sequence[Run]) -> list[tuple[Run, dict[str, Any]]]:

@@ -28,8 +28,8 @@ def sparsity_by_layer(layers: pd.DataFrame, ax: Axes | None = None) -> Figure:
     ax.barh(layers["layer"], layers["kept"], color=COLOURS[0])
     ax.invert_yaxis()
     if len(alive):
-        ax.set_xscale("log")
         ax.set_xlim(alive["kept"].min() / 3, 1.5)
+        ax.set_xscale("log")
     ax.set(xlabel="share of weights that are kept (logarithmic)", ylabel="")
     return figure
 

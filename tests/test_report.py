@@ -221,10 +221,10 @@ def test_the_checklist_tells_what_is_met():
 def test_the_command_makes_the_run_again(config):
     import shlex
 
-    from pyro_bayesprune import cli
+    from pyro_bayesprune import cli, commands
 
     _, *arguments = shlex.split(report.command(config.to_dict()))
-    assert cli.configuration(cli.parse(arguments[0], arguments[1:]).as_dict()) == config
+    assert commands.configuration(cli.parse(arguments[0], arguments[1:]).as_dict()) == config
 
 
 @pytest.mark.slow
