@@ -150,6 +150,11 @@ class Config:
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
     @property
+    def title(self) -> str:
+        """What runs, in a few words."""
+        return f"{self.dataset} {self.network} {self.method} {self.sparsity} #{self.seed}"
+
+    @property
     def method(self) -> str:
         """Name of the paper's method that the configuration is, or ``custom``."""
         for name, expansion in METHODS.items():

@@ -41,3 +41,30 @@ def shown(
             print(f"{title}  epoch {passed}/{total}  {values}", file=sys.stderr, flush=True)
 
         yield write
+
+
+class GridView:
+    """What a grid shows while it runs: done, failed, and time left from the runs so far."""
+
+    def __init__(self, total: int, jobs: int) -> None:
+        self.total, self.jobs = total, jobs
+        self.counts = {"done": 0, "skipped": 0, "failed": 0}
+        self.seconds = 0.0
+
+    def add(self, title: str, status: str, seconds: float) -> None:
+        """Show how one more run ended; runs that were there before are only counted."""
+        self.counts[status] += 1
+        self.seconds += seconds
+        if status == "skipped":
+            return
+        left = self.total - sum(self.counts.values())
+        ran = self.counts["done"] + self.counts["failed"]
+        minutes = self.seconds / ran * left / self.jobs / 60
+        counts = "  ".join(f"{count} {what}" for what, count in self.counts.items() if count)
+        running = min(left, self.jobs)
+        print(
+            f"{title}: {status}, {seconds:.0f} s  |  {counts}  {running} running  "
+            f"{left - running} waiting  about {minutes:.0f} min left",
+            file=sys.stderr,
+            flush=True,
+        )

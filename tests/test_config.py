@@ -202,11 +202,11 @@ def test_choices_are_what_is_registered(field, registered):
 
 
 def test_choices_of_the_command_line_are_what_is_registered():
-    from pyro_bayesprune import cli
+    from pyro_bayesprune import commands
 
     assert set(get_args(config_module.MethodName)) == set(METHODS)
     assert set(get_args(config_module.PresetName)) == set(PRESETS)
-    assert set(cli.DATASETS) == set(DATASETS)
+    assert set(commands.DATASETS) == set(DATASETS)
 
 
 @pytest.mark.parametrize("criterion", CRITERIA)
