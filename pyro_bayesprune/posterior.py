@@ -13,14 +13,17 @@ from torch import Tensor
 
 from pyro_bayesprune.data import Dataset, Pair, train_part
 from pyro_bayesprune.model import (
+    BayesianModule,
     MaskedPrior,
     Model,
     PrunedPrior,
     evaluation_mode,
     in_data_plate,
+    network,
     pruned,
 )
 from pyro_bayesprune.priors import elementwise
+from pyro_bayesprune.sparse import Surviving, worthwhile
 
 Per = Literal["dataset", "datum"]
 Site = dict[str, Any]
@@ -232,6 +235,17 @@ def at_point(
     return poutine.condition(inner, data=dict(weights))
 
 
+def _lean(model: Model, weights: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+    """Return a lifted network's weights, large sparse matrices held as what survives of them."""
+    if not isinstance(network(model), BayesianModule):
+        return weights
+    masks = {name: weight != 0 for name, weight in weights.items()}
+    few = {name for name, mask in masks.items() if worthwhile(weights[name], mask)}
+    return dict(weights) | {
+        n: Surviving.of(weights[n], weights[n][masks[n]], masks[n]) for n in few
+    }
+
+
 def _chunks(x: Tensor, y: Tensor, size: int) -> Iterator[Pair]:
     yield from zip(x.split(size), y.split(size), strict=True)
 
@@ -277,7 +291,7 @@ def log_joint(
     check_num_data(sites, len(x))
     check_targets(sites, y)
     check_weights(sites, weights)
-    held = at_point(model, weights, masks, pruned_prior)
+    held = at_point(model, _lean(model, weights), masks, pruned_prior)
     log_likelihood, log_prior = torch.zeros((), dtype=torch.float64), 0.0
     with evaluation_mode(model):
         for i, chunk in enumerate(_chunks(x, y, chunk_size)):
@@ -302,7 +316,7 @@ def log_densities(
 
     `log_joint` in parts, for some of the training examples: their sum over all is its own.
     """
-    held = at_point(model, weights)
+    held = at_point(model, _lean(model, weights))
     examples, log_prior = [], 0.0
     with evaluation_mode(model):
         for i, chunk in enumerate(_chunks(*data, chunk_size)):

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-FIRST = 256  # examples read before the first look; from there on doubled
+FIRST = 512  # examples read before the first look; from there on doubled
 
 
 @dataclass(frozen=True)

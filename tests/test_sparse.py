@@ -8,6 +8,7 @@ from torch.nn.functional import linear
 
 import pyro_bayesprune as bp
 from pyro_bayesprune import sparse
+from pyro_bayesprune.posterior import log_densities
 from pyro_bayesprune.sparse import Surviving
 from pyro_bayesprune.svi import Trainer
 
@@ -69,3 +70,23 @@ def test_any_other_operation_sees_the_dense_matrix():
         (found,) = torch.autograd.grad(f(held).sin().sum(), vector)
         torch.testing.assert_close(f(held), f(dense))
         torch.testing.assert_close(found, expected)
+
+
+def test_densities_do_not_depend_on_how_a_matrix_is_held(monkeypatch):
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(8, 30), nn.Tanh(), nn.Linear(30, 3)).double()
+    x, y = torch.randn(40, 8).double(), torch.randint(3, (40,))
+    model = bp.BayesianModule(net, bp.priors.laplace(0.3), 40)
+    weights = {n: p.detach() for n, p in net.named_parameters()}
+    masks = {"0.weight": torch.rand(30, 8) > 0.9}
+    weights["0.weight"] = weights["0.weight"] * masks["0.weight"]
+    dense = bp.log_joint(model, weights, (x, y)), log_densities(model, weights, (x, y))
+    monkeypatch.setattr(sparse, "LARGE", 1)
+    few = bp.log_joint(model, weights, (x, y)), log_densities(model, weights, (x, y))
+    assert few[0].total == pytest.approx(dense[0].total, rel=1e-12)
+    torch.testing.assert_close(few[1], dense[1])
+    dropped = bp.log_joint(model, weights, (x, y), masks, "dropped")
+    monkeypatch.setattr(sparse, "LARGE", 10**9)
+    assert dropped.total == pytest.approx(
+        bp.log_joint(model, weights, (x, y), masks, "dropped").total, rel=1e-12
+    )
