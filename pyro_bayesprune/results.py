@@ -16,6 +16,7 @@ from pyro_bayesprune import runs
 from pyro_bayesprune.config import Config, RunError
 
 RESULTS, HISTORIES = "results.csv", "histories.csv.gz"
+TEXTS = {name: str for name in ("id", "commit", "weights_sha256")}  # 31391e7 is no number
 GROUP = ["dataset", "network", "method", "sparsity"]
 FIRST = [*GROUP, "seed", "test_accuracy", "achieved_sparsity"]
 MEASURES = (
@@ -79,7 +80,7 @@ def load_results(folder: str | Path) -> pd.DataFrame:
     """
     folder = Path(folder)
     if (folder / RESULTS).exists():
-        return pd.read_csv(folder / RESULTS, engine="python")
+        return pd.read_csv(folder / RESULTS, engine="python", dtype=TEXTS)
     rows = [row(path) for path in _finished(folder)]
     if not rows:
         raise RunError(f"no finished runs in {folder}")
@@ -94,7 +95,7 @@ def load_histories(folder: str | Path) -> pd.DataFrame:
     """
     folder = Path(folder)
     if (folder / HISTORIES).exists():
-        return pd.read_csv(folder / HISTORIES, engine="python")
+        return pd.read_csv(folder / HISTORIES, engine="python", dtype=TEXTS)
     frames = [history(path) for path in _finished(folder)]
     if not frames:
         raise RunError(f"no finished runs in {folder}")
@@ -118,7 +119,7 @@ def history(folder: Path) -> pd.DataFrame:
 def known_ids(store: str | Path) -> set[str]:
     """Return the ids of the runs that a store of results holds."""
     path = Path(store) / RESULTS
-    return set(pd.read_csv(path, usecols=["id"])["id"]) if path.exists() else set()
+    return set(pd.read_csv(path, usecols=["id"], dtype=TEXTS)["id"]) if path.exists() else set()
 
 
 def record(store: str | Path, folder: Path) -> None:

@@ -186,6 +186,15 @@ def test_a_store_gives_back_what_the_runs_said(tmp_path):
     assert start["twin_log_bf"] == pytest.approx(start["log_bf"])  # nothing differed before
 
 
+def test_names_that_look_like_numbers_stay_names(tmp_path):
+    names = {"id": ["0123456789012345", "12345678901234e5"], "commit": ["31391e7", "0012345"]}
+    for file in (results.RESULTS, results.HISTORIES):
+        pd.DataFrame(names).to_csv(tmp_path / file, index=False)
+    for load in (results.load_results, results.load_histories):
+        assert load(tmp_path).to_dict("list") == names
+    assert results.known_ids(tmp_path) == set(names["id"])
+
+
 def test_an_empty_folder_is_an_error(tmp_path):
     with pytest.raises(RunError, match="no finished runs"):
         results.load_results(tmp_path)
