@@ -218,14 +218,17 @@ def speed_up(dense: Sequence[float], other: Sequence[float]) -> list[float]:
 def peak_memory(engine: str, path: Path, batch: Sequence[int], threads: int = 1) -> int | None:
     """Return the bytes that reading and running a file adds, at most, to a fresh process.
 
-    What the imports take is not counted. None where the platform does not tell (not Linux), or the
-    file cannot be read without its module.
+    What the imports take is not counted. None where the platform does not tell (not Linux).
+
+    Raises:
+        RuntimeError: if the process fails, with its last words.
     """
     arguments = json.dumps([engine, str(path), list(batch), threads])
-    command = [sys.executable, "-m", __name__, "--measure-memory", arguments]
+    # Not __name__: that is __main__ where this module is the command.
+    command = [sys.executable, "-m", "pyro_bayesprune.bench_deploy", "--measure-memory", arguments]
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
-        return None
+        raise RuntimeError(f"measuring the memory of {path} failed: {done.stderr[-500:]}")
     return json.loads(done.stdout)
 
 
@@ -336,7 +339,7 @@ def _rows(
         is_dense = variant.network == "dense"
         size = paths[variant.name].stat().st_size
         memory = None
-        if setting.memory:
+        if setting.memory and _needed(networks[variant.network]) is None:
             batch = (64, *x.shape[1:])
             memory = peak_memory(variant.engine, paths[variant.name], batch, setting.threads)
         rows.append(

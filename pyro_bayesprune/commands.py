@@ -204,7 +204,7 @@ def _axis(name: str, text: str) -> list[Any]:
 
 def _grid_configurations(values: dict[str, Any]) -> list[Config]:
     """Return the configurations that a grid's options name."""
-    from pyro_bayesprune.grid import PAPER, controls, product
+    from pyro_bayesprune.grids import PAPER, controls, product
 
     preset = values.get("preset") or "paper"
     axes = dict(PAPER) if preset == "paper" else {}
@@ -220,7 +220,7 @@ def _grid_configurations(values: dict[str, Any]) -> list[Config]:
 
 
 def _verify(configs: list[Config], values: dict[str, Any]) -> int:
-    from pyro_bayesprune.grid import verify
+    from pyro_bayesprune.grids import verify
 
     out = values.get("out") or "runs"
     same = verify(configs, values["verify"], out=out, data_dir=values.get("data_dir"))
@@ -230,7 +230,7 @@ def _verify(configs: list[Config], values: dict[str, Any]) -> int:
 
 
 def _grid(given: Namespace) -> int:
-    from pyro_bayesprune.grid import Outcome, grid
+    from pyro_bayesprune.grids import Outcome, grid
     from pyro_bayesprune.results import known_ids, record
 
     values = given.as_dict()

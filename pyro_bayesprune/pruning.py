@@ -92,7 +92,7 @@ class Pruning:
         schedule: ``"cubic"``, ``"constant"`` (the paper's), ``"one_shot"``, or a function
             ``(epoch, epochs, target) -> sparsity``.
         regrow: lift the masks after each step, so that weights may come back.
-        sites: names or patterns of the sites to prune; None for the default (see DESIGN: matrices
+        sites: names or patterns of the sites to prune; None for the default (matrices
             of a `BayesianModule`, real sites of more than one element of another model).
         pruned_prior: prior of a pruned weight; only ``"density"`` may decide.
         evaluation: ``"full"`` computes joint densities on all training data; ``"sequential"``

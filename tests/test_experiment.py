@@ -8,7 +8,7 @@ import torch
 
 from pyro_bayesprune.config import METHODS, configure
 from pyro_bayesprune.experiment import load_run, replay, run
-from pyro_bayesprune.grid import INPUTS, controls, small_dense
+from pyro_bayesprune.grids import INPUTS, controls, small_dense
 from pyro_bayesprune.networks import FCN
 
 SMALL = {"hidden": (16, 16), "epochs": 2, "learning_rate": 0.01}

@@ -13,7 +13,7 @@ import pytest
 
 from pyro_bayesprune import runs
 from pyro_bayesprune.config import configure
-from pyro_bayesprune.grid import PAPER, attempt, grid, product, verify
+from pyro_bayesprune.grids import PAPER, attempt, grid, product, verify
 
 SMALL = {"hidden": ((16,),), "epochs": (2,), "network": ("fcn",)}
 TIMES = ["seconds_training", "seconds_step"]

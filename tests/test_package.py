@@ -11,7 +11,7 @@ import pytest
 import pyro_bayesprune as bp
 
 ROOT = Path(bp.__file__).parent
-# DESIGN's order: what stands on a line imports nothing from the lines below it.
+# The order of CONTRIBUTING.md: what stands on a line imports nothing from the lines below it.
 ORDER = [
     {"priors", "networks", "data", "metrics"},
     {"model"},
@@ -22,7 +22,7 @@ ORDER = [
     {"training"},
     {"runs"},
     {"experiment"},
-    {"grid"},
+    {"grids"},
     {"results"},
     {"diagnostics", "plots", "export", "bench"},
     {"report"},

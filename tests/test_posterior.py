@@ -73,7 +73,7 @@ def test_bayes_factors_of_two_weights(scale, kind):
 
 
 def test_a_dropped_zero_is_for_or_against_pruning_by_the_priors_units():
-    """DESIGN, mathematics 4: 0.28 nats against at σ = 0.3, 0.92 for it at σ = 1."""
+    """0.28 nats against at σ = 0.3, 0.92 for it at σ = 1."""
     x, y, masks = torch.ones(2, 1), torch.zeros(2), {"w": torch.tensor([False])}
     for scale, expected in ((0.3, -0.285), (1.0, 0.919)):
         model, w = regression(2, scale, dim=1), {"w": torch.zeros(1)}
