@@ -246,9 +246,8 @@ def _train_and_finish(
     progress: bool,
 ) -> None:
     state, rows = _begun(folder)
-    title = f"{config.dataset} {config.network} {config.method} {config.sparsity} #{config.seed}"
     again = [] if config.restart == "no" else [replace(config, sparsity=0.0)]
-    with shown(title, config.epochs * (1 + len(again)), len(rows), enabled=progress) as show:
+    with shown(config.title, config.epochs * (1 + len(again)), len(rows), enabled=progress) as show:
         for leg, part in enumerate([config, *again], start=1):
             end = leg * config.epochs
             training = epochs_of(part, model, data, epochs=end, state=state, device=device)
