@@ -1,0 +1,36 @@
+"""Make this folder again: python reports/example/make.py DATA_DIR [RUNS]."""
+
+import sys
+from pathlib import Path
+
+import pyro_bayesprune as bp
+from pyro_bayesprune import inference_data, plots, trust_plots
+from pyro_bayesprune.analysis import analyse
+from pyro_bayesprune.experiment import build_data
+from pyro_bayesprune.report import report
+
+HERE = Path(__file__).parent
+
+
+def main(data_dir: str, out: str = "runs/example") -> None:
+    """Train a dense FCN and one pruned to 99% on MNIST; draw, diagnose, report."""
+    foreign = bp.load_dataset("fashion_mnist", data_dir)
+    folders = []
+    for method, sparsity in (("bayes_unpruned", {}), ("bayes_magnitude", {"sparsity": 0.99})):
+        config = bp.configure("paper", method, dataset="mnist", epochs=3, **sparsity)
+        run = bp.run(config, out=out, data_dir=data_dir)
+        folders.append(run.folder)
+        if not (run.folder / "analysis.json").exists():
+            analyse(run, build_data(config, data_dir), foreign=foreign, draws=150, warmup=100)
+    report(folders, HERE / "report.html")
+    idata = inference_data.load(run.folder / inference_data.FILE)
+    inference_data.summary(idata).to_csv(HERE / "summary.csv", float_format="%.6g")
+    (HERE / "groups.txt").write_text(
+        "\n".join(f"{name}: {dict(idata[name].sizes)}" for name in idata.groups()) + "\n"
+    )
+    plots.learning_curves(run.history).savefig(HERE / "learning_curves.svg")
+    trust_plots.traces(inference_data.trace_frame(idata)).savefig(HERE / "traces.svg")
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
