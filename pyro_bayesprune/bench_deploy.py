@@ -652,7 +652,7 @@ def findings(measured: Mapping[str, Any]) -> str:
     best = max(faster, key=lambda name: faster[name][0], default=None)
     gains = "No variant is faster than dense at batch 64: no gain."
     if best:
-        none = ", ".join(sorted(set(at64) - set(faster))) or "none"
+        none = "; ".join(sorted(set(at64) - set(faster))) or "none"
         gains = (
             f"At batch 64 the fastest is *{best}*, {faster[best][0]:.1f} times dense; *compacted* "
             f"in PyTorch is {at64['compacted'][0]:.1f} times dense. No gain there: {none}."
