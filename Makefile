@@ -1,6 +1,7 @@
 # make demo | test | test-all | lint : each does its own set-up in .venv
 PYTHON ?= python3
 BIN := .venv/bin
+PYTEST := $(BIN)/python -m pytest --numprocesses auto --dist loadfile
 
 .PHONY: install demo test test-all lint clean
 
@@ -16,10 +17,10 @@ demo: install
 	$(BIN)/python -m pyro_bayesprune.demo
 
 test: install
-	$(BIN)/python -m pytest -m "not slow and not dask and not browser"
+	$(PYTEST) -m "not slow and not dask and not browser"
 
 test-all: install lint
-	$(BIN)/python -m pytest
+	$(PYTEST)
 
 lint: install
 	$(BIN)/ruff check .

@@ -35,6 +35,7 @@ def real_differences():
     return after - before
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("z", [-4, -2, -1, -0.5, 0.5, 1, 2, 4])
 def test_errors_of_decisions_stay_below_alpha(real_differences, z):
     num = len(real_differences)
@@ -53,6 +54,7 @@ def test_errors_of_decisions_stay_below_alpha(real_differences, z):
     assert wrong <= binom.ppf(0.999, ORDERS, ALPHA)
 
 
+@pytest.mark.slow
 def test_intervals_cover_at_all_looks_at_once(real_differences):
     num, total, missed = len(real_differences), real_differences.sum().item(), 0
     for seed in range(ORDERS):
