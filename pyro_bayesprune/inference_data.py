@@ -364,7 +364,8 @@ def compare(named: Mapping[str, InferenceData]) -> pd.DataFrame:
     """Return ArviZ's comparison of expected log predictive densities, best first.
 
     Raises:
-        ValueError: for fewer than two, without draws, or for different examples.
+        ValueError: for fewer than two, without draws, for different examples, or for draws from
+            different approximations: then their errors would be compared, not the networks.
     """
     if len(named) < 2:
         raise ValueError(f"a comparison needs two or more networks, got {len(named)}")
@@ -373,6 +374,8 @@ def compare(named: Mapping[str, InferenceData]) -> pd.DataFrame:
     first, *others = named.values()
     if not all(_same_examples(first, other) for other in others):
         raise ValueError("networks can be compared on the same examples of the same data only")
+    if len({idata.attrs.get("approximation") for idata in named.values()}) > 1:
+        raise ValueError("networks can be compared by draws of the same approximation only")
     found = {name: loo(idata) for name, idata in named.items()}
     with warnings.catch_warnings():
         # ArviZ 0.23 sorts in place, which pandas 3 deprecates
@@ -386,7 +389,7 @@ def _same_examples(one: InferenceData, other: InferenceData) -> bool:
 
 
 def power_scaling(idata: InferenceData) -> pd.DataFrame:
-    """Return how strongly each quantity reacts to the prior and to the likelihood.
+    """Return how strongly norms and predictions react to the prior and to the likelihood.
 
     Power-scaling sensitivity (Kallioinen et al., 2023): above 0.05 the quantity reacts. Prior and
     likelihood: they pull in different directions. Prior alone: the data say little.
@@ -397,7 +400,7 @@ def power_scaling(idata: InferenceData) -> pd.DataFrame:
     _check_group(idata, "log_prior")
     total = idata.sample_stats["lp"] - idata.log_prior.to_array().sum("variable")
     scaled = az.InferenceData(
-        posterior=idata.posterior.drop_vars(["weight"]),
+        posterior=idata.posterior.drop_vars(["weight", "log_joint"]),
         log_prior=xr.Dataset({"prior": idata.log_prior.to_array().sum("variable")}),
         log_likelihood=xr.Dataset({"total": total}),
     )
@@ -405,7 +408,7 @@ def power_scaling(idata: InferenceData) -> pd.DataFrame:
     table = pd.DataFrame({c: _flat(az.psens(scaled, component=c)) for c in components})
     reacts = table > GOOD_SENSITIVITY
     table["diagnosis"] = "-"
-    table.loc[reacts["prior"] & reacts["likelihood"], "diagnosis"] = "prior and data in conflict"
+    table.loc[reacts["prior"] & reacts["likelihood"], "diagnosis"] = "possible prior-data conflict"
     table.loc[reacts["prior"] & ~reacts["likelihood"], "diagnosis"] = "prior strong, data weak"
     return table
 

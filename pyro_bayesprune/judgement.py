@@ -15,6 +15,7 @@ Level = Literal["bad", "warning", "note"]
 FEW_SEEDS = 3  # fewer give no standard deviation worth the name
 SMALL_LOSS, LARGE_LOSS = 0.01, 0.05  # accuracy given up against the dense control
 LARGE_ECE = 0.05
+WORSE_NLL = 1.2  # of the mean over draws, against that of the MAP
 GOOD_RHAT, GOOD_ESS = 1.01, 400  # Vehtari et al. (2021)
 MISSED = 0.005  # counts are rounded within each layer
 OPERATING_POINTS, EXTREME = 5, 0.95
@@ -150,7 +151,7 @@ def _chains(run: Run) -> list[Flag]:
     for name, words in (("log_joint", "the log joint"), ("probability", "predictions")):
         rhat, ess = told.get(f"rhat_{name}"), told.get(f"ess_{name}")
         if rhat is not None and rhat > GOOD_RHAT:
-            text = f"Chains disagree on {words}: rhat {rhat:.3f}, above {GOOD_RHAT}."
+            text = f"Chains disagree on {words}: rhat {rhat:.4f}, above {GOOD_RHAT}."
             found.append(Flag("warning", run.title, text, "Draw longer chains, with more warm-up."))
         elif rhat is not None and ess is not None and ess < GOOD_ESS:
             text = f"Few effective draws of {words}: {ess:.0f}, below {GOOD_ESS}."
@@ -180,6 +181,17 @@ def _calibrated(run: Run) -> list[Flag]:
     return [Flag("warning", run.title, text, "Average over draws, or rescale the confidence.")]
 
 
+def _draws_worse(run: Run) -> list[Flag]:
+    """An approximation that spoils the predictions of the point it stands around."""
+    nll = {row["network"]: row["nll"] for row in run.analysis.get("scores") or []}
+    point, mean = nll.get("MAP"), nll.get("mean over draws")
+    if point is None or mean is None or mean <= WORSE_NLL * point:
+        return []
+    text = f"The mean over draws predicts worse than the MAP (NLL {mean:.3f}, {point:.3f}): the "
+    text += "approximation of the posterior is poor, and so is what rests on its draws."
+    return [Flag("warning", run.title, text, "Use the MAP, or draw by NUTS.")]
+
+
 def _drawn_off_mode(run: Run) -> list[Flag]:
     if not run.analysis.get("diagnostics") or run.config.get("objective") != "mle":
         return []
@@ -188,7 +200,7 @@ def _drawn_off_mode(run: Run) -> list[Flag]:
 
 
 RUN_CHECKS: tuple[Callable[[Run], list[Flag]], ...] = (
-    _network, _target, _prior_alone, _chains, _pareto, _calibrated, _drawn_off_mode,
+    _network, _target, _prior_alone, _chains, _pareto, _calibrated, _draws_worse, _drawn_off_mode,
 )  # fmt: skip
 
 
@@ -344,7 +356,7 @@ def _is(count: int) -> str:
 
 
 def _of(values: set) -> str:
-    return "there is " + (", ".join(sorted(values)) or "none")
+    return "seen: " + (", ".join(sorted(values)) or "none")
 
 
 def _seeds(run: Run, runs: Sequence[Run]) -> int:

@@ -452,8 +452,7 @@ def arviz_panel(runs: Sequence[Run]) -> Panel:
         alt += f"{(frame['posterior'] - frame['observed']).abs().max():.3f}."
         figure = trust_plots.class_frequencies(frame)
         content.append(picture(figure, f"{run.title}: class frequencies", alt, frame))
-    if (compared := _compared(runs)) is not None:
-        content.append(compared)
+    content += _compared(runs)
     return Panel(
         "arviz", "Posterior diagnostics (ArviZ)",
         "Whether the draws are fit for use: rhat and effective sample size of chains, PSIS-LOO "
@@ -488,20 +487,23 @@ def _chain_table(frame: pd.DataFrame) -> Table:
     return table_of(by_chain, "Log joint by chain (nats, up to a constant)")
 
 
-def _compared(runs: Sequence[Run]) -> Table | None:
-    """ArviZ's comparison of the networks that have draws on the same examples."""
-    loaded = {
-        run.title: inference_data.load(run.folder / inference_data.FILE)
-        for run, _ in _diagnosed(runs)
-        if run.folder and (run.folder / inference_data.FILE).exists()
-    }
-    try:
-        frame = inference_data.compare(loaded)
-    except ValueError:  # fewer than two, or other examples: there is nothing to compare
-        return None
-    kept = frame[["rank", "elpd_loo", "p_loo", "elpd_diff", "se", "dse", "weight", "warning"]]
-    caption = "Networks by LOO (az.compare), best first; of the draws' approximations"
-    return table_of(kept.rename_axis("network").reset_index(), caption)
+def _compared(runs: Sequence[Run]) -> list[Table]:
+    """ArviZ's comparison of the networks that have draws of the same kind on the same examples."""
+    kinds: dict[str, dict[str, Any]] = {}
+    for run, told in _diagnosed(runs):
+        if run.folder and (run.folder / inference_data.FILE).exists():
+            idata = inference_data.load(run.folder / inference_data.FILE)
+            kinds.setdefault(told["approximation"], {})[run.title] = idata
+    tables = []
+    for kind, loaded in kinds.items():
+        try:
+            frame = inference_data.compare(loaded)
+        except ValueError:  # fewer than two, or other examples: there is nothing to compare
+            continue
+        kept = frame[["rank", "elpd_loo", "p_loo", "elpd_diff", "se", "dse", "weight", "warning"]]
+        caption = f"Networks by LOO (az.compare), best first; {kind}"
+        tables.append(table_of(kept.rename_axis("network").reset_index(), caption))
+    return tables
 
 
 def calibration_panel(runs: Sequence[Run]) -> Panel:

@@ -42,8 +42,8 @@ def reliability(table: pd.DataFrame, ax: Axes | None = None) -> Figure:
         ax: where to draw.
     """
     figure, ax = _one(ax)
-    ax.plot([0, 1], [0, 1], color="black", linewidth=0.8, linestyle="--", label="calibrated")
     _lines(ax, table, "confidence", "accuracy")
+    ax.plot([0, 1], [0, 1], color="black", linewidth=0.8, linestyle="--", label="calibrated")
     ax.set(xlabel="confidence", ylabel="accuracy", xlim=(0, 1.02), ylim=(0, 1.02))
     ax.legend()
     return figure
@@ -107,6 +107,7 @@ def class_frequencies(table: pd.DataFrame, ax: Axes | None = None) -> Figure:
     palette = dict(zip(("observed", "posterior", "prior"), COLOURS, strict=False))
     sns.barplot(long, x="class", y="share", hue="source", palette=palette, ax=ax)
     ax.set(xlabel="class", ylabel="share")
+    ax.legend(ncols=3, loc="lower center", bbox_to_anchor=(0.5, 1))
     return figure
 
 

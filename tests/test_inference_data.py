@@ -158,6 +158,10 @@ def test_a_dense_network_can_be_compared_with_a_pruned_one(trained):
     fit, data, _, idata = trained
     net = mlp()
     dense = around(lifted(net, data), net_weights(net), random_masks(net_weights(net), 0.0))
-    draws = diagnostics.posterior_draws(dense, data, "laplace", draws=50)
+    laplace = diagnostics.posterior_draws(dense, data, "laplace", draws=50)
+    with pytest.raises(ValueError, match="same approximation"):
+        other = inference_data.to_arviz(laplace, data, prior_draws=0)
+        inference_data.compare({"pruned": idata, "dense": other})
+    draws = diagnostics.posterior_draws(dense, data, "last_layer_nuts", draws=20, chains=2)
     other = inference_data.to_arviz(draws, data, prior_draws=0)
     assert inference_data.compare({"pruned": idata, "dense": other}).index[0] == "pruned"

@@ -203,6 +203,13 @@ def test_diagnostics_raise_flags():
         assert text in found
 
 
+def test_draws_that_predict_worse_than_the_map_raise_a_flag():
+    scores = [{"network": "MAP", "nll": 0.1}, {"network": "mean over draws", "nll": 0.7}]
+    run = a_run()
+    run = judgement.Run(run.config, run.result, run.history, analysis={"scores": scores})
+    assert "The mean over draws predicts worse than the MAP" in words([run])
+
+
 def test_a_loss_of_accuracy_is_weighed_against_the_control():
     runs = [a_run(sparsity=0.0, test_accuracy=0.99), a_run(test_accuracy=0.9)]
     assert "bad It is 9.00 points less accurate than its dense control" in words(runs)
