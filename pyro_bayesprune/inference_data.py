@@ -42,6 +42,7 @@ PROBES = 16  # examples whose predicted probability is followed through the chai
 WEIGHTS = 50  # weights that are kept one by one
 MIN_DRAWS = 4
 GOOD_RHAT, GOOD_ESS, GOOD_K, GOOD_SENSITIVITY = 1.01, 400, 0.7, 0.05
+STUCK = 999.0
 UNITS = {
     "log_joint": "nats",
     "layer_norm": "units of the weights",
@@ -304,7 +305,8 @@ def summary(idata: InferenceData) -> pd.DataFrame:
     if chains < 2 and not independent:
         raise ValueError("chains are judged by comparing them: rhat needs two or more, got one")
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "invalid value", RuntimeWarning)  # constant quantities
+        # Quantities that are constant, in all chains or, where chains are stuck, in each of them
+        warnings.filterwarnings("ignore", "invalid value|divide by zero", RuntimeWarning)
         kind = "stats" if independent else "all"
         table = az.summary(idata, kind=kind, stat_focus="mean", round_to="none")
     if independent:
@@ -328,7 +330,8 @@ def convergence(idata: InferenceData) -> dict[str, Any]:
 
 
 def _number(value: float) -> float | None:
-    return None if math.isnan(value) else float(value)
+    """JSON has no infinity, the rhat of chains that are stuck in different places."""
+    return None if math.isnan(value) else min(float(value), STUCK)
 
 
 def loo(idata: InferenceData) -> Any:  # noqa: ANN401  (arviz.ELPDData)

@@ -84,6 +84,15 @@ def test_convergence_is_told_for_log_joint_and_predictions(trained):
     assert found["divergences"] >= 0
 
 
+def test_chains_that_are_stuck_are_told(trained):
+    idata = trained[-1].copy()
+    stuck = idata.posterior.copy(deep=True)
+    stuck["log_joint"][:] = np.array([[0.0], [1.0]])
+    del idata.posterior
+    idata.add_groups(posterior=stuck)
+    assert inference_data.convergence(idata)["rhat_log_joint"] == inference_data.STUCK
+
+
 def test_independent_draws_have_no_rhat(trained):
     fit, data, _, _ = trained
     draws = diagnostics.posterior_draws(fit, data, "laplace", draws=30)

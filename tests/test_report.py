@@ -63,7 +63,7 @@ def folder(tmp_path_factory):
         config = bp.configure(sparsity=sparsity, hidden=(16, 12), epochs=2)
         run = bp.run(config, out=out, progress=False)
         method = "last_layer_nuts" if sparsity else "laplace"
-        analysis.analyse(run, data, method=method, foreign=data, draws=20, chains=2, warmup=20)
+        analysis.analyse(run, data, method=method, foreign=data, draws=20, chains=2, warmup=60)
     failed = out / "failed"
     shutil.copytree(run.folder, failed, ignore=shutil.ignore_patterns("result.json", "*.nc"))
     (failed / "error.txt").write_text(f"Traceback: {EVIL}")
