@@ -171,6 +171,8 @@ def test_a_dense_network_can_be_compared_with_a_pruned_one(trained):
     with pytest.raises(ValueError, match="same approximation"):
         other = inference_data.to_arviz(laplace, data, prior_draws=0)
         inference_data.compare({"pruned": idata, "dense": other})
-    draws = diagnostics.posterior_draws(dense, data, "last_layer_nuts", draws=20, chains=2)
+    draws = diagnostics.posterior_draws(
+        dense, data, "last_layer_nuts", draws=20, chains=2, warmup=20
+    )
     other = inference_data.to_arviz(draws, data, prior_draws=0)
     assert inference_data.compare({"pruned": idata, "dense": other}).index[0] == "pruned"
