@@ -94,13 +94,15 @@ def handwritten(setting: Setting, x: Tensor, y: Tensor) -> Run:
     """Our training of a Pyro model that a user wrote, with the same sites as the lifted one."""
     net = setting.build()
     own = {name: p.detach() for name, p in net.named_parameters()}
+    shapes = {name: p.shape for name, p in own.items()}
+    skeleton = net.to("meta")  # the weights are the guide's; the module is to hold none
 
     def model(x: Tensor, y: Tensor | None = None) -> None:
         weights = {
-            name: pyro.sample(name, dist.Normal(0.0, 1.0).expand(p.shape).to_event(p.dim()))
-            for name, p in own.items()
+            name: pyro.sample(name, dist.Normal(0.0, 1.0).expand(shape).to_event(len(shape)))
+            for name, shape in shapes.items()
         }
-        logits = functional_call(net, weights, (x,))
+        logits = functional_call(skeleton, weights, (x,))
         with pyro.plate("data", num_data, subsample=x):
             pyro.sample("obs", dist.Categorical(logits=logits), obs=y)
 

@@ -130,6 +130,8 @@ def inspect_model(model: Model, x: Tensor, y: Tensor) -> ModelSites:
     frame = data_frame(next(iter(observed.values())))
     if frame.size != few:
         raise ValueError(f"{NO_SUBSAMPLE}: for {few} examples its size was {frame.size}")
+    for site in latent.values():  # asked for shapes only: hold no sample of a whole network
+        site["value"] = site["value"].new_zeros(()).expand(site["value"].shape)
     return ModelSites(latent, observed, frame.full_size)
 
 

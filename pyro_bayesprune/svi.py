@@ -117,6 +117,7 @@ class Trainer:
         with self.scope(), seeded(seed, "initial"), evaluation_mode(model):
             self.guide(x[:2], y[:2])
             self.params = {n: leaf(v) for n, v in point(self.guide).items()}
+        start.clear()  # or the guide holds them as long as it lives
         for name, weight in own.items():
             # The store makes values contiguous; a module's own layout (channels_last) is faster.
             weight.copy_(self.params[name].data)
