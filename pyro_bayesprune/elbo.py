@@ -19,9 +19,7 @@ from pyro_bayesprune.posterior import scored_sites
 from pyro_bayesprune.priors import EnergyGradient, elementwise, energy_gradient
 from pyro_bayesprune.sparse import Surviving
 
-MASKED_AT_ONCE = (
-    1 << 19
-)  # entries: large enough to be fast, small beside a layer of a large network
+MASKED_AT_ONCE = 1 << 19  # entries: fast, and small beside the layer of a large network
 
 
 class _Terms(NamedTuple):
