@@ -1,9 +1,9 @@
-# make demo | test | test-all | lint : each does its own set-up in .venv
+# make demo | test | test-all | lint | notebooks : each does its own set-up in .venv
 PYTHON ?= python3
 BIN := .venv/bin
 PYTEST := $(BIN)/python -m pytest --numprocesses auto --dist loadfile
 
-.PHONY: install demo test test-all lint clean
+.PHONY: install demo test test-all lint notebooks clean
 
 install: .venv/installed
 
@@ -26,6 +26,9 @@ lint: install
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+notebooks: install
+	$(BIN)/python notebooks/execute.py
 
 clean:
 	rm -rf .venv build dist .pytest_cache .mypy_cache .ruff_cache
