@@ -1,7 +1,7 @@
 """What training costs beside plain PyTorch: competitors alternate in one process.
 
-`training` measures the step and the end of an epoch, `scaling` the step over width, batch and
-number of examples. Times depend on shapes and not on pixels, so the inputs are random numbers.
+`training` measures the step and the end of an epoch. Times depend on shapes and not on pixels, so
+the inputs are random numbers. `bench_scale` goes on to other sizes and to many trainings at once.
 """
 
 import os
@@ -139,7 +139,15 @@ COMPETITORS: dict[str, Competitor] = {
     "normal, hand-written model": handwritten,
     "normal, Trace_ELBO": trace_elbo,
 }
-QUICK = ("plain", "normal", "normal, masked 90%", "laplace", "student_t", *list(COMPETITORS)[-2:])
+QUICK = (
+    "plain",
+    "normal",
+    "normal, masked 50%",
+    "normal, masked 90%",
+    "laplace",
+    "student_t",
+    *list(COMPETITORS)[-2:],
+)
 
 
 def _trainer(model: Model, x: Tensor, y: Tensor, **options: Any) -> Trainer:  # noqa: ANN401
@@ -288,7 +296,7 @@ def _state(model: BayesianModule) -> PruneState:
 
 
 def training(
-    quick: bool = False, networks: Sequence[str] = ("fcn", "cnn"), number: int = 60_000
+    quick: bool = False, networks: Sequence[str] = ("fcn", "cnn"), number: int = 20_000
 ) -> dict[str, Any]:
     """Measure the training step and the end of an epoch of the `paper` preset's networks.
 
@@ -305,8 +313,8 @@ def training(
     for network in networks:
         setting = Setting(network, steps=4, rounds=5) if quick else Setting(network)
         rows += steps(setting, QUICK if quick else tuple(COMPETITORS))
-        rounds = replace(setting, rounds=1 if quick else 5)
-        rows += epoch_end(rounds, number // 20 if quick else number)
+        rounds = replace(setting, rounds=1 if quick else 3)
+        rows += epoch_end(rounds, number // 10 if quick else number)
     return {"machine": machine(), "rows": rows}
 
 
@@ -335,30 +343,3 @@ def table(result: Mapping[str, Any]) -> str:
     shown = ["network", "what", "ratio_to_plain", "milliseconds", "peak_memory_ratio", "data_read"]
     rows = pd.DataFrame(result["rows"]).reindex(columns=shown)
     return rows.to_string(index=False, na_rep="", float_format=lambda value: f"{value:.3f}")
-
-
-SCALING = {
-    "width": (256, 512, 1024, 2048, 4096),
-    "batch_size": (64, 256, 1024, 4096),
-    "examples": (10_000, 30_000, 60_000),
-}
-SCALED = ("plain", "normal", "normal, masked 90%", "normal, masked 99%")
-
-
-def scaling(rounds: int = 5) -> pd.DataFrame:
-    """Measure the FCN's step over width and batch size, an epoch's end over number of examples.
-
-    Returns:
-        Columns ``over`` (what is varied), ``value``, and those of the rows of `training`.
-    """
-    rows = []
-    for width in SCALING["width"]:
-        setting = Setting(hidden=(width,) * 3, steps=4, rounds=rounds)
-        rows += [{"over": "width", "value": width} | row for row in steps(setting, SCALED)]
-    for batch in SCALING["batch_size"]:
-        setting = Setting(batch_size=batch, steps=2 if batch > 1000 else 4, rounds=rounds)
-        rows += [{"over": "batch_size", "value": batch} | row for row in steps(setting, SCALED)]
-    for number in SCALING["examples"]:
-        ends = epoch_end(Setting(rounds=3), number)
-        rows += [{"over": "examples", "value": number} | row for row in ends]
-    return pd.DataFrame(rows)

@@ -1,10 +1,11 @@
 """The benchmark compares like with like; times themselves are not tested."""
 
+import pandas as pd
 import pytest
 import torch
 
 import pyro_bayesprune as bp
-from pyro_bayesprune import _plain, bench
+from pyro_bayesprune import _plain, bench, bench_scale
 from pyro_bayesprune.data import random_stream
 from pyro_bayesprune.svi import flushed_denormals
 
@@ -58,3 +59,30 @@ def test_the_end_of_an_epoch_is_measured(network):
     assert rows[1]["data_read"] < 1
     text = bench.table({"rows": rows})
     assert all(row["what"] in text for row in rows)
+
+
+def test_a_stack_of_networks_learns_what_each_would_alone():
+    x, y = SMALL.examples(24)
+    torch.manual_seed(0)
+    run = bench_scale.stacked(SMALL, x, y, number=2)
+    run()
+    params = dict(zip(run.__code__.co_freevars, run.__closure__, strict=True))["params"]
+    torch.manual_seed(0)
+    net = SMALL.build()
+    plain = _plain.steps(net, x, y, torch.randperm(len(x)), SMALL.batch_size, 1 / len(x))
+    for _ in range(SMALL.steps):
+        next(plain)
+    for name, alone in net.named_parameters():
+        for together in params.cell_contents[name]:
+            torch.testing.assert_close(together, alone, atol=1e-5, rtol=1e-4)
+
+
+def test_the_scaling_figure_draws_the_measured_ratios():
+    rows = [
+        {"over": over, "value": value, "what": "normal", "ratio_to_plain": value / 100}
+        for over in ("width", "batch_size", "examples")
+        for value in (64, 256)
+    ]
+    for axes in bench_scale.figure(pd.DataFrame(rows)).axes:
+        (line,) = axes.get_lines()
+        assert list(line.get_xdata()) == [64, 256] and list(line.get_ydata()) == [0.64, 2.56]
