@@ -107,11 +107,10 @@ class Config:
             value = getattr(self, name)
             if value != "auto" and not 0 <= value < 1:
                 raise ValueError(f"{name} must be in [0, 1), got {value!r}")
-        for name in ("prior_scale", "prior_df", "temperature", "epochs", "batch_size"):
-            if not getattr(self, name) > 0:
+        numbers = ("prior_scale", "prior_df", "temperature", "learning_rate")
+        for name in (*numbers, "epochs", "batch_size"):
+            if not getattr(self, name) >= sys.float_info.min:  # training flushes denormals to zero
                 raise ValueError(f"{name} must be positive, got {getattr(self, name)!r}")
-        if not self.learning_rate > 0:
-            raise ValueError(f"learning_rate must be positive, got {self.learning_rate!r}")
         if not 0 < self.alpha < 1:
             raise ValueError(f"alpha must be in (0, 1), got {self.alpha!r}")
         if self.beta < 0:

@@ -96,6 +96,10 @@ def check_pair(x: Tensor, y: Tensor, part: str = "train") -> None:
     """Raise a ValueError unless ``x`` and ``y`` are equally many finite inputs and targets."""
     if not (isinstance(x, Tensor) and isinstance(y, Tensor)):
         raise ValueError(f"{part} data must be tensors, got {type(x).__name__}, {type(y).__name__}")
+    for values in (x, y):
+        if values.layout != torch.strided or values.is_complex() or not values.dim():
+            told = f"{values.dtype} of shape {tuple(values.shape)}, {values.layout}"
+            raise ValueError(f"{part} data must be dense and real, an example a row, got {told}")
     if not len(x) or len(x) != len(y):
         raise ValueError(f"{part}: inputs and targets must be equally many, got {len(x)}, {len(y)}")
     check_finite(f"{part} inputs", x)

@@ -66,7 +66,8 @@ class BayesianModule(nn.Module):
         likelihood: function from the module's outputs to the distribution of the targets.
 
     Raises:
-        ValueError: if ``num_data`` is not a positive integer or ``net`` has no parameters.
+        ValueError: if ``num_data`` is not a positive integer, ``net`` has no parameters or one
+            without elements, or ``prior`` is no function.
 
     Example:
         >>> model = BayesianModule(nn.Linear(2, 3), lambda n, s: dist.Normal(0., 1.).expand(s)
@@ -86,22 +87,34 @@ class BayesianModule(nn.Module):
             raise ValueError(f"num_data must be a positive integer, got {num_data!r}")
         if not any(True for _ in net.parameters()):
             raise ValueError(f"{type(net).__name__} has no parameters to be Bayesian about")
+        for name, parameter in net.named_parameters():
+            if not parameter.numel():
+                raise ValueError(f"{name!r} of shape {tuple(parameter.shape)} has no elements")
+        if not callable(prior):
+            raise ValueError(f"prior must be a function (name, shape), got {prior!r}")
         super().__init__()
         self.net, self.prior, self.likelihood = net, prior, likelihood
         self.num_data = num_data
 
     def priors(self) -> dict[str, dist.TorchDistribution]:
         """Return each parameter's prior; runs inside the model, so a prior may sample."""
-        found = {}
-        for name, parameter in self.net.named_parameters():
+        return {name: self._prior(name, p) for name, p in self.net.named_parameters()}
+
+    def _prior(self, name: str, parameter: Tensor) -> dist.TorchDistribution:
+        try:
             with _made_like(parameter):
-                found[name] = self.prior(name, parameter.shape)
-            if found[name].event_shape != parameter.shape:
-                raise ValueError(
-                    f"the prior of {name!r} must have event shape {tuple(parameter.shape)}, "
-                    f"got {tuple(found[name].event_shape)} (is a to_event missing?)"
-                )
-        return found
+                prior = self.prior(name, parameter.shape)
+        except ValueError as error:  # a scale that is NaN, say: torch does not know whose
+            raise ValueError(f"the prior of {name!r}: {error}") from error
+        shape = getattr(prior, "event_shape", None)
+        if shape is None:
+            raise ValueError(f"the prior of {name!r} must be a distribution, got {prior!r}")
+        if shape != parameter.shape:
+            raise ValueError(
+                f"the prior of {name!r} must have event shape {tuple(parameter.shape)}, "
+                f"got {tuple(shape)} (is a to_event missing?)"
+            )
+        return prior
 
     def outputs(self, weights: Mapping[str, Tensor], x: Tensor) -> Tensor:
         """Return the module's outputs for inputs ``x`` under ``weights`` by name."""

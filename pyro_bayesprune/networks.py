@@ -10,6 +10,8 @@ from torch import nn
 
 def _dense_stack(inputs: int, hidden: Sequence[int], outputs: int) -> OrderedDict[str, nn.Module]:
     widths = [inputs, *hidden]
+    if min(*widths, outputs) < 1:
+        raise ValueError(f"a layer's width must be positive, got {[*widths, outputs]}")
     layers: OrderedDict[str, nn.Module] = OrderedDict()
     for i, (n, m) in enumerate(zip(widths, widths[1:], strict=False), start=1):
         layers[f"fc{i}"] = nn.Linear(n, m)
@@ -25,6 +27,9 @@ class FCN(nn.Sequential):
         shape: shape of one input, e.g. (1, 28, 28); it is flattened.
         num_classes: number of outputs.
         hidden: widths of the hidden layers.
+
+    Raises:
+        ValueError: for a width of zero or less.
     """
 
     def __init__(
@@ -47,7 +52,8 @@ class CNN(nn.Sequential):
         hidden: widths of the hidden dense layers.
 
     Raises:
-        ValueError: if ``shape`` is not that of an image large enough to be pooled twice.
+        ValueError: if ``shape`` is not that of an image large enough to be pooled twice, or for a
+            width of zero or less.
     """
 
     def __init__(
@@ -60,6 +66,8 @@ class CNN(nn.Sequential):
         if len(shape) != 3 or min(shape[1:]) < 4:
             raise ValueError(f"CNN needs (channels, height>=4, width>=4), got {tuple(shape)}")
         first, second = channels
+        if min(first, second) < 1:
+            raise ValueError(f"channels must be positive, got {tuple(channels)}")
         features = second * (shape[1] // 4) * (shape[2] // 4)
         super().__init__(
             OrderedDict(

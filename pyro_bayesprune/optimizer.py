@@ -69,6 +69,7 @@ class JointOptim(PyroOptim):
                 options["weight_decay"] = options.get("weight_decay", 0) + decay[name]
             same = next((members for o, members in groups if o == options), None)
             if same is None:
+                self.pt_optim_constructor([param], **options)  # options of a group go unchecked
                 groups.append((options, [param]))
             else:
                 same.append(param)

@@ -139,10 +139,12 @@ def _trace_of(model: Model, x: Tensor, y: Tensor) -> poutine.Trace:
     try:
         with evaluation_mode(model), torch.no_grad(), torch.random.fork_rng():
             return poutine.trace(model).get_trace(x, y)
-    except ValueError as error:
-        if "plate('data')" not in str(error):
-            raise
-        raise ValueError(f"{NO_SUBSAMPLE}; for {len(x)} examples Pyro says: {error}") from error
+    except (ValueError, RuntimeError, TypeError) as error:
+        told = " ".join(str(error).split("Trace Shapes:")[0].split())  # shapes: see the cause
+        if "plate('data')" in told:
+            raise ValueError(f"{NO_SUBSAMPLE}; for {len(x)} examples Pyro says: {told}") from error
+        inputs = f"{x.dtype} of shape (n, {', '.join(map(str, x.shape[1:]))})"
+        raise ValueError(f"model(x, y) fails for inputs {inputs}: {told}") from error
 
 
 def _check_sites(
@@ -302,7 +304,10 @@ def log_joint(
                     log_likelihood = log_likelihood + site_log_prob(site).cpu() / plate_scale(site)
                 elif i == 0:
                     log_prior += site_log_prob(site).item()
-    return LogJoint(log_likelihood.item() / temperature, log_prior)
+    joint = LogJoint(log_likelihood.item() / temperature, log_prior)
+    if math.isnan(joint.total):
+        raise ValueError(f"the log joint at these weights is not a number: {joint}")
+    return joint
 
 
 @torch.no_grad()

@@ -7,6 +7,7 @@ closures cannot be pickled.
 """
 
 import math
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -21,8 +22,9 @@ EnergyGradient = Callable[[Tensor, Tensor, float], None]
 
 
 def positive(name: str, value: float) -> None:
-    """Raise a ValueError unless ``value`` is a positive finite number."""
-    if not (isinstance(value, (int, float)) and math.isfinite(value) and value > 0):
+    """Raise a ValueError unless ``value`` is a positive finite number (denormals count as zero)."""
+    numeric = isinstance(value, (int, float))
+    if not (numeric and sys.float_info.min <= value <= sys.float_info.max):
         raise ValueError(f"{name} must be a positive finite number, got {value!r}")
 
 

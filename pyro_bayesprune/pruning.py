@@ -156,7 +156,10 @@ class Pruning:
         if self.sparsity == "auto":
             return float(epoch <= max(1.0, REACHED_AT * epochs))
         schedule = self.schedule if callable(self.schedule) else SCHEDULES[self.schedule]
-        return min(self.sparsity, max(0.0, schedule(epoch, epochs, self.sparsity)))
+        target = schedule(epoch, epochs, self.sparsity)
+        if not isinstance(target, (int, float)) or math.isnan(target):
+            raise ValueError(f"the schedule must return a number, got {target!r}")
+        return min(self.sparsity, max(0.0, target))
 
     def log_threshold(self, num_data: int) -> float:
         """Return the threshold of the log Bayes factor over the data set, in nats."""
@@ -311,15 +314,18 @@ def _by_unit(
 
 
 def _check_scores(scores: Mapping[str, Tensor], masks: Mapping[str, Tensor]) -> None:
+    if not isinstance(scores, Mapping):
+        raise ValueError(f"the criterion must return scores by site, got {type(scores).__name__}")
     missing = sorted(set(masks) - set(scores))
     if missing:
         raise ValueError(f"the criterion gave no scores for {missing}, only for {sorted(scores)}")
     for name, mask in masks.items():
         score = scores[name]
-        if score.shape != mask.shape or score.isnan().any():
+        if score.shape != mask.shape or not score.is_floating_point() or score.isnan().any():
             raise ValueError(
                 f"the criterion's scores of {name!r} must be numbers of shape {tuple(mask.shape)}, "
-                f"got shape {tuple(score.shape)} with {int(score.isnan().sum())} NaN"
+                f"got {score.dtype} of shape {tuple(score.shape)} with {int(score.isnan().sum())} "
+                f"NaN"
             )
 
 
@@ -443,6 +449,9 @@ def prune_step(
 
     Returns:
         The new state, whose pruned weights are exactly zero, and the record.
+
+    Raises:
+        ValueError: for a log Bayes factor that is not a number: nothing is decided by it.
     """
     x, y = train_part(data)
 
@@ -474,6 +483,8 @@ def prune_step(
         occam = sum(gains[n][kept[n] & ~masks[n]].sum().item() for n in gains if n in masks)
         candidate, seen = compare(PruneState(apply_masks(state.weights, masks), masks), occam)
         tries.append(seen)
+        if math.isnan(seen.bayes_factor.log):
+            raise ValueError(f"the log Bayes factor is not a number: {seen.bayes_factor}")
         if pruning.gate != "propose" or tries[-1].bayes_factor.log > threshold:
             kept, after, decision = masks, candidate, "pruned"
             break

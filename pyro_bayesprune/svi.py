@@ -189,11 +189,12 @@ class Trainer:
     def run_epoch(self, epoch: int, batch_size: int) -> float:
         """Go once through the data in random order; return the mean loss, nats an example."""
         order = torch.randperm(len(self.x), generator=random_stream(self.seed, "order", epoch))
+        batches = order.to(self.x.device).split(min(batch_size, len(order)))
         total = 0.0
         quiet = pyro.validation_enabled(False)  # or a NaN is an error before it is a loss
         noise = seeded(self.seed, "noise", epoch)
         with self.scope(), noise, flushed_denormals(), quiet, self.surviving():
-            for step, batch in enumerate(order.to(self.x.device).split(batch_size), start=1):
+            for step, batch in enumerate(batches, start=1):
                 loss = self.svi.step(self.x[batch], self.y[batch])
                 if not math.isfinite(loss):
                     raise TrainingDiverged(epoch, step, f"the loss became {loss}")

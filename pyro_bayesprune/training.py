@@ -179,17 +179,23 @@ def train(
     Raises:
         ValueError: for a model or data that do not fit; the message names what is wrong.
         TrainingDiverged: when a loss is not finite.
+
+    Warns:
+        RuntimeWarning: when a step leaves a site no weight (recorded as a sparsity of 1).
     """
+    pruning = pruning or UNPRUNED
+    optim = optim or adam(1e-3, epochs, annealing=True)
+    _check_kind("pruning", pruning, Pruning)
+    _check_kind("optim", optim, PyroOptim)
     data, model = _on_device(data, model, device)
     sites = _checked(model, data, epochs, batch_size, objective, temperature)
     _check_initial(sites, initial_weights, state)
-    pruning = pruning or UNPRUNED
     trainer = Trainer(
         model,
         data.train_x,
         data.train_y,
         initial_weights=state.weights if state else initial_weights or {},
-        optim=optim or adam(1e-3, epochs, annealing=True),
+        optim=optim,
         objective=objective,
         temperature=temperature,
         seed=seed,
@@ -217,6 +223,7 @@ def train(
             generator=random_stream(seed, "pruning", epoch),
             temperature=temperature,
         )
+        _warn_of_emptied(epoch, masks, pruned.masks)
         masks, log_bf = pruned.masks, pruned.log_bf
         trainer.project(masks, hold=not pruning.regrow)
         trainer.settle()
@@ -230,6 +237,19 @@ def train(
             State(epoch, pruned.weights, masks, trainer.buffers(), moments, log_bf),
             Epoch(record, train_loss, *held_out, trained - started, stepped - trained, temperature),
         )
+
+
+def _warn_of_emptied(epoch: int, before: Masks, after: Masks) -> None:
+    """Warn of a layer that passes nothing on: allowed (the paper's collapse), never silent."""
+    emptied = [name for name, mask in after.items() if not mask.any() and before[name].any()]
+    if emptied:
+        message = f"no weight of {', '.join(emptied)} is left after the step of epoch {epoch}"
+        warnings.warn(message, RuntimeWarning, stacklevel=2)
+
+
+def _check_kind(name: str, value: object, kind: type) -> None:
+    if not isinstance(value, kind):
+        raise ValueError(f"{name} must be a {kind.__name__}, got {type(value).__name__}")
 
 
 def _on_device(

@@ -99,6 +99,36 @@ def test_options_of_a_fit(options, message):
         fit(lifted(mlp(), class_data()), class_data(), **options)
 
 
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"optim": "adam"}, "optim must be a PyroOptim, got str"),
+        ({"optim": torch.optim.Adam}, "optim must be a PyroOptim, got type"),
+        ({"optim": pyro.optim.Adam({"lr": -1.0})}, "Invalid learning rate: -1.0"),
+        ({"optim": pyro.optim.Adam({"lr": math.nan})}, "Invalid learning rate: nan"),
+        ({"pruning": "magnitude"}, "pruning must be a Pruning, got str"),
+        ({"pruning": bp.Pruning(schedule=lambda *_: math.nan)}, "must return a number, got nan"),
+        ({"pruning": bp.Pruning(schedule=lambda *_: "x")}, "must return a number, got 'x'"),
+    ],
+)
+def test_options_of_a_wrong_kind(options, message):
+    with pytest.raises(ValueError, match=message):
+        fit(lifted(mlp(), class_data()), class_data(), **options)
+
+
+def test_a_batch_larger_than_any_data():
+    whole = fit(lifted(mlp(), class_data()), class_data(), batch_size=10**30)
+    assert len(whole.history) == 1
+
+
+def test_a_step_that_empties_a_layer_is_told():
+    data = class_data()
+    pruning = bp.Pruning(sparsity=0.99, gate="always", schedule="constant")
+    with pytest.warns(RuntimeWarning, match="no weight of 0.weight, 2.weight is left .* epoch 1"):
+        emptied = fit(lifted(mlp(), data), data, pruning=pruning, epochs=2)  # told once
+    assert (emptied.history[["sparsity/0.weight", "sparsity/2.weight"]] == 1).all(axis=None)
+
+
 # Models
 
 
@@ -116,6 +146,80 @@ def test_a_prior_of_a_wrong_shape():
     model = lifted(mlp(), class_data(), lambda name, shape: dist.Normal(0.0, 1.0).expand(shape))
     with pytest.raises(ValueError, match=r"prior of '0.weight' must have event shape \(8, 6\)"):
         model(class_data().train_x)
+
+
+@pytest.mark.parametrize(
+    ("prior", "message"),
+    [
+        (
+            lambda n, s: dist.Normal(0.0, torch.full(s, math.nan)).to_event(len(s)),
+            "parameter scale",
+        ),
+        (lambda n, s: dist.Normal(0.0, torch.full(s, -1.0)).to_event(len(s)), "parameter scale"),
+        (bp.priors.normal(1e-300), "parameter scale"),  # zero in float32
+        (lambda n, s: None, "must be a distribution, got None"),
+    ],
+)
+def test_a_prior_that_is_no_distribution_is_named(prior, message):
+    with pytest.raises(ValueError, match=f"the prior of '0.weight'.*{message}") as caught:
+        fit(lifted(mlp(), class_data(), prior), class_data())
+    assert "\n" not in str(caught.value)
+
+
+def test_a_prior_that_is_no_function():
+    with pytest.raises(ValueError, match="prior must be a function .*, got 0.3"):
+        bp.BayesianModule(mlp(), 0.3, 48)
+
+
+@pytest.mark.parametrize("make", [bp.FCN, bp.CNN])
+def test_layers_of_no_width(make):
+    for options in ({"hidden": (4, 0)}, {"hidden": (-1,)}, {"num_classes": 0}):
+        with pytest.raises(ValueError, match="a layer's width must be positive, got"):
+            make(**({"shape": (1, 4, 4), "num_classes": 3} | options))
+    with pytest.raises(ValueError, match=r"channels must be positive, got \(2, 0\)"):
+        bp.CNN((1, 4, 4), 3, (2, 0))
+
+
+@pytest.mark.filterwarnings("ignore:Initializing zero-element")
+def test_a_parameter_without_elements():
+    with pytest.raises(ValueError, match=r"'weight' of shape \(0, 6\) has no elements"):
+        bp.BayesianModule(nn.Linear(6, 0), NORMAL, 48)
+
+
+def test_a_model_that_cannot_run_on_the_data():
+    data = class_data()
+    x, y = data.train_x, data.train_y
+    for model, inputs, message in (
+        (lifted(mlp(), data), x.double(), r"torch.float64 of shape \(n, 6\): mat1 and mat2"),
+        (lifted(mlp(), data), (x * 9).long(), "torch.int64"),
+        (lifted(mlp(features=5), data), x, "cannot be multiplied"),
+        (mlp(), x, "takes 2 positional arguments but 3 were given"),
+        (3, x, "3 is not callable"),
+    ):
+        with pytest.raises(ValueError, match=f"fails for inputs.*{message}") as caught:
+            fit(model, (inputs, y))
+        assert "\n" not in str(caught.value)
+
+
+def impossible(x, y=None):
+    """A model of density zero everywhere."""
+    w = pyro.sample("w", dist.Normal(torch.zeros(2), 1.0).to_event(1))
+    pyro.factor("never", torch.tensor(-math.inf))
+    with pyro.plate("data", 12, subsample=x):
+        return pyro.sample("y", dist.Normal(x @ w, 1.0), obs=y)
+
+
+@pytest.mark.parametrize("evaluation", ["full", "sequential"])
+def test_a_bayes_factor_that_is_no_number_decides_nothing(evaluation):
+    pruning = bp.Pruning(sparsity=0.5, evaluation=evaluation)
+    with pytest.raises(ValueError, match="the log Bayes factor is not a number"):
+        fit(impossible, (X, Y), objective="mle", pruning=pruning)
+
+
+def test_a_log_joint_that_is_no_number():
+    odd = written(dist.Normal(torch.zeros(2), 1e-30).to_event(1))  # 0 / 0 at zero in float32
+    with pytest.raises(ValueError, match="the log joint at these weights is not a number"):
+        bp.log_joint(odd, {"w": torch.zeros(2)}, (X, Y))
 
 
 def test_by_site_without_a_match():
@@ -290,6 +394,8 @@ def test_scores_of_a_criterion_of_the_users_own():
     for scores, message in (
         (lambda w, m, **_: {n: w[n].flatten() for n in m}, "scores of '0.weight' must be numbers"),
         (lambda w, m, **_: {n: w[n] / 0 * 0 for n in m}, "with 48 NaN"),
+        (lambda w, m, **_: {n: w[n] > 0 for n in m}, "must be numbers .*, got torch.bool"),
+        (lambda w, m, **_: None, "must return scores by site, got NoneType"),
         (lambda w, m, **_: {}, r"gave no scores for \['0.weight', '2.weight'\]"),
     ):
         with pytest.raises(ValueError, match=message):
@@ -353,6 +459,9 @@ def test_data_of_a_wrong_kind():
         fit(model, (data.train_x.tolist(), data.train_y))
     with pytest.raises(ValueError, match="equally many, got 48, 47"):
         fit(model, (data.train_x, data.train_y[1:]))
+    for odd in (data.train_x.to_sparse(), data.train_x * 1j, torch.tensor(1.0)):
+        with pytest.raises(ValueError, match="train data must be dense and real"):
+            fit(model, (odd, data.train_y))
     with pytest.raises(ValueError, match="validation_x and validation_y must be given together"):
         bp.Dataset(data.train_x, data.train_y, validation_x=data.train_x)
     with pytest.raises(ValueError, match="real targets have no classes"):
