@@ -39,6 +39,7 @@ PARTS = {
     "log_prior_ratio": Look("prior part", COLOURS[1], "^"),
     "log_bf": Look("log Bayes factor", "black", "o"),
 }
+OCCAM = {"log_occam_ratio": Look("Occam factor", COLOURS[2], "^")}  # of kind laplace only
 UNGATED = ("unpruned", "random", "magnitude")  # pruned whatever the Bayes factor
 MARKERS = "osD^vPX<>*hp"
 
@@ -242,9 +243,10 @@ def layer_sparsity(histories: pd.DataFrame, ax: Axes | None = None) -> Figure:
 
 
 def bayes_factor_parts(histories: pd.DataFrame, ax: Axes | None = None) -> Figure:
-    """Draw the log Bayes factor of each epoch's own step and its two parts, nats a data set.
+    """Draw the log Bayes factor of each epoch's own step and its parts, nats a data set.
 
-    A ratio of joint densities at two points: posterior odds, not marginal likelihoods. Above the
+    Of kind ``joint`` it has two and is a ratio of joint densities at two points: posterior odds,
+    not marginal likelihoods. Of kind ``laplace`` it has an Occam factor as well. Above the
     threshold (grey, where there is one) a step passes. The scale is linear within ± 1 nat.
 
     Args:
@@ -253,7 +255,8 @@ def bayes_factor_parts(histories: pd.DataFrame, ax: Axes | None = None) -> Figur
     """
     _need(histories, ["epoch", *PARTS])
     figure, ax = _one(ax)
-    for name, look in PARTS.items():
+    occam = OCCAM if histories.get("log_occam_ratio", pd.Series(dtype=float)).any() else {}
+    for name, look in (occam | PARTS).items():
         _curve(ax, histories, name, look)
     thresholds = histories.get("log_threshold", pd.Series(dtype=float))
     gated = not set(histories.get("method", ())) & set(UNGATED)

@@ -88,3 +88,14 @@ def test_the_figure_can_be_written(history, tmp_path):
 def test_a_missing_column_is_named(history):
     with pytest.raises(ValueError, match="log_bf"):
         plots.learning_curves(history.drop(columns="log_bf"))
+
+
+def test_the_parts_that_are_drawn_add_up(history):
+    parts = {"log_likelihood_ratio": [-30.0, -310.0, 3.0, 0.0], "log_prior_ratio": [5.0, 6, 1, 0]}
+    joint = history.assign(**parts).assign(log_bf=np.add(*parts.values()), log_occam_ratio=0.0)
+    assert "Occam factor" not in drawn(plots.bayes_factor_parts(joint).axes[0])
+    gain = np.array([20.0, 10, 5, 0])
+    laplace = joint.assign(log_occam_ratio=gain, log_bf=joint["log_bf"] + gain)
+    lines = drawn(plots.bayes_factor_parts(laplace).axes[0])
+    names = ("likelihood part", "prior part", "Occam factor")
+    np.testing.assert_allclose(sum(lines[n][1] for n in names), lines["log Bayes factor"][1])
