@@ -20,7 +20,7 @@ prior's normalisation and the posterior's volume only ever meet in the ratio δ_
 """
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple, cast
 
@@ -40,12 +40,13 @@ from pyro_bayesprune.model import (
     evaluation_mode,
     gaussian,
 )
-from pyro_bayesprune.posterior import BayesFactor, log_joint
+from pyro_bayesprune.posterior import BayesFactor, lean, log_joint
 from pyro_bayesprune.priors import elementwise
 
 Structure = Literal["diagonal", "full", "kron"]
 CHUNK = 256  # examples; unfolded images of more leave the cache
 SAMPLE = 2048  # examples from which the curvature that a pruning step uses is estimated
+BLOCK = 1024  # weights whose Jacobian is held at a time where it is used at once: in a cache
 JACOBIAN_ELEMENTS = 2**25  # of the Jacobians that are in memory at a time
 
 
@@ -141,8 +142,10 @@ def ggn_diagonal(
     x, _ = train_part(data)
     point = _parameters(model, weights)
     total = {n: torch.zeros(w.shape, dtype=torch.float64) for n, w in point.items()}
+    squares = _jacobian_squares
+    if has_closed_form(model, point, x):
+        squares, point = _layer_squares, _held(model, weights)
     with evaluation_mode(model):
-        squares = _layer_squares if has_closed_form(model, point, x) else _jacobian_squares
         for chunk in x.split(chunk_size):
             for name, part in squares(model, point, chunk, draws, generator).items():
                 total[name] += part.cpu()
@@ -152,6 +155,11 @@ def ggn_diagonal(
 def _parameters(model: BayesianModule, weights: Mapping[str, Tensor]) -> Weights:
     """The weights that are parameters of the network (others are scales of a prior)."""
     return {n: weights[n].detach().requires_grad_() for n, _ in model.net.named_parameters()}
+
+
+def _held(model: BayesianModule, weights: Mapping[str, Tensor]) -> Weights:
+    """The parameters at the cost of their survivors, where no gradient by them is asked for."""
+    return dict(lean(model, {n: w.detach() for n, w in _parameters(model, weights).items()}))
 
 
 def _roots(
@@ -220,7 +228,7 @@ def _layer_squares(
     vectors) its square is b² (a²)ᵀ, and the sum over c concerns b alone: one product for all
     classes.
     """
-    outputs, uses = _run(model, point, x)
+    outputs, uses = _run(model, point, x.detach().requires_grad_())
     roots = _roots(model, outputs, draws, generator)
     found = {n: torch.zeros_like(w) for n, w in point.items()}
     vectors = {u.name: torch.zeros_like(u.outputs) for u in uses if u.outputs.dim() == 2}
@@ -261,6 +269,69 @@ def _positions(use: _Use, grad: Tensor) -> tuple[Tensor, Tensor]:
     if use.inputs.dim() == 2:
         return use.inputs[:, :, None], grad[:, :, None]
     return use.inputs.flatten(1, -2).mT, grad.flatten(1, -2).mT
+
+
+def jacobian_products(
+    model: BayesianModule,
+    weights: Mapping[str, Tensor],
+    x: Tensor,
+    index: Mapping[str, Tensor],
+    changes: Mapping[str, Tensor],
+) -> tuple[Tensor, Tensor]:
+    """Return the outputs f(x) (n, K), and J(x) v for many changes v of few weights (S, n, K).
+
+    K backward passes whatever S, and products with the Jacobian's columns of those few weights.
+    For networks with `has_closed_form`.
+
+    Args:
+        model: the lifted network.
+        weights: the point at which it is linearised.
+        x: inputs (n, ...), all in memory at a time.
+        index: positions of the changed weights in each flattened parameter.
+        changes: rows of changes of them (S, len(index)), by parameter.
+    """
+    with evaluation_mode(model):
+        outputs, uses = _run(model, _held(model, weights), x.detach().requires_grad_())
+    layers = [use.outputs for use in uses]
+    grads = [torch.autograd.grad(o.sum(), layers, retain_graph=True) for o in outputs.unbind(1)]
+    rows = len(next(iter(changes.values())))
+    total = outputs.new_zeros(outputs.shape[1], rows, len(x))
+    for use, by_output in zip(uses, zip(*grads, strict=True), strict=True):
+        for part in ("weight", "bias"):
+            name = f"{use.name}.{part}".lstrip(".")
+            if name in index:
+                _add_products(total, use, part, by_output, index[name], changes[name])
+    return outputs.detach(), total.permute(1, 2, 0)
+
+
+def _add_products(
+    total: Tensor,
+    use: _Use,
+    part: str,
+    grads: Sequence[Tensor],
+    index: Tensor,
+    changes: Tensor,
+) -> None:
+    """Add one parameter's share of J v to ``total`` (K, S, n); ``grads``: K of (n, ...)."""
+    if part == "weight" and use.outputs.dim() == 2:
+        _add_vector_products(total, use, grads, index, changes)
+        return
+    for found, grad in zip(total, grads, strict=True):
+        a, b = _positions(use, grad)
+        columns = b.sum(2) if part == "bias" else (b @ a.mT).flatten(1)
+        found.addmm_(changes, columns.mT[index])
+
+
+def _add_vector_products(
+    total: Tensor, use: _Use, grads: Sequence[Tensor], index: Tensor, changes: Tensor
+) -> None:
+    """The same for a Linear layer on vectors, whose columns are b_i a_j: in blocks, in a cache."""
+    a, by_output = use.inputs.mT.contiguous(), [grad.mT.contiguous() for grad in grads]
+    blocks = zip(index.split(BLOCK), changes.split(BLOCK, 1), strict=True)
+    for i, some in blocks:
+        inputs = a[i % len(a)]
+        for found, b in zip(total, by_output, strict=True):
+            found.addmm_(some, b[i // len(a)].mul_(inputs))
 
 
 class Kron(NamedTuple):
@@ -584,6 +655,44 @@ def occam_gains(
     for name, values in precision.items():
         check_finite(f"posterior precisions of {name!r}", values)  # NaN would refuse, silently
     return {n: (precision[n] / delta[n]).log() / 2 for n in precision}
+
+
+def evidence_scales(
+    model: BayesianModule,
+    weights: Mapping[str, Tensor],
+    data: Dataset | Pair,
+    masks: Mapping[str, Tensor] | None = None,
+    *,
+    temperature: float = 1.0,
+) -> dict[str, Tensor]:
+    """Return each parameter's σ after one step towards the largest Laplace evidence, by parameter.
+
+    The evidence as a function of δ = 1/σ², of n kept weights θ at a mode, is largest where its
+    derivative n/2δ - ½ tr P⁻¹ - ½ ‖θ‖² vanishes, hence the fixed point (MacKay, 1992)
+
+        σ² = ‖θ‖² / γ,    γ = n - δ tr P⁻¹ = Σ (1 - δ/Λ_i),
+
+    γ the number of weights that the data determine, Λ_i by `marginal_precision`. Its fixed points
+    are exact where the Kronecker factors are, for a linear model. A parameter that the data say
+    nothing of (γ = 0) or that is zero keeps its σ.
+
+    Args:
+        model: a lifted network whose priors are zero-mean Normal, one σ for each parameter.
+        weights: a mode.
+        data: all training examples or a random sample of them.
+        masks: pruned weights do not count.
+        temperature: divides the log likelihood.
+    """
+    precision = marginal_precision(model, weights, data, temperature=temperature)
+    delta, found = prior_precision(model, weights), {}
+    for name, values in precision.items():
+        keep = masks[name] if masks and name in masks else torch.ones_like(values, dtype=torch.bool)
+        determined = (1 - delta[name] / values)[keep].sum()
+        squares = weights[name].detach().double()[keep].square().sum()
+        fine = determined > 0 and squares > 0
+        variance = squares / determined if fine else 1 / delta[name].flatten()[0]
+        found[name] = variance.sqrt()
+    return found
 
 
 def laplace_bayes_factor(pruned: Evidence, unpruned: Evidence, num_data: int) -> BayesFactor:

@@ -27,7 +27,12 @@ from pyro.infer import MCMC, NUTS
 from torch import Tensor, nn
 from torch.func import jvp, vmap
 
-from pyro_bayesprune.curvature import ggn_diagonal, prior_precision
+from pyro_bayesprune.curvature import (
+    ggn_diagonal,
+    has_closed_form,
+    jacobian_products,
+    prior_precision,
+)
 from pyro_bayesprune.data import Dataset, Pair, train_part
 from pyro_bayesprune.model import BayesianModule, Masks, Model, Weights, evaluation_mode, pruned
 from pyro_bayesprune.svi import seeded
@@ -38,6 +43,8 @@ LogDensity = Callable[[Tensor], Tensor]
 MAX_NUTS = 1000  # surviving weights: whitening needs their Hessian, NUTS long trajectories
 MAX_ELEMENTS = 2**28  # of the draws that are held in memory: 1 GiB in float32
 BATCH_ELEMENTS = 2**24  # of the scattered draws that are looked at together
+CACHE_ELEMENTS = 2**18  # of the scattered draws whose prior is looked at together: they fit a cache
+FEW = 3  # passes through a dense network in which a draw's tangents are computed forwards
 CHUNK = 1000
 
 
@@ -230,7 +237,7 @@ def _ggn(
     x, y = train_part(data)
     names, features = _maybe_last_layer(model, weights, x)
     if features is None or not set(index) <= set(names):
-        return ggn_diagonal(model, weights, data)
+        return ggn_diagonal(model, weights, data, chunk_size=CHUNK)
     short = {name.rpartition(".")[2]: name for name in names}
     outputs, inputs = weights[short["weight"]].shape
     layer = nn.Linear(inputs, outputs, "bias" in short, dtype=features.dtype)
@@ -452,9 +459,31 @@ def draw_outputs(draws: Draws, x: Tensor, *, linearised: bool | None = None) -> 
     """
     if linearised is None:
         linearised = draws.method == "laplace"
+    if linearised and _few(draws, x):
+        return _linearised(draws, x)
     with evaluation_mode(draws.model), torch.no_grad():
         chunks = [_chunk_outputs(draws, chunk, linearised) for chunk in x.split(CHUNK)]
     return torch.cat(chunks, 2)
+
+
+def _few(draws: Draws, x: Tensor) -> bool:
+    """Whether so few weights were drawn that their Jacobian is cheaper than a tangent a draw."""
+    classes = draws.model.outputs(draws.weights, x[:1]).numel()
+    size = sum(w.numel() for w in draws.weights.values())
+    few = classes * draws.values.shape[-1] <= FEW * size
+    return few and has_closed_form(draws.model, draws.weights, x)
+
+
+def _linearised(draws: Draws, x: Tensor) -> Tensor:
+    """f(x, θ) + J(x) (w - θ) for all draws w, the Jacobian computed once for all of them."""
+    changes = (draws.values - gather(draws.weights, draws.index)).flatten(0, 1)
+    sizes = [len(i) for i in draws.index.values()]
+    parts = dict(zip(draws.index, changes.split(sizes, -1), strict=True))
+    found = []
+    for chunk in x.split(CHUNK):
+        value, change = jacobian_products(draws.model, draws.weights, chunk, draws.index, parts)
+        found.append(value + change)
+    return torch.cat(found, 1).unflatten(0, draws.values.shape[:2])
 
 
 def _chunk_outputs(draws: Draws, x: Tensor, linearised: bool) -> Tensor:
@@ -489,7 +518,7 @@ def log_prior(draws: Draws) -> dict[str, Tensor]:
         like = draws.weights[name]
         rows = [
             priors[name].log_prob(_scattered(some, index, like)).double()
-            for some in part.split(max(1, BATCH_ELEMENTS // like.numel()))
+            for some in part.split(max(1, CACHE_ELEMENTS // like.numel()))
         ]
         found[name] = torch.cat(rows).view(draws.values.shape[:2])
     return found

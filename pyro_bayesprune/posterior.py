@@ -239,7 +239,7 @@ def at_point(
     return poutine.condition(inner, data=dict(weights))
 
 
-def _lean(model: Model, weights: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+def lean(model: Model, weights: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
     """Return a lifted network's weights, large sparse matrices held as what survives of them."""
     if not isinstance(network(model), BayesianModule):
         return weights
@@ -295,7 +295,7 @@ def log_joint(
     check_num_data(sites, len(x))
     check_targets(sites, y)
     check_weights(sites, weights)
-    held = at_point(model, _lean(model, weights), masks, pruned_prior)
+    held = at_point(model, lean(model, weights), masks, pruned_prior)
     log_likelihood, log_prior = torch.zeros((), dtype=torch.float64), 0.0
     with evaluation_mode(model):
         for i, chunk in enumerate(_chunks(x, y, chunk_size)):
@@ -323,7 +323,7 @@ def log_densities(
 
     `log_joint` in parts, for some of the training examples: their sum over all is its own.
     """
-    held = at_point(model, _lean(model, weights))
+    held = at_point(model, lean(model, weights))
     examples, log_prior = [], 0.0
     with evaluation_mode(model):
         for i, chunk in enumerate(_chunks(*data, chunk_size)):

@@ -82,12 +82,13 @@ class _SparseLinear(torch.autograd.Function):
         return pattern.times(values, x.T.contiguous()).T.contiguous()
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor, None]:  # noqa: ANN401
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, None]:  # noqa: ANN401
         x, values = ctx.saved_tensors
         by_input = None
         if ctx.needs_input_grad[0]:
             by_input = ctx.pattern.transposed_times(values, grad.T.contiguous()).T.contiguous()
-        return by_input, ctx.pattern.products(grad, x), None
+        by_value = ctx.pattern.products(grad, x) if ctx.needs_input_grad[1] else None
+        return by_input, by_value, None
 
 
 class Surviving(Tensor):
