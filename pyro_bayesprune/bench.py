@@ -29,7 +29,7 @@ from pyro_bayesprune.model import BayesianModule, Masks, Model
 from pyro_bayesprune.networks import CNN, FCN
 from pyro_bayesprune.posterior import inspect_model
 from pyro_bayesprune.pruning import PruneState, Pruning, prunable_sites, prune_step
-from pyro_bayesprune.svi import Trainer, flushed_denormals
+from pyro_bayesprune.svi import Trainer, flushed_denormals, memory_kept
 
 HIDDEN = (1024, 1024, 1024)  # the `paper` preset's
 Run = Callable[[], object]  # one round: a fixed number of steps
@@ -225,7 +225,7 @@ def steps(setting: Setting, names: tuple[str, ...]) -> list[dict[str, Any]]:
     A ratio is the median over rounds of the ratio within a round.
     """
     x, y = setting.examples(setting.steps * setting.batch_size)
-    with flushed_denormals():
+    with flushed_denormals(), memory_kept():
         runs = {name: COMPETITORS[name](setting, x, y) for name in names}
         times = seconds(runs, setting.rounds)
         del runs
@@ -272,7 +272,7 @@ def epoch_end(setting: Setting, number: int) -> list[dict[str, Any]]:
         records[name] = prune_step(model, state, (x, y), cases[name])[1]
 
     few = setting.steps * setting.batch_size
-    with flushed_denormals():
+    with flushed_denormals(), memory_kept():
         runs = {"plain": plain(setting, x[:few], y[:few])}
         times = seconds(runs | {name: partial(step, name) for name in cases}, setting.rounds)
     epoch = times["plain"] * number / few

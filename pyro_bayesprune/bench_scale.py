@@ -21,7 +21,7 @@ from torch.func import functional_call, stack_module_state, vmap
 from torch.nn.functional import cross_entropy
 
 from pyro_bayesprune.bench import COMPETITORS, Run, Setting, epoch_end, machine, steps
-from pyro_bayesprune.svi import flushed_denormals
+from pyro_bayesprune.svi import flushed_denormals, memory_kept
 
 WIDTHS = (256, 512, 1024, 2048, 4096)
 BATCHES = (64, 256, 1024, 4096)
@@ -96,7 +96,7 @@ def stacked(setting: Setting, x: Tensor, y: Tensor, number: int = TOGETHER) -> R
 def _rate(build: Callable[[Setting, Tensor, Tensor], Run], setting: Setting) -> float:
     """Return rounds of a competitor per second: the median over rounds, after one."""
     x, y = setting.examples(setting.steps * setting.batch_size)
-    with flushed_denormals():
+    with flushed_denormals(), memory_kept():
         run, times = build(setting, x, y), []
         for _ in range(setting.rounds + 1):
             started = time.perf_counter()

@@ -7,8 +7,10 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal, get_args
 
-NetworkName = Literal["fcn", "cnn"]
-PriorName = Literal["normal", "fan_in_normal", "laplace", "student_t", "layer_scale"]
+NetworkName = Literal["fcn", "cnn", "lenet_300_100", "lenet5"]
+PriorName = Literal[
+    "normal", "fan_in_normal", "laplace", "student_t", "layer_scale", "evidence_normal"
+]
 CriterionName = Literal[
     "magnitude", "random", "shuffled_magnitude", "fisher", "opd", "snr", "savage_dickey"
 ]
@@ -16,6 +18,8 @@ MethodName = Literal[
     "unpruned", "bayes_unpruned", "random", "magnitude", "bayes_random", "bayes_magnitude"
 ]
 PresetName = Literal["default", "paper"]
+
+ADDED = ("rounds", "rewind_epoch")  # younger than stored results, whose ids they must not change
 
 
 @dataclass(frozen=True)
@@ -26,11 +30,11 @@ class Config:
         dataset: digits, mnist, fashion_mnist, cifar10, or the path of a data file.
         validation: share of the training set that is held out for validation, in [0, 1).
         data_seed: decides which examples are held out.
-        network: fcn (paper, eq. 1) or cnn (eq. 2).
-        hidden: widths of the hidden dense layers.
-        channels: output channels of the CNN's two convolutions.
+        network: fcn (paper, eq. 1), cnn (eq. 2), lenet_300_100 or lenet5 (LeCun et al., 1998).
+        hidden: widths of the hidden dense layers of fcn and cnn.
+        channels: output channels of the cnn's two convolutions.
         objective: map (likelihood and prior) or mle (likelihood alone).
-        prior: prior of every weight and bias.
+        prior: prior of every weight and bias; evidence_normal learns its scales by evidence.
         prior_scale: scale of the prior (σ of a normal, gain of fan_in_normal), units of weights.
         prior_df: degrees of freedom of a student_t prior.
         temperature: divides the log likelihood.
@@ -50,6 +54,9 @@ class Config:
         alpha: error rate of a sequential decision.
         restart: train as long again under the final masks, from the first weights (rewind), from
             fresh ones (reinitialise), or from the first under shuffled masks (shuffle).
+        rounds: trainings that prune before the last one, each restarted; all remove the same
+            share of what is left (iterated magnitude pruning).
+        rewind_epoch: with restart rewind, return to the weights at the end of this epoch.
         epochs: passes over the training data.
         batch_size: examples a step.
         learning_rate: Adam's step size.
@@ -82,6 +89,8 @@ class Config:
     evaluation: Literal["full", "sequential"] = "full"
     alpha: float = 0.01
     restart: Literal["no", "rewind", "reinitialise", "shuffle"] = "no"
+    rounds: int = 1
+    rewind_epoch: int = 0
     epochs: int = 25
     batch_size: int = 64
     learning_rate: float = 1e-3
@@ -117,6 +126,22 @@ class Config:
             raise ValueError(f"beta must be at least 0, got {self.beta!r}")
         for name in ("hidden", "channels"):
             _check_widths(name, getattr(self, name))
+        self._check_rounds()
+
+    def _check_rounds(self) -> None:
+        if self.rounds < 1 or (
+            self.rounds > 1 and (self.restart == "no" or self.sparsity == "auto")
+        ):
+            raise ValueError(
+                f"rounds must be 1, or more with a restart and a sparsity that is a number; got "
+                f"{self.rounds} with restart {self.restart} and sparsity {self.sparsity}"
+            )
+        last = self.epochs if self.restart == "rewind" else 0
+        if not 0 <= self.rewind_epoch <= last:
+            raise ValueError(
+                f"rewind_epoch must be from 0 to epochs, and 0 unless restart is rewind; got "
+                f"{self.rewind_epoch} with restart {self.restart} and {self.epochs} epochs"
+            )
 
     def _set_number(self, name: str, value: object) -> None:
         """Make a number a float: 1, 1.0 and a negative zero's 0.0 are to have one id."""
@@ -144,8 +169,13 @@ class Config:
 
     @property
     def id(self) -> str:
-        """Name of the run: the first 16 hexadecimal digits of the SHA-256 of its canonical JSON."""
-        text = json.dumps(self.to_dict(), sort_keys=True, separators=(",", ":"))
+        """Name of the run: the first 16 hexadecimal digits of the SHA-256 of its canonical JSON.
+
+        Fields in `ADDED` count only where they differ from their default.
+        """
+        defaults = {field.name: field.default for field in fields(self) if field.name in ADDED}
+        values = {k: v for k, v in self.to_dict().items() if k not in ADDED or v != defaults[k]}
+        text = json.dumps(values, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
     @property

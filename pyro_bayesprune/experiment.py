@@ -24,12 +24,12 @@ from pyro_bayesprune.config import Config, RunError
 from pyro_bayesprune.data import TORCHVISION, Dataset, load_dataset, random_stream
 from pyro_bayesprune.display import table_html
 from pyro_bayesprune.model import BayesianModule, Masks, Weights
-from pyro_bayesprune.networks import CNN, FCN
+from pyro_bayesprune.networks import CNN, FCN, LeNet5
 from pyro_bayesprune.optimizer import adam
 from pyro_bayesprune.posterior import class_probabilities
 from pyro_bayesprune.priors import Prior
 from pyro_bayesprune.progress import shown
-from pyro_bayesprune.pruning import Pruning, apply_masks
+from pyro_bayesprune.pruning import SCHEDULES, Pruning, apply_masks
 from pyro_bayesprune.svi import seeded
 from pyro_bayesprune.training import Epoch, State, told, train
 
@@ -41,6 +41,8 @@ DATASETS: dict[str, Callable[..., Dataset]] = {
 NETWORKS: dict[str, Build] = {
     "fcn": lambda config, shape, classes: FCN(shape, classes, config.hidden),
     "cnn": lambda config, shape, classes: CNN(shape, classes, config.channels, config.hidden),
+    "lenet_300_100": lambda config, shape, classes: FCN(shape, classes, (300, 100)),
+    "lenet5": lambda config, shape, classes: LeNet5(shape, classes),
 }
 PRIORS: dict[str, Callable[[Config], Prior]] = {
     "normal": lambda config: priors.normal(config.prior_scale),
@@ -48,6 +50,7 @@ PRIORS: dict[str, Callable[[Config], Prior]] = {
     "laplace": lambda config: priors.laplace(config.prior_scale),
     "student_t": lambda config: priors.student_t(config.prior_df, config.prior_scale),
     "layer_scale": lambda config: priors.layer_scale(config.prior_scale),
+    "evidence_normal": lambda config: priors.evidence_normal(config.prior_scale),
 }
 PRUNING_FIELDS = [f.name for f in fields(Pruning) if f.name in Config.__dataclass_fields__]
 
@@ -152,10 +155,15 @@ def epochs_of(
     device: str | torch.device = "cpu",
 ) -> Generator[tuple[State, Epoch]]:
     """Train as configured, from the beginning or from a state; yields after each epoch."""
+    pruning = Pruning(**{name: getattr(config, name) for name in PRUNING_FIELDS})
+    before = max(
+        0, epochs - config.epochs
+    )  # of earlier trainings, after which schedules start anew
+    schedule = SCHEDULES[config.schedule]
     return train(
         model,
         data,
-        pruning=Pruning(**{name: getattr(config, name) for name in PRUNING_FIELDS}),
+        pruning=replace(pruning, schedule=lambda e, n, s: schedule(e - before, n - before, s)),
         epochs=epochs,
         batch_size=config.batch_size,
         optim=adam(config.learning_rate, config.epochs, annealing=config.annealing),
@@ -167,11 +175,26 @@ def epochs_of(
     )
 
 
-def restarted(config: Config, state: State, model: BayesianModule, data: Dataset) -> State:
-    """Return the state from which the second training of a control starts (``restart``).
+def trainings(config: Config) -> list[Config]:
+    """Return what a run trains one after the other.
 
-    The masks stay (``shuffle``: shuffled within each layer); the weights are those of the
-    beginning, or fresh ones (``reinitialise``); buffers and optimiser start anew.
+    Without a restart, one training that prunes. Else ``rounds`` that do, each removing the same
+    share of what is left, and then one under the final masks (Frankle & Carbin, 2019).
+    """
+    if config.restart == "no":
+        return [config]
+    last = float(config.sparsity) if config.rounds > 1 else config.sparsity
+    shares = [1 - (1 - float(last)) ** (r / config.rounds) for r in range(1, config.rounds)]
+    return [replace(config, sparsity=share) for share in (*shares, last, 0.0)]
+
+
+def restarted(
+    config: Config, state: State, model: BayesianModule, data: Dataset, early: State | None = None
+) -> State:
+    """Return the state from which a run's next training starts (``restart``).
+
+    The masks stay (``shuffle``: shuffled within each layer); weights and buffers are those of the
+    beginning, of an ``early`` state, or fresh ones (``reinitialise``); the optimiser starts anew.
     """
     masks = dict(state.masks)
     if config.restart == "shuffle":
@@ -184,8 +207,10 @@ def restarted(config: Config, state: State, model: BayesianModule, data: Dataset
             model = copy.deepcopy(model)
             model.net = NETWORKS[config.network](config, data.shape, data.num_classes)
     first = {n: p.detach().to(state.weights[n].device) for n, p in model.net.named_parameters()}
-    weights = apply_masks(state.weights | first, masks)
     buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
+    if early is not None:
+        first, buffers = early.weights, early.buffers
+    weights = apply_masks(state.weights | first, masks)
     return State(state.epoch, weights, masks, buffers, {}, None)
 
 
@@ -222,6 +247,7 @@ def run(
     with runs.locked(folder):
         if not runs.is_finished(folder):
             runs.write_config(folder, config)
+            runs.check_data(folder, data.sha256)
             _train_and_finish(config, model, data, folder, chosen, progress)
     return load_run(folder)
 
@@ -246,15 +272,18 @@ def _train_and_finish(
     progress: bool,
 ) -> None:
     state, rows = _begun(folder)
-    again = [] if config.restart == "no" else [replace(config, sparsity=0.0)]
-    with shown(config.title, config.epochs * (1 + len(again)), len(rows), enabled=progress) as show:
-        for leg, part in enumerate([config, *again], start=1):
-            end = leg * config.epochs
+    parts = trainings(config)
+    with shown(config.title, config.epochs * len(parts), len(rows), enabled=progress) as show:
+        for number, part in enumerate(parts, start=1):
+            end = number * config.epochs
             training = epochs_of(part, model, data, epochs=end, state=state, device=device)
             with closing(training):
                 for state, epoch in training:
-                    if again and state.epoch == config.epochs:
-                        state = restarted(config, state, model, data)
+                    if state.epoch == config.rewind_epoch:
+                        runs.write_checkpoint(folder, state, [], runs.EARLY)
+                    if state.epoch == end and number < len(parts):
+                        early, _ = runs.read_checkpoint(folder, runs.EARLY) or (None, [])
+                        state = restarted(config, state, model, data, early)
                     rows.append(epoch.row())
                     runs.write_checkpoint(folder, state, rows)
                     runs.write_history(folder, rows)
@@ -263,6 +292,7 @@ def _train_and_finish(
         raise ValueError(f"epochs must be positive, got {config.epochs}")
     for name, buffer in model.named_buffers():
         buffer.copy_(state.buffers[name])
+    runs.write_config(folder, config)  # somebody may have changed it since
     runs.finish(folder, state, rows, _summary(config, model, state, rows, data))
 
 
@@ -288,6 +318,7 @@ def _summary(
         "shape": list(data.shape),
         "num_classes": data.num_classes,
         "num_train": data.num_train,
+        "data_sha256": data.sha256,
         **provenance(),
     }
 

@@ -1,4 +1,4 @@
-"""The paper's networks, as ordinary PyTorch modules."""
+"""The paper's networks and LeCun's, as ordinary PyTorch modules."""
 
 import math
 from collections import OrderedDict
@@ -79,6 +79,39 @@ class CNN(nn.Sequential):
                 pool2=nn.MaxPool2d(2),
                 flatten=nn.Flatten(),
                 **_dense_stack(features, hidden, num_classes),
+            )
+        )
+        self.to(memory_format=torch.channels_last)
+
+
+class LeNet5(nn.Sequential):
+    """LeNet-5 as pruning papers use it: 5x5 convolutions without padding, max pooling, ReLU.
+
+    Inputs (n, channels, height, width) → logits (n, classes): 20 and 50 filters and 500 hidden
+    units, 430,500 weights for 28x28 images and 10 classes (LeCun et al., 1998, in Caffe's version).
+
+    Args:
+        shape: shape of one image (channels, height, width), at least 16x16 pixels.
+        num_classes: number of outputs.
+
+    Raises:
+        ValueError: if ``shape`` is not that of a large enough image.
+    """
+
+    def __init__(self, shape: Sequence[int], num_classes: int) -> None:
+        if len(shape) != 3 or min(shape[1:]) < 16:
+            raise ValueError(f"LeNet5 needs (channels, height>=16, width>=16), got {tuple(shape)}")
+        height, width = (((size - 4) // 2 - 4) // 2 for size in shape[1:])
+        super().__init__(
+            OrderedDict(
+                conv1=nn.Conv2d(shape[0], 20, 5),
+                relu_conv1=nn.ReLU(),
+                pool1=nn.MaxPool2d(2),
+                conv2=nn.Conv2d(20, 50, 5),
+                relu_conv2=nn.ReLU(),
+                pool2=nn.MaxPool2d(2),
+                flatten=nn.Flatten(),
+                **_dense_stack(50 * height * width, (500,), num_classes),
             )
         )
         self.to(memory_format=torch.channels_last)

@@ -19,6 +19,7 @@ from torch import Tensor
 
 Prior = Callable[[str, torch.Size], dist.TorchDistribution]
 EnergyGradient = Callable[[Tensor, Tensor, float], None]
+EVIDENCE = "by_evidence"  # marks sites of scales that are set by evidence, not by gradients
 
 
 def positive(name: str, value: float) -> None:
@@ -134,6 +135,34 @@ class layer_scale:  # noqa: N801
         width = 1 / math.sqrt(self.strength * math.prod(shape))
         scale = pyro.sample(f"{name}_scale", dist.LogNormal(math.log(self.scale), width))
         return dist.Normal(0.0, scale).expand(shape).to_event(len(shape))
+
+
+@dataclass(frozen=True)
+class evidence_normal:  # noqa: N801
+    """A zero-mean Normal whose scale, one for each parameter, is learnt by evidence.
+
+    For a parameter ``W`` the model samples a scale in a site ``<name>_scale``,
+
+        σ ~ LogNormal(ln scale, 1),    w_i ~ N(0, σ²),
+
+    which `train` does not follow the gradient for (a joint MAP over σ and W collapses): at the end
+    of each epoch it moves to where Laplace's evidence is largest (`curvature.evidence_scales`,
+    MacKay, 1992), its hyperprior left out. Decisions compare both networks at the same σ.
+
+    Args:
+        scale: where σ starts, in the units of the weights.
+    """
+
+    scale: float = 0.3
+
+    def __post_init__(self) -> None:
+        positive("scale of an evidence_normal prior", self.scale)
+
+    def __call__(self, name: str, shape: torch.Size) -> dist.TorchDistribution:
+        """Return the prior of the parameter ``name``; samples the site ``<name>_scale``."""
+        hyperprior = dist.LogNormal(math.log(self.scale), 1.0)
+        scale = pyro.sample(f"{name}_scale", hyperprior, infer={EVIDENCE: True})
+        return dist.Normal(0.0, scale.detach()).expand(shape).to_event(len(shape))
 
 
 @dataclass(frozen=True)

@@ -23,12 +23,18 @@ from pyro_bayesprune.model import Masks, Weights
 from pyro_bayesprune.training import State
 
 DIGEST_BYTES = 32
+DATA = "data.sha256"
+EARLY = "early.pt"  # the state that a restart returns to, in the form of a checkpoint
 CHECKED = ("config.json", "history.csv", "weights.safetensors")  # result.json has their SHA-256
 AGAIN = "Move the folder away and run the configuration again."
 
 
 def write_atomically(path: Path, content: bytes) -> None:
-    """Write a file beside its place and rename it into place, so that it is whole or not there."""
+    """Write a file beside its place and rename it into place, so that it is whole or not there.
+
+    Raises:
+        OSError: if it cannot be written (the disk is full, say); the message names the file.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
     try:
@@ -37,8 +43,14 @@ def write_atomically(path: Path, content: bytes) -> None:
             file.flush()
             os.fsync(file.fileno())
         os.replace(partial, path)
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(path)) from error
     finally:
         partial.unlink(missing_ok=True)
+
+
+class Busy(RunError):
+    """Another process works on the run."""
 
 
 @contextmanager
@@ -46,7 +58,7 @@ def locked(folder: Path) -> Iterator[None]:
     """Hold a run folder against other processes; take away what a killed one left half written.
 
     Raises:
-        RunError: if another process holds it.
+        Busy: if another process holds it.
     """
     from filelock import FileLock, Timeout
 
@@ -55,7 +67,7 @@ def locked(folder: Path) -> Iterator[None]:
     try:
         lock.acquire(timeout=0)
     except Timeout:
-        raise RunError(f"another process is working on {folder}") from None
+        raise Busy(f"another process is working on {folder}") from None
     try:
         for partial in folder.glob("*.partial"):
             partial.unlink()
@@ -66,7 +78,7 @@ def locked(folder: Path) -> Iterator[None]:
 
 def tidy(folder: Path) -> None:
     """Take away what a finished run needs no more, where a kill prevented that."""
-    for name in ("checkpoint.pt", "lock"):
+    for name in ("checkpoint.pt", EARLY, DATA, "lock"):
         (folder / name).unlink(missing_ok=True)
     for partial in folder.glob("*.partial"):
         partial.unlink(missing_ok=True)
@@ -91,6 +103,18 @@ def write_config(folder: Path, config: Config) -> None:
     write_atomically(path, (json.dumps(config.to_dict(), indent=2) + "\n").encode())
 
 
+def check_data(folder: Path, digest: str) -> None:
+    """Write data.sha256, the digest of what an unfinished run trains on.
+
+    Raises:
+        RunError: if the run was begun on other data.
+    """
+    path = folder / DATA
+    if path.exists() and (path.read_text() != digest) and (folder / "checkpoint.pt").exists():
+        raise RunError(f"{folder} was begun on other data: the data set has changed. {AGAIN}")
+    write_atomically(path, digest.encode())
+
+
 def _read(path: Path) -> bytes:
     try:
         return path.read_bytes()
@@ -113,7 +137,7 @@ def _checked(path: Path) -> bytes:
 def _object(path: Path, content: bytes) -> dict[str, Any]:
     try:
         value = json.loads(content)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise RunError(f"{path} is damaged: {error}") from None
     if not isinstance(value, dict):
         raise RunError(f"{path} is damaged: expected an object, got {type(value).__name__}")
@@ -133,22 +157,26 @@ def read_config(folder: Path) -> Config:
         raise RunError(f"{path} is damaged: {error}") from None
 
 
-def write_checkpoint(folder: Path, state: State, rows: list[dict[str, Any]]) -> None:
-    """Write checkpoint.pt: state after an epoch and history so far, with a SHA-256 behind."""
+def write_checkpoint(
+    folder: Path, state: State, rows: list[dict[str, Any]], name: str = "checkpoint.pt"
+) -> None:
+    """Write a checkpoint: state after an epoch and history so far, with a SHA-256 behind."""
     buffer = io.BytesIO()
     parts = {name: getattr(state, name) for name in State.__dataclass_fields__}
     torch.save({"state": parts, "rows": rows}, buffer)
     content = buffer.getvalue()
-    write_atomically(folder / "checkpoint.pt", content + hashlib.sha256(content).digest())
+    write_atomically(folder / name, content + hashlib.sha256(content).digest())
 
 
-def read_checkpoint(folder: Path) -> tuple[State, list[dict[str, Any]]] | None:
-    """Return the state and history of checkpoint.pt, or None where there is none.
+def read_checkpoint(
+    folder: Path, name: str = "checkpoint.pt"
+) -> tuple[State, list[dict[str, Any]]] | None:
+    """Return the state and history of a checkpoint, or None where there is none.
 
     Raises:
         RunError: if the file is damaged.
     """
-    path = folder / "checkpoint.pt"
+    path = folder / name
     if not path.exists():
         return None
     try:
@@ -181,12 +209,30 @@ def finish(folder: Path, state: State, rows: list[dict[str, Any]], result: dict[
     """Write what a finished run leaves; result.json comes last and says that all is there."""
     write_history(folder, rows)
     write_weights(folder, state)
-    result = _plain(result) | {
+    result = result | {
         f"{Path(name).stem}_sha256": _digest((folder / name).read_bytes()) for name in CHECKED
     }
-    result["sha256"] = _digest(_canonical(result))
-    write_atomically(folder / "result.json", (json.dumps(result, indent=2) + "\n").encode())
+    write_record(folder / "result.json", result)
     tidy(folder)
+
+
+def write_record(path: Path, record: dict[str, Any]) -> None:
+    """Write a dictionary as JSON, with its SHA-256 in it; NaN and infinity become null."""
+    record = _plain(record)
+    record["sha256"] = _digest(_canonical(record))
+    write_atomically(path, (json.dumps(record, indent=2) + "\n").encode())
+
+
+def read_record(path: Path, again: str = AGAIN) -> dict[str, Any]:
+    """Return what `write_record` wrote.
+
+    Raises:
+        RunError: if the file is missing or damaged; ``again`` says what to do then.
+    """
+    record = _object(path, _read(path))
+    if record.get("sha256") not in (None, _digest(_canonical(record))):
+        raise RunError(f"{path} is damaged: its checksum does not fit. {again}")
+    return record
 
 
 def _plain(value: Any) -> Any:  # noqa: ANN401
@@ -250,8 +296,4 @@ def read_result(folder: Path) -> dict[str, Any]:
     Raises:
         RunError: if the run is not finished or the file is damaged.
     """
-    path = folder / "result.json"
-    result = _object(path, _read(path))
-    if result.get("sha256") not in (None, _digest(_canonical(result))):
-        raise RunError(f"{path} is damaged: its checksum does not fit. {AGAIN}")
-    return result
+    return read_record(folder / "result.json")

@@ -8,17 +8,18 @@ import warnings
 from collections import Counter
 from collections.abc import Generator, Mapping
 from dataclasses import dataclass
-from typing import Any, get_args
+from typing import Any, cast, get_args
 
 import pandas as pd
 import torch
 from pyro.optim import PyroOptim
 from torch import Tensor
 
+from pyro_bayesprune.curvature import evidence_scales, random_sample
 from pyro_bayesprune.data import Dataset, Pair, random_stream, train_part
 from pyro_bayesprune.display import table_html
 from pyro_bayesprune.metrics import check_finite, sparsity
-from pyro_bayesprune.model import Masks, Model, Weights, network
+from pyro_bayesprune.model import BayesianModule, Masks, Model, Weights, network
 from pyro_bayesprune.optimizer import adam
 from pyro_bayesprune.posterior import (
     ModelSites,
@@ -30,10 +31,16 @@ from pyro_bayesprune.posterior import (
     inspect_model,
     mean_prediction,
 )
-from pyro_bayesprune.priors import positive
+from pyro_bayesprune.priors import EVIDENCE, positive
 from pyro_bayesprune.progress import shown
 from pyro_bayesprune.pruning import PruneState, Pruning, Record, prunable_sites, prune_step
-from pyro_bayesprune.svi import Objective, Trainer, TrainingDiverged, check_site_names
+from pyro_bayesprune.svi import (
+    Objective,
+    Trainer,
+    TrainingDiverged,
+    check_site_names,
+    memory_kept,
+)
 
 UNPRUNED = Pruning(sparsity=0.0)
 
@@ -202,6 +209,8 @@ def train(
     )
     names = prunable_sites(model, sites, pruning.sites, pruning.scope)
     masks = {n: torch.ones_like(trainer.params[n], dtype=torch.bool) for n in names}
+    scales = [name for name, site in sites.latent.items() if site["infer"].get(EVIDENCE)]
+    trainer.hold(scales)
     log_bf = None
     if state is not None:
         if state.optimizer:
@@ -210,33 +219,47 @@ def train(
         masks, log_bf = state.masks, state.log_bf
         trainer.project(masks, hold=not pruning.regrow)
     for epoch in range(state.epoch + 1 if state else 1, epochs + 1):
-        started = time.perf_counter()
-        train_loss = trainer.run_epoch(epoch, batch_size)
-        trained = time.perf_counter()
-        pruned, record = prune_step(
-            model,
-            PruneState(trainer.weights(), masks, log_bf),
-            data,
-            pruning,
-            epoch=epoch,
-            epochs=epochs,
-            generator=random_stream(seed, "pruning", epoch),
-            temperature=temperature,
-        )
-        _warn_of_emptied(epoch, masks, pruned.masks)
-        masks, log_bf = pruned.masks, pruned.log_bf
-        trainer.project(masks, hold=not pruning.regrow)
-        trainer.settle()
-        stepped = time.perf_counter()
-        held_out = (
-            *_held_out(model, pruned, data.validation_x, data.validation_y),
-            *_held_out(model, pruned, data.test_x, data.test_y),
-        )
-        moments = copy.deepcopy(trainer.optim.get_state())
+        with memory_kept():
+            started = time.perf_counter()
+            train_loss = trainer.run_epoch(epoch, batch_size)
+            trained = time.perf_counter()
+            if scales:
+                sample = random_sample(data, random_stream(seed, "evidence", epoch))
+                _set_scales(trainer, scales, sample, masks, temperature)
+            pruned, record = prune_step(
+                model,
+                PruneState(trainer.weights(), masks, log_bf),
+                data,
+                pruning,
+                epoch=epoch,
+                epochs=epochs,
+                generator=random_stream(seed, "pruning", epoch),
+                temperature=temperature,
+            )
+            _warn_of_emptied(epoch, masks, pruned.masks)
+            masks, log_bf = pruned.masks, pruned.log_bf
+            trainer.project(masks, hold=not pruning.regrow)
+            trainer.settle()
+            stepped = time.perf_counter()
+            held_out = (
+                *_held_out(model, pruned, data.validation_x, data.validation_y),
+                *_held_out(model, pruned, data.test_x, data.test_y),
+            )
+            moments = copy.deepcopy(trainer.optim.get_state())
         yield (
             State(epoch, pruned.weights, masks, trainer.buffers(), moments, log_bf),
             Epoch(record, train_loss, *held_out, trained - started, stepped - trained, temperature),
         )
+
+
+def _set_scales(
+    trainer: Trainer, sites: list[str], sample: Pair, masks: Masks, temperature: float
+) -> None:
+    """Move the scales of `priors.evidence_normal` to where the evidence is largest."""
+    model, weights = cast(BayesianModule, trainer.model), trainer.weights()
+    found = evidence_scales(model, weights, sample, masks, temperature=temperature)
+    for site in sites:
+        trainer.set(site, found[site.removesuffix("_scale")])
 
 
 def _warn_of_emptied(epoch: int, before: Masks, after: Masks) -> None:

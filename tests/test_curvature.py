@@ -337,3 +337,35 @@ def test_dead_units_and_constant_inputs_have_nothing_to_gain():
     assert gains["0.weight"][:2].abs().max() < 1e-9
     assert gains["0.weight"][:, 3].abs().max() < 1e-9
     assert gains["0.weight"][2:, :3].min() > 1e-6
+
+
+def test_the_scale_by_evidence_maximises_the_exact_evidence():
+    model, x, y = regression()
+    delta = 100.0  # far off
+    for _ in range(200):  # alternate the exact mode and the step, to the fixed point
+        model = bp.BayesianModule(model.net, bp.priors.normal(delta**-0.5), 30, bp.gaussian(NOISE))
+        mode, _ = posterior(x, y, delta=delta)
+        found = curvature.evidence_scales(model, {"weight": mode.view(1, -1)}, (x, y))
+        delta = found["weight"].item() ** -2
+    best = log_marginal(x, y, delta=delta)
+    assert log_marginal(x, y, delta=1.02 * delta) < best > log_marginal(x, y, delta=0.98 * delta)
+
+
+def test_a_parameter_that_the_data_say_nothing_of_keeps_its_scale():
+    model = bp.BayesianModule(nn.Linear(3, 2), bp.priors.normal(0.4), 10)
+    weights = {"weight": torch.zeros(2, 3), "bias": torch.ones(2)}
+    found = curvature.evidence_scales(model, weights, (torch.zeros(10, 3), torch.zeros(10).long()))
+    assert found["weight"].item() == pytest.approx(0.4)
+
+
+def test_pruned_weights_do_not_shrink_the_scale():
+    torch.manual_seed(0)
+    x = torch.randn(500, 6)
+    model = bp.BayesianModule(nn.Linear(6, 1), bp.priors.normal(1.0), 500, bp.gaussian(0.1))
+    weights = {"weight": torch.tensor([[1.0, -1.0, 1.0, 0, 0, 0]]), "bias": torch.ones(1)}
+    kept = curvature.evidence_scales(
+        model, weights, (x, x[:, :1]), {"weight": weights["weight"] != 0}
+    )
+    assert kept["weight"].item() == pytest.approx(1.0, rel=1e-3)
+    every = curvature.evidence_scales(model, weights, (x, x[:, :1]))
+    assert every["weight"] == pytest.approx(0.5**0.5, rel=1e-3)

@@ -29,13 +29,13 @@ REAL = Path(os.environ.get(DATA_VARIABLE, ""))
 SHAPES = {"mnist": (1, 28, 28), "fashion_mnist": (1, 28, 28), "cifar10": (3, 32, 32)}
 
 
-def raw_tensors(n=60, channels=3, classes=3, seed=0):
+def raw_tensors(n=60, channels=3, classes=3, seed=0, size=(4, 5)):
     """Raw images of classes in turn; every channel has a range of its own."""
     generator = torch.Generator().manual_seed(seed)
     scale = torch.tensor([256, 128, 32][:channels])[:, None, None]
     tensors = {}
     for part, count in (("train", n), ("test", n // 3)):
-        noise = torch.rand(count, channels, 4, 5, generator=generator)
+        noise = torch.rand(count, channels, *size, generator=generator)
         tensors[f"{part}_images"] = (noise * scale).to(torch.uint8)
         tensors[f"{part}_labels"] = torch.arange(count) % classes
     return tensors
@@ -238,6 +238,18 @@ def test_a_truncated_file_is_one_clear_error(tmp_path, size):
     path.write_bytes(content[:size])
     with pytest.raises(ValueError, match="own.safetensors is not a readable safetensors file"):
         load_dataset(str(path))
+
+
+def test_a_flipped_bit_in_a_file_is_noticed(tmp_path):
+    path = tmp_path / "own.safetensors"
+    write_file(path, raw_tensors())
+    content = path.read_bytes()
+    for place in range(0, len(content), len(content) // 60):
+        path.write_bytes(content[:place] + bytes([content[place] ^ 4]) + content[place + 1 :])
+        with pytest.raises(ValueError, match="own.safetensors"):
+            read_file(path)
+    path.write_bytes(content)
+    assert read_file(path).keys() == raw_tensors().keys()
 
 
 def test_a_file_of_another_kind_is_one_clear_error(tmp_path):

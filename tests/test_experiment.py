@@ -6,8 +6,17 @@ from dataclasses import replace
 import pytest
 import torch
 
+from pyro_bayesprune import runs
 from pyro_bayesprune.config import METHODS, configure
-from pyro_bayesprune.experiment import load_run, replay, run
+from pyro_bayesprune.experiment import (
+    build_data,
+    build_model,
+    epochs_of,
+    load_run,
+    replay,
+    run,
+    trainings,
+)
 from pyro_bayesprune.grids import INPUTS, controls, small_dense
 from pyro_bayesprune.networks import FCN
 
@@ -81,8 +90,6 @@ def test_the_paper_s_methods_keep_their_names(method):
 
 
 def test_methods_of_one_seed_share_their_initial_weights(tmp_path):
-    from pyro_bayesprune.experiment import build_model
-
     first, second = (
         build_model(small(method, sparsity=0.5), (1, 8, 8), 10, 100).net.state_dict()
         for method in ("random", "bayes_magnitude")
@@ -101,6 +108,26 @@ def test_a_restart_trains_again_under_the_final_masks(restart, finished, tmp_pat
     for name, mask in result.masks.items():
         assert int(mask.sum()) == int(finished.masks[name].sum())
         assert not result.weights[name][~mask].any()
+
+
+def test_iterated_rounds_prune_equal_shares_and_return_to_an_early_epoch(tmp_path):
+    config = replace(small(sparsity=0.875), restart="rewind", rounds=3, rewind_epoch=1)
+    config = replace(config, gate="always", schedule="one_shot", epochs=3)
+    seen = []
+    assert [round(part.sparsity, 6) for part in trainings(config)] == [0.5, 0.75, 0.875, 0.0]
+    data = build_data(config)
+    model = build_model(config, data.shape, data.num_classes, data.num_train)
+    [first, *_] = epochs_of(trainings(config)[0], model, data, epochs=3)
+    original = runs.write_checkpoint
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(runs, "write_checkpoint", lambda *a: (seen.append(a[1]), original(*a))[1])
+        result = run(config, out=tmp_path, progress=False)
+    assert list(result.history["sparsity"].round(3).iloc[2::3]) == [0.5, 0.75, 0.875, 0.875]
+    assert list(result.history["sparsity"].iloc[[3, 6]].round(3)) == [0.5, 0.75]  # one shot again
+    starts = [state for state in seen if state.epoch in (3, 6, 9)]
+    for state in starts:  # what each training but the first starts from
+        for name, mask in state.masks.items():
+            torch.testing.assert_close(state.weights[name], first[0].weights[name] * mask)
 
 
 def test_a_small_dense_control_has_as_many_weights():
