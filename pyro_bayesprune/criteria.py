@@ -112,7 +112,7 @@ def snr(
     data: Dataset | Pair,
     generator: torch.Generator | None = None,
 ) -> dict[str, Tensor]:
-    """Score weights by their signal-to-noise ratio |θ_i| / sd_i (Graves, 2011).
+    """Score weights by their signal-to-noise ratio ``|θ_i| / sd_i`` (Graves, 2011).
 
     The posterior's standard deviation is the *marginal* one, from Kronecker factors where the
     network has them: the other weights may adjust. (With sd_i = P_ii^-½ it would rank as `opd`.)

@@ -646,9 +646,9 @@ def occam_gains(
     """Return ½ ln(Λ_i/δ_i) ≥ 0: what the log Occam factor gains by removing a weight; nats.
 
     The Savage-Dickey log Bayes factor of a group G holds ½ ln|Λ_G| - ½ Σ ln δ_i with
-    Λ_G = (Σ_GG)⁻¹. By Hadamard's inequality |Σ_GG| ≤ Π Σ_ii, so that the sum of these single gains
-    over G is a lower bound of the group's gain: a sum may be compared with a threshold. (With P_ii
-    in the place of Λ_i it would be an upper bound.)
+    Λ_G = (Σ_GG)⁻¹. By Hadamard's inequality ``|Σ_GG| ≤ Π Σ_ii``, so that the sum of these single
+    gains over G is a lower bound of the group's gain: a sum may be compared with a threshold. (With
+    P_ii in the place of Λ_i it would be an upper bound.)
     """
     precision = marginal_precision(model, weights, data, temperature=temperature)
     delta = prior_precision(model, weights)

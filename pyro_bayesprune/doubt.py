@@ -42,7 +42,7 @@ def scores(probabilities: Tensor, labels: Tensor) -> dict[str, float]:
 def reliability_table(probabilities: Tensor, labels: Tensor, bins: int = 10) -> pd.DataFrame:
     """Return confidence and accuracy in bins of confidence (Guo et al., 2017).
 
-    The weighted mean of |accuracy - confidence| over these bins is the ECE with as many bins.
+    The weighted mean of ``|accuracy - confidence|`` over these bins is the ECE with as many bins.
 
     Args:
         probabilities: class probabilities (n, classes).

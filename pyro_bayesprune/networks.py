@@ -21,7 +21,7 @@ def _dense_stack(inputs: int, hidden: Sequence[int], outputs: int) -> OrderedDic
 
 
 class FCN(nn.Sequential):
-    """Fully connected ReLU network (paper, equation 1): inputs (n, *shape) → logits (n, classes).
+    """Fully connected ReLU network (paper, equation 1): ``(n, *shape)`` → logits (n, classes).
 
     Args:
         shape: shape of one input, e.g. (1, 28, 28); it is flattened.

@@ -72,7 +72,7 @@ class fan_in_normal:  # noqa: N801
 
 @dataclass(frozen=True)
 class laplace:  # noqa: N801
-    """Zero-mean Laplace prior, p(w) = exp(-|w| / b) / 2b."""
+    """Zero-mean Laplace prior, ``p(w) = exp(-|w| / b) / 2b``."""
 
     scale: float
 

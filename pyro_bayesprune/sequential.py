@@ -41,7 +41,7 @@ def half_width(read: int, num_data: int, std: float, alpha: float) -> float:
 
     Without replacement, W_t = N (S_t - t μ) / (σ (N - t)) is a martingale, S_t the sum of the first
     t of N differences with mean μ. Its variance is t N / (N - t) =: τ (up to 1/N), so that W is
-    Brownian motion in the time τ, and Robbins' normal mixture bounds it by
+    Brownian motion in the time τ, and Robbins' normal mixture bounds it by::
 
         |W_t| < sqrt((τ + 1/ρ²) log((τ ρ² + 1) / α²))  at all times, with probability 1 - α.
 
