@@ -4,10 +4,10 @@ Written into the run folder, so that a report is built in seconds: ``posterior.n
 and ``analysis.json`` (tables).
 """
 
-import json
 import math
 import time
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any, Literal
 
 import pandas as pd
@@ -66,9 +66,18 @@ def analyse(
         found["diagnostics"] = diagnose(idata, data.num_classes)
     found |= calibrate(predictors, data, foreign, examples)
     found["seconds"] = time.perf_counter() - started
-    content = json.dumps(_plain(found), indent=1, allow_nan=False) + "\n"
-    runs.write_atomically(run.folder / FILE, content.encode())
-    return json.loads(content)
+    runs.write_record(run.folder / FILE, _plain(found))
+    return load(run.folder)
+
+
+def load(folder: Path) -> dict[str, Any]:
+    """Return what `analyse` wrote into a run folder; nothing where it did not.
+
+    Raises:
+        RunError: if the file is damaged.
+    """
+    path = folder / FILE
+    return runs.read_record(path, "Draw again (--draws).") if path.exists() else {}
 
 
 def _draw(run: Result, data: Dataset, method: str, seed: int, options: Mapping[str, Any]) -> Draws:

@@ -139,10 +139,15 @@ def read_settings(path: str) -> dict[str, Any]:
     try:
         text = Path(path).read_text(encoding="utf-8")
         values = tomllib.loads(text) if path.endswith(".toml") else yaml.load(text, _Loader)
-    except (OSError, ValueError, yaml.YAMLError) as error:
+    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
         raise UserError(f"cannot read {path}: {error}") from None
     if not isinstance(values, dict) or not all(isinstance(name, str) for name in values):
         raise UserError(f"{path} must be a table of settings, got {type(values).__name__}")
+    for name, value in values.items():  # to show nested ones may take for ever (YAML's aliases)
+        if any(
+            isinstance(v, (list, dict)) for v in (value if isinstance(value, list) else [value])
+        ):
+            raise UserError(f"{path}: {name} must be a plain value or a list of them")
     return values
 
 

@@ -1,6 +1,7 @@
 """Data sets as tensors in memory: splits, normalisation, files, downloads."""
 
 import hashlib
+import json
 import os
 import tempfile
 from collections.abc import Mapping
@@ -81,6 +82,12 @@ class Dataset:
             raise ValueError("real targets have no classes")
         return int(self.train_y.max()) + 1
 
+    @property
+    def sha256(self) -> str:
+        """SHA-256 of all examples, as they are held (normalised, split)."""
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        return digest({name: v for name, v in values.items() if isinstance(v, Tensor)})
+
     def to(self, device: str | torch.device) -> "Dataset":
         """Return the data set with its tensors on ``device``."""
         moved: dict[str, Any] = {f.name: getattr(self, f.name) for f in fields(self)}
@@ -90,6 +97,16 @@ class Dataset:
 
 
 Pair = tuple[Tensor, Tensor]
+
+
+def digest(tensors: Mapping[str, Tensor], header: str = "") -> str:
+    """Return the SHA-256 of named tensors behind a text: it finds damage, it proves no origin."""
+    found = hashlib.sha256(header.encode())
+    for name in sorted(tensors):
+        tensor = tensors[name].detach().cpu().contiguous()
+        found.update(f"\n{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        found.update(tensor.numpy())
+    return found.hexdigest()
 
 
 def check_pair(x: Tensor, y: Tensor, part: str = "train") -> None:
@@ -291,13 +308,17 @@ def _tensors(images: Any) -> Pair:  # noqa: ANN401  (one of torchvision's data s
 
 
 def write_file(path: Path, tensors: Mapping[str, Tensor]) -> None:
-    """Write a data set in the project's format, beside its place and then into it."""
+    """Write a data set in the project's format with a checksum, beside its place and then into it.
+
+    Raises:
+        ValueError: for what is no tensor.
+    """
     from safetensors.torch import save_file
 
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_suffix(f".{os.getpid()}.partial")
     try:
-        save_file(dict(tensors), partial)
+        save_file(dict(tensors), partial, {"sha256": digest(tensors)})
         os.replace(partial, path)
     finally:
         partial.unlink(missing_ok=True)
@@ -312,9 +333,12 @@ def read_file(path: Path) -> dict[str, Tensor]:
     from safetensors.torch import load
 
     try:
-        tensors = load(path.read_bytes())  # not mapped: page by page it would take longer
+        content = path.read_bytes()  # not mapped: page by page it would take longer
+        tensors = load(content)
     except (SafetensorError, OSError) as error:
         raise ValueError(f"{path} is not a readable safetensors file: {error}") from error
+    if _stated_digest(content) not in (None, digest(tensors)):
+        raise ValueError(f"{path} is damaged: its checksum does not fit. Get or write it again")
     missing = [name for name in TENSORS if name not in tensors]
     if missing:
         found = sorted(tensors)
@@ -326,6 +350,12 @@ def read_file(path: Path) -> dict[str, Tensor]:
         raise ValueError(f"{path}: train and test images differ in shape, {shapes[0]}, {shapes[1]}")
     _check_test_labels(path, tensors["train_labels"], tensors["test_labels"])
     return tensors
+
+
+def _stated_digest(content: bytes) -> str | None:
+    """Return the checksum in a safetensors file's header; a user's own file may have none."""
+    size = int.from_bytes(content[:8], "little")
+    return json.loads(content[8 : 8 + size]).get("__metadata__", {}).get("sha256")
 
 
 def _check_part(path: Path, part: str, images: Tensor, labels: Tensor) -> None:

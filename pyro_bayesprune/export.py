@@ -38,6 +38,7 @@ from pyro_bayesprune.compaction import (
     compact,
     is_channels_last,
 )
+from pyro_bayesprune.data import digest
 from pyro_bayesprune.model import BayesianModule, Model
 from pyro_bayesprune.runs import write_atomically
 
@@ -250,7 +251,7 @@ def _checked_onnx(path: str | Path) -> Any:  # noqa: ANN401
     import onnx
 
     try:
-        proto = onnx.load(str(path))
+        proto = onnx.load(str(path), load_external_data=False)  # a graph may name any other file
     except Exception as error:  # protobuf's own error has no public base
         raise ValueError(f"{path} is not a readable ONNX file: {error}") from error
     props = {p.key: p.value for p in proto.metadata_props}
@@ -279,7 +280,7 @@ def _card_file(module: nn.Module, shape: Sequence[int], format: str, values: Val
         "tensors": entries,
     }
     text = json.dumps(card, separators=(",", ":"))
-    return save(stored, metadata={"card": text, "sha256": _digest(text, stored)})
+    return save(stored, metadata={"card": text, "sha256": digest(stored, text)})
 
 
 def _layers_or_none(module: nn.Module) -> "OrderedDict[str, nn.Module] | None":
@@ -296,16 +297,6 @@ def _layers_or_none(module: nn.Module) -> "OrderedDict[str, nn.Module] | None":
 
 def _described(name: str, layer: nn.Module) -> list[Any]:
     return [name, type(layer).__name__, arguments(layer)]
-
-
-def _digest(card: str, tensors: Mapping[str, Tensor]) -> str:
-    """Return the SHA-256 of a card and its tensors: it finds damage, it proves no origin."""
-    digest = hashlib.sha256(card.encode())
-    for name in sorted(tensors):
-        tensor = tensors[name].contiguous()
-        digest.update(f"\n{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
-        digest.update(tensor.numpy().tobytes())
-    return digest.hexdigest()
 
 
 def _encode(name: str, tensor: Tensor, format: str, values: Values) -> tuple[Arrays, dict]:
@@ -449,7 +440,7 @@ def _checked_file(path: str | Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
         raise ValueError(f"it is not a readable safetensors file ({error})") from error
     if "card" not in metadata:
         raise ValueError("it has no card (pyro_bayesprune.export.write puts one in)")
-    if metadata.get("sha256") != _digest(metadata["card"], tensors):
+    if metadata.get("sha256") != digest(tensors, metadata["card"]):
         raise ValueError("it is not as it was written, its SHA-256 differs")
     card = json.loads(metadata["card"])
     if (card["format"], card["version"]) != (FORMAT, VERSION):

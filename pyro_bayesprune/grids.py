@@ -8,7 +8,7 @@ import tempfile
 import time
 import traceback
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -135,6 +135,8 @@ def attempt(
         torch.set_num_threads(threads)
     try:
         folder = run(config, out=out, data_dir=data_dir, device=device, progress=False).folder
+    except runs.Busy:
+        return Outcome(config, "busy")
     except Exception:
         return Outcome(config, "failed", time.perf_counter() - started, traceback.format_exc())
     (folder / "error.txt").unlink(missing_ok=True)  # of an earlier try
@@ -255,13 +257,14 @@ def _outcomes(
 
 
 def _receive(out: Path, outcome: Outcome) -> None:
-    """Write what a worker sent back, or the traceback of a failure."""
+    """Write what a worker sent back (into the run's folder only), or the traceback of a failure."""
     folder = out / outcome.config.id
     if outcome.status == "failed":
-        runs.write_atomically(folder / "error.txt", outcome.error.encode())
+        with suppress(OSError):  # a folder that cannot be written is why some runs fail
+            runs.write_atomically(folder / "error.txt", outcome.error.encode())
     elif outcome.files and not runs.is_finished(folder):
         for name in sorted(outcome.files, key=lambda name: name == "result.json"):
-            runs.write_atomically(folder / name, outcome.files[name])
+            runs.write_atomically(folder / Path(name).name, outcome.files[name])
 
 
 def verify(

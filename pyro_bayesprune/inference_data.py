@@ -6,9 +6,10 @@ something about the approximation, not about the exact posterior; ``attrs["appro
 it.
 """
 
+import hashlib
 import json
 import math
-import os
+import tempfile
 import warnings
 from collections.abc import Mapping
 from importlib.metadata import version
@@ -20,6 +21,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from pyro_bayesprune import runs
 from pyro_bayesprune.data import Dataset, random_stream
 from pyro_bayesprune.diagnostics import (
     Draws,
@@ -251,23 +253,26 @@ def _describe(
 
 
 def save(idata: InferenceData, path: str | Path) -> None:
-    """Write NetCDF (HDF5, compressed), whole or not at all."""
-    path = Path(path)
-    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
-    try:
-        idata.to_netcdf(str(partial), engine="h5netcdf")
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
+    """Write NetCDF (HDF5, compressed), whole or not at all, with a SHA-256 behind.
+
+    Readers of HDF5 leave out what stands behind the end that the file states.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        idata.to_netcdf(str(Path(folder) / FILE), engine="h5netcdf")
+        content = (Path(folder) / FILE).read_bytes()
+    runs.write_atomically(Path(path), content + hashlib.sha256(content).digest())
 
 
 def load(path: str | Path) -> InferenceData:
     """Return what `save` wrote, in memory.
 
     Raises:
-        ValueError: if the file is not such a NetCDF file.
+        ValueError: if the file is damaged or not such a NetCDF file.
     """
     try:
+        content = Path(path).read_bytes()
+        if hashlib.sha256(content[: -runs.DIGEST_BYTES]).digest() != content[-runs.DIGEST_BYTES :]:
+            raise ValueError("its checksum does not fit")
         idata = az.from_netcdf(str(path), engine="h5netcdf")
     except (OSError, ValueError) as error:
         raise ValueError(f"{path} is not InferenceData in a NetCDF file: {error}") from None

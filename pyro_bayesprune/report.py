@@ -108,13 +108,11 @@ def load_one(folder: Path) -> Run:
     try:
         config = run_folders.read_config(folder).to_dict()
         result = run_folders.read_result(folder)
-        history = run_folders.read_history(folder)
+        history, extra = run_folders.read_history(folder), analysis.load(folder)
     except RunError as error:
         trace = folder / "error.txt"
         told = trace.read_text(errors="replace") if trace.exists() else str(error)
         return Run(config, {}, pd.DataFrame(), folder, error=told or "unknown")
-    path = folder / analysis.FILE
-    extra = json.loads(path.read_text()) if path.exists() else {}
     return Run(config, result, history, folder, analysis=extra)
 
 

@@ -4,6 +4,7 @@ import os
 
 os.environ.setdefault("MPLBACKEND", "Agg")
 
+import invariants
 import pyro
 import pyro.distributions as dist
 import pytest
@@ -13,6 +14,14 @@ from torch import nn
 import pyro_bayesprune as bp
 
 torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _invariants():
+    """Every training of every test keeps the invariants."""
+    with pytest.MonkeyPatch.context() as patch:
+        invariants.install(patch)
+        yield
 
 
 @pytest.fixture(autouse=True)

@@ -124,6 +124,14 @@ CONFIGS = {
     "syntax.toml": ("epochs = ", "cannot read syntax.toml"),
     "unknown.toml": ("layers = 3", "unknown settings .'layers'."),
     "preset.yaml": ("preset: [paper]", "unknown preset"),
+    "nested.yaml": ("hidden: [[8]]", "hidden must be a plain value or a list of them"),
+    "table.yaml": ("epochs: {a: 1}", "epochs must be a plain value"),
+    "aliases.yaml": (
+        "\n".join([f"a{i}: &a{i} [" + f"*a{i - 1}, " * 9 * (i > 0) + "1]" for i in range(12)]),
+        "a1 must be a plain value",
+    ),
+    "deep.yaml": ("hidden: " + "[" * 5000, "cannot read deep.yaml"),
+    "deep.toml": ("hidden = " + "[" * 5000, "cannot read deep.toml"),
     "both.yaml": ("method: magnitude\ngate: always", "decides gate"),
 }
 

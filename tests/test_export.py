@@ -16,6 +16,7 @@ from torch import nn
 import pyro_bayesprune as bp
 from pyro_bayesprune import export
 from pyro_bayesprune.compaction import BiasMap, NotAChain, chain
+from pyro_bayesprune.data import digest
 from pyro_bayesprune.pruning import keep_highest, propose_masks
 
 SHAPE = (1, 8, 8)
@@ -386,7 +387,7 @@ def rewrite(path, change):
     card = json.loads(metadata["card"])
     change(card, tensors)
     metadata["card"] = json.dumps(card)
-    metadata["sha256"] = export._digest(metadata["card"], tensors)
+    metadata["sha256"] = digest(tensors, metadata["card"])
     save_file(tensors, path, metadata)
 
 

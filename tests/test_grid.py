@@ -13,7 +13,7 @@ import pytest
 
 from pyro_bayesprune import runs
 from pyro_bayesprune.config import configure
-from pyro_bayesprune.grids import PAPER, attempt, grid, product, verify
+from pyro_bayesprune.grids import PAPER, Outcome, _receive, attempt, grid, product, verify
 
 SMALL = {"hidden": ((16,),), "epochs": (2,), "network": ("fcn",)}
 TIMES = ["seconds_training", "seconds_step"]
@@ -99,6 +99,29 @@ def test_a_run_that_another_process_works_on_is_waited_for(tmp_path):
     assert {"config.json", "history.csv", "result.json", "weights.safetensors"} == set(
         outcome.files
     )
+
+
+def test_a_run_that_another_process_takes_in_the_meantime_is_no_failure(tmp_path, monkeypatch):
+    (config,) = small()
+    monkeypatch.setattr("pyro_bayesprune.grids._held", lambda folder: False)  # a moment too early
+    with runs.locked(tmp_path / config.id):
+        assert attempt(config, str(tmp_path), None, "cpu", None, False).status == "busy"
+
+
+def test_what_a_worker_sends_stays_in_its_runs_folder(tmp_path):
+    (config,) = small()
+    sent = {"../../outside.json": b"{}", "/tmp/absolute.csv": b"", "config.json": b"{}"}
+    _receive(tmp_path / "runs", Outcome(config, "done", files=sent))
+    written = {str(p.relative_to(tmp_path)) for p in tmp_path.rglob("*") if p.is_file()}
+    names = ("outside.json", "absolute.csv", "config.json")
+    assert written == {f"runs/{config.id}/{name}" for name in names}
+
+
+def test_a_failure_that_cannot_be_written_down_stops_no_other(tmp_path):
+    bad = configure(dataset=str(tmp_path / "missing.safetensors"))
+    (tmp_path / bad.id).write_text("a file where the run's folder should be")
+    outcomes = grid([bad, *small()], out=tmp_path)
+    assert [outcome.status for outcome in outcomes] == ["failed", "done"]
 
 
 def test_an_engine_needs_what_it_needs(tmp_path):

@@ -69,6 +69,19 @@ def test_a_file_of_another_kind_is_an_error(tmp_path):
         inference_data.load(tmp_path / "x.nc")
 
 
+def test_a_damaged_file_is_noticed(tmp_path):
+    path = tmp_path / "posterior.nc"
+    inference_data.save(inference_data.az.from_dict(posterior={"a": np.ones((2, 5))}), path)
+    content = path.read_bytes()
+    az = inference_data.az  # imported there, without its yearly warning
+    assert (inference_data.load(path).posterior["a"] == 1).all()
+    assert (az.from_netcdf(str(path), engine="h5netcdf").posterior["a"] == 1).all()
+    for place in range(0, len(content), len(content) // 50):
+        path.write_bytes(content[:place] + bytes([content[place] ^ 1]) + content[place + 1 :])
+        with pytest.raises(ValueError, match="posterior.nc is not .*: its checksum does not fit"):
+            inference_data.load(path)
+
+
 def test_a_map_alone_has_no_diagnostics(trained):
     fit, data, _, _ = trained
     one = diagnostics.posterior_draws(fit, data, "laplace", draws=1)

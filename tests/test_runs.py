@@ -147,7 +147,8 @@ def test_a_finished_run_is_skipped(config, tmp_path, finished):
 
 def test_an_interrupted_run_holds_checkpoint_and_history(config, tmp_path, monkeypatch):
     folder = interrupted(config, tmp_path, monkeypatch)
-    assert names(folder) - {"lock"} == {"checkpoint.pt", "config.json", "history.csv"}
+    left = {"checkpoint.pt", "config.json", "data.sha256", "history.csv"}
+    assert names(folder) - {"lock"} == left
     state, rows = read_checkpoint(folder)
     assert state.epoch == len(rows) == 2 and not is_finished(folder)
     with pytest.raises(RunError, match="is not a finished run: result.json is missing"):
@@ -203,7 +204,7 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path, monkeypat
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(OSError, match="No space left"):
+    with pytest.raises(OSError, match=r"No space left .*/file'"):  # the message names the file
         write_atomically(path, b"new")
     assert path.read_bytes() == b"old" and names(tmp_path) == {"file"}
 
@@ -331,6 +332,35 @@ def test_a_configuration_changed_under_a_run_is_an_error(config, tmp_path, monke
     (folder / "config.json").write_text(json.dumps(changed))
     with pytest.raises(RunError, match="config.json is not the configuration of this run"):
         run(config, tmp_path)
+
+
+def test_a_configuration_changed_while_its_run_goes_on_is_an_error(config, tmp_path, monkeypatch):
+    write = runs.write_history
+
+    def meddle(folder, rows):
+        write(folder, rows)
+        (folder / "config.json").write_text(json.dumps(replace(config, beta=0.5).to_dict()))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(runs, "write_history", meddle)
+        with pytest.raises(RunError, match="config.json is not the configuration of this run"):
+            run(config, tmp_path)
+    assert not is_finished(tmp_path / config.id)
+
+
+def test_data_that_changed_under_a_run_are_an_error(config, tmp_path, monkeypatch):
+    path = tmp_path / "own.safetensors"
+    write_file(path, raw_tensors(n=60))
+    config = replace(config, dataset=str(path))
+    folder = interrupted(config, tmp_path, monkeypatch)
+    tensors = raw_tensors(n=60)
+    tensors["train_images"][0, 0, 0, 0] ^= 1
+    write_file(path, tensors)
+    with pytest.raises(RunError, match="was begun on other data: the data set has changed"):
+        run(config, tmp_path)
+    write_file(path, raw_tensors(n=60))
+    assert run(config, tmp_path).metrics["data_sha256"] == bp.load_dataset(str(path)).sha256
+    assert names(folder) == DONE
 
 
 @pytest.mark.parametrize("damage", ["truncated", "flipped", "empty", "other"])
