@@ -60,6 +60,8 @@ def _grid_arguments(parser: ArgumentParser) -> None:
     for axis in AXES:
         help_ = f"comma-separated values (default with --preset paper: the paper's {axis})"
         parser.add_argument(f"--{axis}", type=str, help=help_)
+    vary = "further axes, setting=value,…; without --methods the settings alone say the method"
+    parser.add_argument("--vary", type=str, nargs="+", help=vary)
     parser.add_argument("--epochs", type=int, help="passes over the training data")
     parser.add_argument("--config", type=str, help="YAML or TOML file of further settings")
     parser.add_argument("--store", type=str, help="folder of results.csv: known runs are skipped")
@@ -207,6 +209,20 @@ def _axis(name: str, text: str) -> list[Any]:
         raise UserError(f"--{name} must be comma-separated numbers, got {text!r}") from None
 
 
+def _varied(texts: list[str]) -> dict[str, tuple[Any, ...]]:
+    """Return the axes of --vary; values are YAML, so that [512, 512] is one of them."""
+    axes = {}
+    for text in texts:
+        name, _, listed = text.partition("=")
+        try:
+            axes[name.strip()] = tuple(yaml.safe_load(f"[{listed}]"))
+        except yaml.YAMLError:
+            axes[name.strip()] = ()
+        if not axes[name.strip()]:
+            raise UserError(f"--vary must be setting=value,value…, got {text!r}")
+    return axes
+
+
 def _grid_configurations(values: dict[str, Any]) -> list[Config]:
     """Return the configurations that a grid's options name."""
     from pyro_bayesprune.grids import PAPER, controls, product
@@ -216,6 +232,9 @@ def _grid_configurations(values: dict[str, Any]) -> list[Config]:
     for plural, field in AXES.items():
         if values.get(plural):
             axes[field] = tuple(_axis(plural, values[plural]))
+    if values.get("vary"):
+        axes |= _varied(values["vary"])
+        axes = {field: v for field, v in axes.items() if field != "method" or values.get("methods")}
     settings = read_settings(values["config"]) if values.get("config") else {}
     settings |= {"epochs": values["epochs"]} if values.get("epochs") else {}
     configs = product(preset, **axes, **{name: (value,) for name, value in settings.items()})

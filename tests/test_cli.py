@@ -80,6 +80,9 @@ MISTAKES = {
     "data_action": (["data", "delete"], "delete"),
     "fetch_nothing": (["data", "fetch"], "data fetch needs a name, one of mnist, "),
     "fetch_digits": (["data", "fetch", "digits"], "cannot fetch 'digits': expected one of mnist"),
+    "grid_vary": (["grid", "--vary", "beta"], "--vary must be setting=value,value…, got 'beta'"),
+    "grid_vary_yaml": (["grid", "--vary", "beta=[1"], "--vary must be setting=value"),
+    "grid_vary_what": (["grid", "--vary", "width=5"], "unknown settings"),
     "grid_seeds": (["grid", "--seeds", "a,b"], "--seeds must be comma-separated numbers"),
 }
 

@@ -12,7 +12,7 @@ import psutil
 import pytest
 
 from pyro_bayesprune import runs
-from pyro_bayesprune.config import configure
+from pyro_bayesprune.config import METHODS, configure
 from pyro_bayesprune.grids import PAPER, Outcome, _receive, attempt, grid, product, verify
 
 SMALL = {"hidden": ((16,),), "epochs": (2,), "network": ("fcn",)}
@@ -216,3 +216,16 @@ def test_a_dask_cluster_that_loses_a_worker_completes_every_run_once(tmp_path):
     assert {outcome.status for outcome in outcomes} == {"done"}
     assert finished(out) == len(configs)
     assert all(verify(configs, 1, out=out).values())
+
+
+def test_any_setting_can_be_an_axis():
+    from pyro_bayesprune.commands import _grid_configurations
+
+    values = {"datasets": "digits", "networks": "fcn", "seeds": "0,1", "sparsities": "0.9"}
+    made = _grid_configurations(values | {"vary": ["hidden=[8, 8],[16]", "beta=0,0.5,1"]})
+    assert len(made) == 2 * 2 * 3
+    assert {(c.hidden, c.beta) for c in made} == {
+        (hidden, beta) for hidden in ((8, 8), (16,)) for beta in (0, 0.5, 1)
+    }
+    assert {c.method for c in made} == {"bayes_magnitude"}  # what the preset's settings are
+    assert {c.method for c in _grid_configurations(values)} == set(METHODS)
