@@ -21,6 +21,8 @@ from pyro_bayesprune.experiment import Result
 FILE = "analysis.json"
 MAX_LAST = 300  # surviving weights of the last layer up to which NUTS takes minutes
 MAP = "MAP"
+PREDICTIVE = 100  # draws over which predictions are averaged
+SHIFTED = 500  # test examples that are turned and noised
 
 Choice = Literal["auto", "none", "laplace", "last_layer_nuts", "nuts"]
 
@@ -52,7 +54,8 @@ def analyse(
     predictors: dict[str, Callable[[Tensor], Tensor]] = {MAP: run.predict_proba}
     found: dict[str, Any] = {"examples": examples, "method": method, "seed": seed}
     if draws is not None:
-        predictors["mean over draws"] = lambda x: diagnostics.predict_proba(draws, x)
+        few = draws.thinned(PREDICTIVE)
+        predictors["mean over draws"] = lambda x: diagnostics.predict_proba(few, x)
         idata = inference_data.to_arviz(
             draws,
             data,
@@ -62,6 +65,7 @@ def analyse(
             seed=seed,
         )
         inference_data.save(idata, run.folder / inference_data.FILE)
+        found["averaged"] = few.values.shape[0] * few.values.shape[1]
         found |= {"method": draws.method, "draws": str(draws), "seconds_drawing": draws.seconds}
         found["diagnostics"] = diagnose(idata, data.num_classes)
     found |= calibrate(predictors, data, foreign, examples)
@@ -140,7 +144,7 @@ def calibrate(
         "scores": [{"network": n, **doubt.scores(p, y)} for n, p in inside.items()],
         "reliability": _named(inside, lambda p: doubt.reliability_table(p, y)),
         "rejection": _named(inside, lambda p: doubt.rejection_table(p, y)),
-        "shift": _rows(doubt.shift_table(predictors, x[:1000], y[:1000])),
+        "shift": _rows(doubt.shift_table(predictors, x[:SHIFTED], y[:SHIFTED])),
         "foreign": [],
     }
     if foreign is not None and foreign.test_x is not None:

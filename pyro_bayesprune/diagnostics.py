@@ -18,7 +18,7 @@ All are conditional on the masks, and on scales that a prior samples (held at th
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, Protocol, get_args
 
 import torch
@@ -96,6 +96,14 @@ class Draws:
     def at(self, chain: int, draw: int) -> Weights:
         """Return all weights of one draw; pruned ones are zero."""
         return _like(self.values[chain, draw], self.weights, self.index)
+
+    def thinned(self, number: int) -> "Draws":
+        """Return about ``number`` of the draws, evenly from each chain; all if there are fewer."""
+        chains, draws = self.values.shape[:2]
+        kept = torch.linspace(0, draws - 1, min(draws, -(-number // chains))).long()
+        stats = {name: value[:, kept] for name, value in self.stats.items()}
+        values, log_density = self.values[:, kept], self.log_density[:, kept]
+        return replace(self, values=values, log_density=log_density, stats=stats)
 
     def __repr__(self) -> str:
         """Summarise: method, shape, time."""
@@ -235,9 +243,10 @@ def _ggn(
 ) -> Weights:
     """The GGN's diagonal; of the last layer alone, from its inputs: a fraction of the time."""
     x, y = train_part(data)
-    names, features = _maybe_last_layer(model, weights, x)
+    names, features = _maybe_last_layer(model, weights, x[:1])
     if features is None or not set(index) <= set(names):
         return ggn_diagonal(model, weights, data, chunk_size=CHUNK)
+    _, features = last_layer(model, weights, x)
     short = {name.rpartition(".")[2]: name for name in names}
     outputs, inputs = weights[short["weight"]].shape
     layer = nn.Linear(inputs, outputs, "bias" in short, dtype=features.dtype)
@@ -284,13 +293,13 @@ def network_of(
     Where only the last layer is drawn its inputs are computed once, and only those columns are
     kept that a surviving weight reads.
     """
-    names, features = _maybe_last_layer(model, weights, x)
+    names, features = _maybe_last_layer(model, weights, x[:1])
     if features is None or not set(index) <= set(names):
         return lambda vector: model.outputs(_like(vector, weights, index), x)
     weight = next(n for n in names if n.endswith("weight"))
     bias = next((n for n in names if n.endswith("bias")), None)
     alive = _alive_columns(weights[weight], index.get(weight))
-    features = features[:, alive]
+    features = last_layer(model, weights, x)[1][:, alive]
 
     def outputs(vector: Tensor) -> Tensor:
         held = _like(vector, weights, index)
@@ -502,10 +511,15 @@ def _chunk_outputs(draws: Draws, x: Tensor, linearised: bool) -> Tensor:
     return found.view(*draws.values.shape[:2], *found.shape[1:])
 
 
-def log_likelihood(draws: Draws, x: Tensor, y: Tensor) -> Tensor:
-    """Return log p(y_n | x_n, w) for every draw and example (chains, draws, n), nats."""
-    outputs = draw_outputs(draws, x)
-    flat = [draws.model.likelihood(out).log_prob(y) for out in outputs.flatten(0, 1)]
+def log_likelihood(model: BayesianModule, outputs: Tensor, y: Tensor) -> Tensor:
+    """Return log p(y_n | x_n, w) for every draw and example (chains, draws, n), nats.
+
+    Args:
+        model: its likelihood.
+        outputs: of `draw_outputs` for the examples.
+        y: their targets (n, ...).
+    """
+    flat = [model.likelihood(out).log_prob(y) for out in outputs.flatten(0, 1)]
     return torch.stack(flat).view(*outputs.shape[:2], -1)
 
 

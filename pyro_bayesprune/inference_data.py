@@ -30,6 +30,7 @@ from pyro_bayesprune.diagnostics import (
     log_prior,
     prior_predictive,
 )
+from pyro_bayesprune.model import BayesianModule
 
 with warnings.catch_warnings():
     # Once a day ArviZ 0.23 announces its next major version, which we do not support yet.
@@ -82,7 +83,8 @@ def to_arviz(
     """
     chosen = _chosen(data.num_train, examples, seed, "train")
     x, y = data.train_x[chosen], data.train_y[chosen]
-    by_example = log_likelihood(draws, x, y).double()
+    outputs = draw_outputs(draws, x)
+    by_example = log_likelihood(draws.model, outputs, y).double()
     priors = log_prior(draws)
     prior = torch.stack(list(priors.values())).sum(0)
     exact = draws.method != "laplace"  # there the density drawn from is not the log joint
@@ -94,7 +96,7 @@ def to_arviz(
         posterior=_posterior(draws, data, prior + likelihood),
         sample_stats=_numpy({"lp": prior + likelihood, **draws.stats}),
         log_likelihood={"obs": by_example.numpy()},
-        posterior_predictive={"obs": _sampled(draws, x, seed)},
+        posterior_predictive={"obs": _sampled(draws.model, outputs, seed)},
         observed_data={"obs": y.numpy()},
         prior_predictive=None if obs is None else {"obs": _small(obs)[None]},
         coords={
@@ -171,12 +173,11 @@ def _posterior(draws: Draws, data: Dataset, log_joint: Tensor) -> dict[str, np.n
     return _numpy({name: value.detach() for name, value in found.items()})
 
 
-def _sampled(draws: Draws, x: Tensor, seed: int) -> np.ndarray:
+def _sampled(model: BayesianModule, outputs: Tensor, seed: int) -> np.ndarray:
     """Targets sampled under every draw (chains, draws, n)."""
-    outputs = draw_outputs(draws, x)
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        flat = torch.stack([draws.model.likelihood(out).sample() for out in outputs.flatten(0, 1)])
+        flat = torch.stack([model.likelihood(out).sample() for out in outputs.flatten(0, 1)])
     return _small(flat.view(*outputs.shape[:2], *flat.shape[1:]))
 
 
@@ -187,7 +188,7 @@ def _add_predictions(
         return
     chosen = _chosen(len(data.test_x), examples, seed, "test")
     obs = xr.DataArray(
-        _sampled(draws, data.test_x[chosen], seed),
+        _sampled(draws.model, draw_outputs(draws, data.test_x[chosen]), seed),
         dims=("chain", "draw", "test_example"),
         coords={"test_example": chosen.numpy()},
     )

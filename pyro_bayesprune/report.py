@@ -203,6 +203,8 @@ def shown(value: Any) -> str:  # noqa: ANN401
         return "–"
     if isinstance(value, bool):
         return "yes" if value else "no"
+    if isinstance(value, int):
+        return f"{value:,}" if abs(value) >= 1e4 else str(value)
     if isinstance(value, float):
         return f"{value:,.0f}" if abs(value) >= 1e4 else f"{value:.4g}"
     return str(value)
@@ -397,6 +399,9 @@ def compression_panel(runs: Sequence[Run]) -> Panel:
             f"{name}: at the highest compression, {best['compression_ratio']:.0f} times, accuracy "
             f"is {best['test_accuracy']:.2%}; the best of all is {frame['test_accuracy'].max():.2%}"
         )
+        if len(frame) < 2:  # one point is no curve
+            content.append(table_of(frame, name))
+            continue
         figure = plots.accuracy_against_compression(frame)
         content.append(picture(figure, name, alt, frame))
     return Panel(
@@ -474,7 +479,9 @@ def _overview(told: dict[str, Any]) -> pd.DataFrame:
         "chains": told["chains"],
         "draws of each": told["draws"],
         **{name.replace("_", " "): value for name, value in told["convergence"].items()},
-        "LOO, elpd (nats)": f"{loo['elpd']:.1f} ± {loo['se']:.1f} over {loo['examples']} examples",
+        "log likelihood of a draw": told["log_likelihood_total"],
+        "LOO, elpd (nats)": f"{loo['elpd']:.1f} ± {loo['se']:.1f}",
+        "LOO, over": f"{loo['examples']} training examples, chosen at random; given all others",
         "LOO, effective parameters": loo["p_loo"],
     }
     return pd.DataFrame({"what": list(values), "value": list(values.values())})
@@ -540,6 +547,8 @@ def _sparsity(run: Run) -> float:
 def _calibration_figures(runs: Sequence[Run]) -> list[Picture | Table]:
     scores = _joined(runs, "scores")
     few = f"on {runs[0].analysis.get('examples')} test examples"
+    if averaged := runs[-1].analysis.get("averaged"):
+        few += f"; means are over {averaged} draws"
     content: list[Picture | Table] = [table_of(scores, f"Dense and pruned, MAP and draws, {few}")]
     table = _joined(runs, "reliability").drop(columns="sparsity")
     worst = scores.iloc[scores["ece"].argmax()]

@@ -71,6 +71,7 @@ def shifts(table: pd.DataFrame) -> Figure:
             _lines(ax, part, "step", column, linestyle=linestyle)
     for ax, label in zip(axes, ("accuracy", "mean predictive entropy (nats)"), strict=True):
         ax.set(xlabel="step of shift (0: none)", ylabel=label)
+        ax.xaxis.get_major_locator().set_params(integer=True)
     axes[0].legend(fontsize="small")
     return figure
 
