@@ -1,9 +1,9 @@
-# make demo | test | test-all | lint | notebooks : each does its own set-up in .venv
+# make demo | test | test-all | test-oldest | attack | lint | docs | notebooks : each does its own set-up in .venv
 PYTHON ?= python3
 BIN := .venv/bin
 PYTEST := $(BIN)/python -m pytest --numprocesses auto --dist loadfile
 
-.PHONY: install demo test test-all lint notebooks clean
+.PHONY: install demo test test-all test-oldest attack lint docs notebooks clean
 
 install: .venv/installed
 
@@ -22,13 +22,31 @@ test: install
 test-all: install lint
 	$(PYTEST)
 
+# The fast tests with the oldest versions that pyproject.toml allows (uv chooses them; some GB).
+test-oldest: .venv-oldest/installed
+	.venv-oldest/bin/python -m pytest -m "not slow and not dask and not browser"
+
+.venv-oldest/installed: pyproject.toml
+	test -x .venv-oldest/bin/python || $(PYTHON) -m venv .venv-oldest
+	.venv-oldest/bin/python -m pip install -q uv
+	.venv-oldest/bin/uv pip install -q --python .venv-oldest/bin/python --compile-bytecode \
+		--resolution lowest-direct -e '.[dev]'
+	touch $@
+
+# reports/reliability.md; a quarter of an hour
+attack: install
+	OMP_NUM_THREADS=1 $(BIN)/python tests/attack.py --out reports/reliability.md
+
 lint: install
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+docs: install
+	$(BIN)/sphinx-build -q -W --keep-going -c docs . docs/_build/html
+
 notebooks: install
 	$(BIN)/python notebooks/execute.py
 
 clean:
-	rm -rf .venv build dist .pytest_cache .mypy_cache .ruff_cache
+	rm -rf .venv .venv-oldest build dist docs/_build .pytest_cache .mypy_cache .ruff_cache
