@@ -48,7 +48,12 @@ def analyse(
         examples: test examples that are looked at (and training examples, for LOO).
         seed: of the draws and choices.
         **options: ``draws``, ``chains``, ``warmup``, as in `diagnostics.posterior_draws`.
+
+    Raises:
+        ValueError: for foreign inputs of another shape, and as `diagnostics.posterior_draws`.
     """
+    if foreign is not None and foreign.shape != data.shape:
+        raise ValueError(f"foreign inputs must have shape {data.shape}, got {foreign.shape}")
     started = time.perf_counter()
     draws = None if method == "none" else _draw(run, data, method, seed, options)
     predictors: dict[str, Callable[[Tensor], Tensor]] = {MAP: run.predict_proba}

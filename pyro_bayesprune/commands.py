@@ -7,6 +7,7 @@ import json
 import re
 import sys
 import tomllib
+import warnings
 from collections.abc import Callable
 from dataclasses import fields
 from pathlib import Path
@@ -342,19 +343,32 @@ def _report(given: Namespace) -> int:
 
 
 def _analyse(values: dict[str, Any]) -> None:
-    from pyro_bayesprune.analysis import analyse
+    """Draw around every finished run; one that cannot be is told, and stops no other."""
     from pyro_bayesprune.data import load_dataset
-    from pyro_bayesprune.experiment import build_data, load_run
     from pyro_bayesprune.report import load
 
     where = values.get("data_dir")
     foreign = load_dataset(values["foreign"], where) if values.get("foreign") else None
-    for run in [run for folder in values["runs"] for run in load(folder)]:
-        if run.folder is not None and not run.error:
-            result = load_run(run.folder)
-            data = build_data(result.config, where)
-            analyse(result, data, method=values["draws"], foreign=foreign)
-            print(f"analysed {run.title}", file=sys.stderr, flush=True)
+    found = [run for folder in values["runs"] for run in load(folder)]
+    folders = [run.folder for run in found if run.folder is not None and not run.error]
+    if not folders:
+        raise UserError(f"--draws needs a finished run with its weights: none in {values['runs']}")
+    for folder in folders:
+        try:
+            _analyse_one(folder, values["draws"], where, foreign)
+        except ValueError as error:
+            if len(folders) == 1:
+                raise
+            warnings.warn(f"{folder} is not analysed: {error}", stacklevel=2)
+
+
+def _analyse_one(folder: Path, method: Any, where: str | None, foreign: Any) -> None:  # noqa: ANN401
+    from pyro_bayesprune.analysis import analyse
+    from pyro_bayesprune.experiment import build_data, load_run
+
+    result = load_run(folder)
+    print(f"analysing {folder} (draws: {method})", file=sys.stderr, flush=True)
+    analyse(result, build_data(result.config, where), method=method, foreign=foreign)
 
 
 def _export(given: Namespace) -> int:
