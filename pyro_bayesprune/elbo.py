@@ -2,6 +2,7 @@
 
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from typing import Any, NamedTuple
 
 import pyro
@@ -19,7 +20,7 @@ from pyro_bayesprune.posterior import scored_sites
 from pyro_bayesprune.priors import EnergyGradient, elementwise, energy_gradient
 from pyro_bayesprune.sparse import Surviving
 
-MASKED_AT_ONCE = 1 << 19  # entries: fast, and small beside the layer of a large network
+MASKED_AT_ONCE = 1 << 20  # entries: fast, and small beside a large network
 
 
 class _Terms(NamedTuple):
@@ -93,12 +94,15 @@ class PointELBO(ELBO):
             guide(*args)
         weights = point(guide) | self.survivors
         loss, extra, gradients = self._loss(model, weights, *args)
-        (loss + extra).backward()
+        masks = {n: m for n, m in self.masks.items() if n not in self.survivors}
+        with _masked_gradients(weights, masks):
+            (loss + extra).backward()
         weights |= {name: held.vector for name, held in self.survivors.items()}
         with torch.no_grad():
             for name, add in gradients.items():
                 add(_gradient(weights[name]), weights[name], self.scale)
-            self._mask_gradients(weights)
+                if name in masks:
+                    _mask_gradient(masks[name], weights[name])
         return loss.item()
 
     def _get_trace(self, model: Model, guide: AutoDelta, args: tuple, kwargs: dict) -> Any:  # noqa: ANN401
@@ -140,14 +144,28 @@ class PointELBO(ELBO):
             return site["fn"]
         return masked_prior(site["name"], site["fn"], mask, "dropped")
 
-    def _mask_gradients(self, weights: dict[str, Tensor]) -> None:
-        for name in self.masks.keys() - self.survivors.keys():
-            # As bytes they multiply as fast as floats, as bools ten times slower; in parts, since
-            # PyTorch makes floats of them.
-            grad, mask = _gradient(weights[name]), self.masks[name].view(torch.uint8)
-            rows = max(1, MASKED_AT_ONCE * len(mask) // mask.numel())
-            for some, kept in zip(grad.split(rows), mask.split(rows), strict=True):
-                some.mul_(kept)
+
+@contextmanager
+def _masked_gradients(weights: Mapping[str, Tensor], masks: Mapping[str, Tensor]) -> Iterator[None]:
+    """Mask each gradient as soon as a backward pass has it, while the processor's cache has it."""
+    hooks = [
+        weights[name].register_post_accumulate_grad_hook(partial(_mask_gradient, mask))
+        for name, mask in masks.items()
+    ]
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def _mask_gradient(mask: Tensor, weight: Tensor) -> None:
+    # As bytes masks multiply as fast as floats, as bools ten times slower. In parts, since PyTorch
+    # makes floats of them.
+    rows = max(1, MASKED_AT_ONCE * len(mask) // mask.numel())
+    parts = zip(_gradient(weight).split(rows), mask.view(torch.uint8).split(rows), strict=True)
+    for grad, kept in parts:
+        grad.mul_(kept)
 
 
 def _log_likelihood(model: BayesianModule, outputs: Tensor, y: Tensor) -> Tensor:
