@@ -20,7 +20,7 @@ from pyro_bayesprune.posterior import scored_sites
 from pyro_bayesprune.priors import EnergyGradient, elementwise, energy_gradient
 from pyro_bayesprune.sparse import Surviving
 
-MASKED_AT_ONCE = 1 << 20  # entries: fast, and small beside a large network
+MASKED_AT_ONCE = 1 << 19  # entries: fast, and small beside the layer of a large network
 
 
 class _Terms(NamedTuple):
