@@ -392,8 +392,9 @@ def load_run(folder: str | Path) -> Result:
     weights, masks, buffers = runs.read_weights(folder)
     try:
         model = build_model(config, result["shape"], result["num_classes"], result["num_train"])
-    except KeyError as error:
-        raise RunError(f"{folder / 'result.json'} is damaged: {error} is missing") from None
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        told = " ".join(f"{type(error).__name__} {error}".split())
+        raise RunError(f"{folder / 'result.json'} is damaged: no model from it ({told})") from None
     for name, buffer in model.named_buffers():
         buffer.copy_(buffers[name])
     history = runs.read_history(folder)

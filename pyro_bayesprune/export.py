@@ -208,7 +208,7 @@ def _onnx_file(module: nn.Module, shape: Sequence[int]) -> bytes:
     if exported is None:
         raise ValueError("torch cannot export this network to ONNX")
     proto = exported.model_proto
-    onnx.helper.set_model_props(proto, {"sha256": _graph_digest(proto)})
+    onnx.helper.set_model_props(proto, {"sha256": _onnx_digest(proto)})
     return proto.SerializeToString()
 
 
@@ -220,8 +220,12 @@ def _require(*packages: str) -> None:
         raise ImportError(f"{missing[0]} is missing: pip install 'pyro-bayesprune[export]'")
 
 
-def _graph_digest(proto: Any) -> str:  # noqa: ANN401  (onnx is optional)
-    return hashlib.sha256(proto.graph.SerializeToString(deterministic=True)).hexdigest()
+def _onnx_digest(proto: Any) -> str:  # noqa: ANN401  (onnx is optional)
+    """Return the SHA-256 of a model but for its properties, of which this is one."""
+    model = type(proto)()
+    model.CopyFrom(proto)
+    del model.metadata_props[:]
+    return hashlib.sha256(model.SerializeToString(deterministic=True)).hexdigest()
 
 
 def onnx_session(path: str | Path, threads: int = 1) -> Any:  # noqa: ANN401  (optional)
@@ -255,7 +259,7 @@ def _checked_onnx(path: str | Path) -> Any:  # noqa: ANN401
     except Exception as error:  # protobuf's own error has no public base
         raise ValueError(f"{path} is not a readable ONNX file: {error}") from error
     props = {p.key: p.value for p in proto.metadata_props}
-    if props.get("sha256") != _graph_digest(proto):
+    if props.get("sha256") != _onnx_digest(proto):
         raise ValueError(f"{path} is not as it was written: its SHA-256 differs")
     return proto
 

@@ -166,7 +166,8 @@ def train(
     """Train to the MAP and prune at the end of each epoch; yield after each one.
 
     The model given is never changed. Random numbers come from streams of their own (initial values,
-    data order, dropout, pruning), so that all methods of one seed share what they can share.
+    data order, dropout, pruning), so that all methods of one seed share what they can share. With
+    the same machine, versions and number of threads, a seed gives the same numbers bit for bit.
 
     Args:
         model: a Pyro model called as ``model(x, y)`` with a plate ``data``.

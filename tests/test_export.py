@@ -452,7 +452,7 @@ class TestRefused:
         weights = [onnx.numpy_helper.from_array(np.ones((2, 3), np.float32), "w")]
         graph = onnx.helper.make_graph([], "net", [], [], weights)
         model = onnx.helper.make_model(graph)
-        onnx.helper.set_model_props(model, {"sha256": export._graph_digest(model)})
+        onnx.helper.set_model_props(model, {"sha256": export._onnx_digest(model)})
         assert export._checked_onnx(self.saved(model, path))
         graph = model.graph.initializer[0]
         graph.raw_data = graph.raw_data[:-1] + b"@"
