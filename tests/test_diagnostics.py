@@ -204,3 +204,40 @@ def test_nuts_finds_the_posterior_of_a_linear_gaussian_model():
     found = draws.values.flatten(0, 1).mT.cov()
     assert torch.allclose(found, covariance, rtol=0.15, atol=0.1 * covariance.diag().max())
     assert not draws.stats["diverging"].any()
+
+
+class SmallConv(nn.Sequential):
+    """Two convolutions and two linear layers."""
+
+    def __init__(self):
+        first, second = nn.Conv2d(1, 3, 3, padding=1), nn.Conv2d(3, 4, 3, stride=2, bias=False)
+        shape = (nn.Flatten(), nn.Linear(16, 5), nn.ReLU(), nn.Linear(5, 3))
+        super().__init__(first, nn.ReLU(), second, nn.ReLU(), *shape)
+
+
+@pytest.mark.parametrize("net", [mlp, SmallConv])
+def test_the_jacobian_route_agrees_with_tangents(net, monkeypatch):
+    torch.manual_seed(0)
+    x = torch.randn(7, 6) if net is mlp else torch.randn(7, 1, 6, 6)
+    module, y = net(), torch.randint(3, (7,))
+    weights = net_weights(module)
+    model = bp.BayesianModule(module, bp.priors.normal(0.3), 7)
+    fit = around(model, weights, random_masks(weights, 0.8))
+    draws = diagnostics.posterior_draws(fit, (x, y), "laplace", draws=4)
+    monkeypatch.setattr("pyro_bayesprune.diagnostics.FEW", 1000)
+    fast = diagnostics.draw_outputs(draws, x)
+    monkeypatch.setattr("pyro_bayesprune.diagnostics.FEW", 0)
+    slow = diagnostics.draw_outputs(draws, x)
+    assert torch.allclose(fast, slow, atol=1e-4) and fast.shape == (1, 4, 7, 3)
+    assert (fast[0, 0] - fast[0, 1]).abs().max() > 0.1
+
+
+def test_thinned_draws_are_some_of_each_chain(small_network):
+    fit, data = small_network
+    draws = diagnostics.posterior_draws(
+        fit, data, "last_layer_nuts", draws=9, chains=2, warmup=4
+    )  # fmt: skip
+    few = draws.thinned(6)
+    assert torch.equal(few.values, draws.values[:, [0, 4, 8]])
+    assert few.stats["n_steps"].shape == (2, 3) and few.log_density.shape == (2, 3)
+    assert torch.equal(draws.thinned(100).values, draws.values)
