@@ -11,7 +11,7 @@ FOLDER = Path(__file__).parents[1] / "notebooks"
 EXECUTE = runpy.run_path(str(FOLDER / "execute.py"))
 NOTEBOOKS = EXECUTE["NOTEBOOKS"]
 FAST = "01_quickstart"  # the others are run by make test-all
-PATHS = re.compile(r"/(home|root|tmp|work|usr|Users|site-packages)/|[A-Z]:\\\\")
+PATH = re.compile(r"(?<![\w.:/<])/(?:[\w.-]+/){2,}|[A-Z]:\\\\")  # absolute, of any machine
 
 
 def name(path):
@@ -60,4 +60,10 @@ def test_the_committed_outputs_are_small_and_name_no_folder_of_the_machine(path)
         for kind, part in {"text": output.get("text", ""), **output.get("data", {})}.items()
         if kind.startswith("text")
     ]
-    assert not [found for text in texts if (found := PATHS.search(text))]
+    assert not [found for text in texts if (found := PATH.search(text))]
+
+
+def test_there_are_the_six_that_the_readme_names():
+    assert [path.stem[:2] for path in NOTEBOOKS] == [f"0{number}" for number in range(1, 7)]
+    readme = (FOLDER.parent / "README.md").read_text()
+    assert not [path.name for path in NOTEBOOKS if path.name not in readme]
