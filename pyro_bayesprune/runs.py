@@ -8,7 +8,7 @@ import math
 import os
 import pickle
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -77,11 +77,15 @@ def locked(folder: Path) -> Iterator[None]:
 
 
 def tidy(folder: Path) -> None:
-    """Take away what a finished run needs no more, where a kill prevented that."""
-    for name in ("checkpoint.pt", EARLY, DATA, "lock"):
-        (folder / name).unlink(missing_ok=True)
-    for partial in folder.glob("*.partial"):
-        partial.unlink(missing_ok=True)
+    """Take away what a finished run needs no more, where a kill prevented that.
+
+    In a folder that cannot be written it stays; it does no harm.
+    """
+    with suppress(OSError):
+        for name in ("checkpoint.pt", EARLY, DATA, "lock"):
+            (folder / name).unlink(missing_ok=True)
+        for partial in folder.glob("*.partial"):
+            partial.unlink(missing_ok=True)
 
 
 def set_aside(path: Path) -> Path:

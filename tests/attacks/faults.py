@@ -153,8 +153,8 @@ def two_grids(tries: int, rng: Random, folder: Path) -> Iterator[str]:
 
 
 def signalled(number: signal.Signals, code: int, tries: int, rng: Random, folder: Path):
-    whole = folder / "whole" / CONFIG.id
-    seconds = seconds_of(lambda: run(CONFIG, whole.parent))
+    whole = run(CONFIG, folder / "whole")
+    seconds = seconds_of(lambda: run(CONFIG, folder / "timed"))
     for attempt in range(tries):
         out, told = folder / str(attempt), folder / "told.txt"
 

@@ -54,7 +54,7 @@ def pickles(tries: int, rng: Random, folder: Path) -> Iterator[str]:
     touched = folder / "touched"
     for name, (path, read) in list(readers(folder).items())[:tries]:
         before = path.read_bytes() if path.exists() else None
-        content = pickle.dumps(Evil(touched))
+        content = pickle.dumps(Evil(touched), 2)
         path.write_bytes(
             content + hashlib.sha256(content).digest()
         )  # as a checksum behind would be
@@ -150,12 +150,11 @@ def names(tries: int, rng: Random, folder: Path) -> Iterator[str]:
 def scripts(tries: int, rng: Random, folder: Path) -> Iterator[str]:
     for number in range(tries):
         place = run(replace(CONFIG, seed=number), folder)
+        told = analysis.analyse(bp.load_run(place), bp.load_dataset("digits"), method="none")
         result = runs.read_result(place)
         kept = {k: v for k, v in result.items() if "sha256" in k}
         runs.write_record(place / "result.json", evil(result) | kept)
-        runs.write_record(place / analysis.FILE, {
-            "scores": [{"network": SCRIPT, SCRIPT: SCRIPT}], "draws": SCRIPT, "method": SCRIPT,
-        })  # fmt: skip
+        runs.write_record(place / analysis.FILE, evil(told))
         html = report.report([place], folder / "report.html").read_text(encoding="utf-8")
         assert "<script" not in html and "&lt;script" in html
         yield "escaped"
