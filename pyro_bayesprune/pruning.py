@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
-from typing import Literal, cast, get_args
+from typing import Literal, NamedTuple, cast, get_args
 
 import torch
 from torch import Tensor, nn
@@ -454,7 +454,6 @@ def prune_step(
         ValueError: for a log Bayes factor that is not a number: nothing is decided by it.
     """
     x, y = train_part(data)
-
     kept = {n: m | pruning.regrow for n, m in state.masks.items()}
     target, threshold = pruning.target(epoch, epochs), pruning.log_threshold(len(x))
     sparsity_before = sparsity(kept)
@@ -467,48 +466,80 @@ def prune_step(
         temperature=temperature,
         order=random_stream(generator.initial_seed() if generator else 0, "subset", epoch),
     )
-    after = before
-    tries: list[Try] = []
-    decision: Decision = "unchanged"
     gains: Weights = {}
     if pruning.kind == "laplace" and target > sparsity_before:
         sample = random_sample((x, y), generator)
         gains = occam_gains(
             cast(BayesianModule, model), state.weights, sample, temperature=temperature
         )
-    for masks in _candidates(model, state.weights, kept, data, pruning, target, generator):
-        decision = "refused"
-        if _closed(pruning, state.log_bf, threshold):
-            break
-        occam = sum(gains[n][kept[n] & ~masks[n]].sum().item() for n in gains if n in masks)
-        candidate, seen = compare(PruneState(apply_masks(state.weights, masks), masks), occam)
-        tries.append(seen)
-        if math.isnan(seen.bayes_factor.log):
-            raise ValueError(f"the log Bayes factor is not a number: {seen.bayes_factor}")
-        if pruning.gate != "propose" or tries[-1].bayes_factor.log > threshold:
-            kept, after, decision = masks, candidate, "pruned"
-            break
+    candidates = _candidates(model, state.weights, kept, data, pruning, target, generator)
+    nothing = _Found(kept, before, "unchanged")
+    found = _search(candidates, state, nothing, gains, compare, pruning, threshold)
     none = BayesFactor(0.0, 0.0, len(x), pruning.kind)
-    bayes_factor = tries[-1].bayes_factor if tries else none
+    bayes_factor = found.tries[-1].bayes_factor if found.tries else none
     record = Record(
         epoch=epoch,
         before=before,
-        after=after,
+        after=found.after,
         bayes_factor=bayes_factor,
         recorded=state.log_bf if pruning.gate == "previous" else None,
         log_threshold=threshold,
-        decision=decision,
-        tries=tuple(tries),
+        decision=found.decision,
+        tries=found.tries,
         prior_decides=prior_decides(bayes_factor, threshold),
         target=target,
         sparsity_before=sparsity_before,
-        sparsity=sparsity(kept),
-        layers=layer_sparsity(kept),
+        sparsity=sparsity(found.masks),
+        layers=layer_sparsity(found.masks),
     )
-    return PruneState(apply_masks(state.weights, kept), kept, bayes_factor.log), record
+    weights = apply_masks(state.weights, found.masks)
+    return PruneState(weights, found.masks, bayes_factor.log), record
 
 
 Compare = Callable[[PruneState, float], tuple[LogJoint, Try]]
+
+
+class _Found(NamedTuple):
+    masks: Masks
+    after: LogJoint
+    decision: Decision
+    tries: tuple[Try, ...] = ()
+
+
+def _search(
+    candidates: Iterator[Masks],
+    state: PruneState,
+    nothing: _Found,
+    gains: Weights,
+    compare: Compare,
+    pruning: Pruning,
+    threshold: float,
+) -> _Found:
+    """Look at the candidates in order until the gate takes one; ``nothing`` is what it began with.
+
+    Args:
+        candidates: masks to try.
+        state: before the step.
+        nothing: what is found where there is no candidate.
+        gains: what the log Occam factor gains by removing each weight, nats; empty for kind joint.
+        compare: looks at a candidate.
+        pruning: has the gate.
+        threshold: of the log Bayes factor, nats.
+    """
+    tries: tuple[Try, ...] = ()
+    for masks in candidates:
+        if _closed(pruning, state.log_bf, threshold):
+            return nothing._replace(decision="refused")
+        occam = sum(
+            gains[n][nothing.masks[n] & ~masks[n]].sum().item() for n in gains if n in masks
+        )
+        after, seen = compare(PruneState(apply_masks(state.weights, masks), masks), occam)
+        tries = (*tries, seen)
+        if math.isnan(seen.bayes_factor.log):
+            raise ValueError(f"the log Bayes factor is not a number: {seen.bayes_factor}")
+        if pruning.gate != "propose" or seen.bayes_factor.log > threshold:
+            return _Found(masks, after, "pruned", tries)
+    return nothing._replace(decision="refused" if tries else "unchanged", tries=tries)
 
 
 def _full(
