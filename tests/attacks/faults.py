@@ -15,7 +15,7 @@ from random import Random
 from unittest import mock
 
 from attacks import CONFIG, OPTIONS, assert_one_line, assert_same, attack, command, ended, fork, run
-from attacks.kills import CONFIGS, WRITES, seconds_of
+from attacks.kills import CONFIGS, WRITES, grid, seconds_of
 from pyro_bayesprune import commands, grids, runs
 from pyro_bayesprune.cli import main
 from pyro_bayesprune.config import RunError
@@ -257,14 +257,12 @@ def vanished_data(tries: int, rng: Random, folder: Path) -> Iterator[str]:
         write_file(path, _digits())
         configs = [replace(config, dataset=str(path)) for config in CONFIGS]
         kept = shutil.copy(path, folder / "kept")
-        outcomes = grids.grid(
-            configs, out=out, watch=lambda _, path=path: path.unlink(missing_ok=True)
-        )
+        outcomes = grid(configs, out, watch=lambda _, path=path: path.unlink(missing_ok=True))
         statuses = [outcome.status for outcome in outcomes]
         assert statuses == ["done"] + ["failed"] * (len(configs) - 1), statuses
         assert all(str(path) in o.error for o in outcomes[1:])
         shutil.copy(kept, path)
-        again = grids.grid(configs, out=out)
+        again = grid(configs, out)
         assert sorted(o.status for o in again) == ["done"] * (len(configs) - 1) + ["skipped"]
         yield "the others failed, each with the file's name; done when it was back"
 

@@ -117,7 +117,7 @@ def evil(value: Any) -> Any:
     if isinstance(value, dict):
         return {f"{k}": evil(v) for k, v in value.items()}
     if isinstance(value, list):
-        return [evil(v) for v in value] or [SCRIPT]
+        return [evil(v) for v in value]
     return f"{SCRIPT}{value}" if isinstance(value, str) else value
 
 
