@@ -1,5 +1,6 @@
 """Make this folder again: python reports/example/make.py DATA_DIR [RUNS]."""
 
+import shutil
 import sys
 from pathlib import Path
 
@@ -30,6 +31,20 @@ def main(data_dir: str, out: str = "runs/example") -> None:
     )
     plots.learning_curves(run.history).savefig(HERE / "learning_curves.svg")
     trust_plots.traces(inference_data.trace_frame(idata)).savefig(HERE / "traces.svg")
+    picture(HERE / "report.html", HERE / "report.png")
+
+
+def picture(page: Path, out: Path) -> None:
+    """Write what a browser (Debian's Chromium) shows first of a page."""
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        path = shutil.which("chromium") or shutil.which("chromium-browser")
+        browser = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
+        view = browser.new_page(viewport={"width": 1000, "height": 900})
+        view.goto(page.as_uri())
+        view.screenshot(path=out)
+        browser.close()
 
 
 if __name__ == "__main__":
