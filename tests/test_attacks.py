@@ -13,7 +13,7 @@ def quick():
             yield pytest.param(attack, id=f"{attack.area}: {attack.what}", marks=marks)
 
 
-@pytest.mark.parametrize("attack", quick())
+@pytest.mark.parametrize("attack", list(quick()))
 def test_an_attack(attack, tmp_path):
     outcomes = attack.outcomes(attack.quick, tmp_path)
     assert sum(outcomes.values()) >= attack.quick or attack.area in ("numerics", "input")
