@@ -16,7 +16,7 @@ def quick():
 @pytest.mark.parametrize("attack", list(quick()))
 def test_an_attack(attack, tmp_path):
     outcomes = attack.outcomes(attack.quick, tmp_path)
-    assert sum(outcomes.values()) >= attack.quick or attack.area in ("numerics", "input")
+    assert sum(outcomes.values()) > 0
 
 
 def test_what_is_tried_has_a_name_of_its_own():
