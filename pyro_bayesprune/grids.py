@@ -16,6 +16,7 @@ from typing import Any, Literal
 import joblib
 import torch
 from filelock import FileLock, Timeout
+from joblib.externals.loky import get_reusable_executor
 from joblib.externals.loky.process_executor import TerminatedWorkerError
 
 from pyro_bayesprune import runs
@@ -252,8 +253,19 @@ def _outcomes(
         with _dask(address):
             yield from joblib.Parallel(return_as="generator_unordered")(calls)
     else:
-        with joblib.parallel_config(backend="loky", inner_max_num_threads=threads):
+        with _workers_ended(), joblib.parallel_config("loky", inner_max_num_threads=threads):
             yield from joblib.Parallel(jobs, return_as="generator_unordered", batch_size=1)(calls)
+
+
+@contextmanager
+def _workers_ended() -> Iterator[None]:
+    """When the grid is stopped, stop its workers too: they would finish their runs unseen."""
+    try:
+        yield
+    except BaseException as error:
+        if not isinstance(error, Exception):  # Ctrl-C, SIGTERM; runs go on from their checkpoints
+            get_reusable_executor(reuse=True, kill_workers=True).shutdown(kill_workers=True)
+        raise
 
 
 def _receive(out: Path, outcome: Outcome) -> None:
