@@ -105,7 +105,7 @@ def digest(tensors: Mapping[str, Tensor], header: str = "") -> str:
     for name in sorted(tensors):
         tensor = tensors[name].detach().cpu().contiguous()
         found.update(f"\n{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
-        found.update(tensor.numpy())
+        found.update(tensor.numpy().data)
     return found.hexdigest()
 
 
