@@ -59,11 +59,12 @@ def figure(table: pd.DataFrame) -> Figure:
     for over, axes in panels.items():
         for what, rows in table[table["over"] == over].groupby("what", sort=False):
             axes.plot(rows["value"], rows["ratio_to_plain"], marker="o", label=what)
-        axes.set(xscale="log", xlabel=over.replace("_", " "), ylim=(0, None))
+        axes.set(xscale="log", xlabel=over.replace("_", " "))
         axes.set_xticks(sorted(table.loc[table["over"] == over, "value"].unique()))
         axes.xaxis.set_major_formatter("{x:.0f}")
         axes.minorticks_off()
-        axes.legend(fontsize=7)
+        axes.set_ylim(0, 1.35 * axes.get_ylim()[1])  # room for the legend
+        axes.legend(fontsize=7, loc="upper right")
     panels["width"].set_ylabel("time, plain PyTorch = 1")
     panels["examples"].set_ylabel("share of a plain epoch")
     return drawn
