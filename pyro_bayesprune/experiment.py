@@ -183,9 +183,9 @@ def trainings(config: Config) -> list[Config]:
     """
     if config.restart == "no":
         return [config]
-    last = float(config.sparsity) if config.rounds > 1 else config.sparsity
-    shares = [1 - (1 - float(last)) ** (r / config.rounds) for r in range(1, config.rounds)]
-    return [replace(config, sparsity=share) for share in (*shares, last, 0.0)]
+    earlier = range(1, config.rounds)  # none where the sparsity is "auto"
+    shares = [1 - (1 - float(config.sparsity)) ** (r / config.rounds) for r in earlier]
+    return [replace(config, sparsity=share) for share in (*shares, config.sparsity, 0.0)]
 
 
 def restarted(
