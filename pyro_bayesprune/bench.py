@@ -167,9 +167,11 @@ def _epoch(
     trainer = _trainer(model, x, y, **options)
     if level:
         names = prunable_sites(model, inspect_model(model, x, y), None)
+        with trainer.scope():  # as in training, where the first epoch is dense
+            trainer.svi.step(x[:2], y[:2])
         trainer.project(_random_masks(trainer, names, level), hold=True)
     held = ExitStack()
-    held.enter_context(trainer.surviving())  # for all rounds: it is done once an epoch
+    held.enter_context(trainer.held())  # for all rounds: it is done once an epoch
 
     def run() -> ExitStack:
         with trainer.scope():

@@ -60,6 +60,7 @@ class PointELBO(ELBO):
         self.scale, self.temperature, self.prior = scale, temperature, prior
         self.decayed = decayed
         self.survivors: dict[str, Surviving] = {}
+        self.unmasked: set[str] = set()
         self.set_masks(masks or {})
         self._fixed: dict[str, EnergyGradient] | None = None
         self._planned = False
@@ -69,13 +70,20 @@ class PointELBO(ELBO):
         self.masks = {n: m for n, m in masks.items() if not m.all()}
 
     @contextmanager
-    def surviving(self, survivors: Mapping[str, Surviving]) -> Iterator[None]:
-        """Train matrices of a lifted network's sites as vectors of their survivors."""
-        self.survivors = dict(survivors)
+    def held(
+        self, survivors: Mapping[str, Surviving], by_optimizer: Collection[str]
+    ) -> Iterator[None]:
+        """Leave gradients of some sites unmasked, since their pruned entries do not move anyway.
+
+        Args:
+            survivors: matrices of a lifted network, trained as vectors of their survivors.
+            by_optimizer: sites of which the optimiser holds the pruned entries.
+        """
+        self.survivors, self.unmasked = dict(survivors), {*survivors, *by_optimizer}
         try:
             yield
         finally:
-            self.survivors = {}
+            self.survivors, self.unmasked = {}, set()
 
     def loss(self, model: Model, guide: AutoDelta, *args: Any, **kwargs: Any) -> float:
         """Return minus the log likelihood of the batch, scaled to the data set."""
@@ -94,7 +102,7 @@ class PointELBO(ELBO):
             guide(*args)
         weights = point(guide) | self.survivors
         loss, extra, gradients = self._loss(model, weights, *args)
-        masks = {n: m for n, m in self.masks.items() if n not in self.survivors}
+        masks = {n: m for n, m in self.masks.items() if n not in self.unmasked}
         with _masked_gradients(weights, masks):
             (loss + extra).backward()
         weights |= {name: held.vector for name, held in self.survivors.items()}

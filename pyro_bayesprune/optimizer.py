@@ -98,6 +98,32 @@ class JointOptim(PyroOptim):
                 if isinstance(moment, Tensor) and moment.shape == mask.shape:
                     moment.masked_fill_(~mask, 0)
 
+    def holds(self, name: str) -> bool:
+        """Say whether `held` can hold this site: under Adam, from its first step on."""
+        adam = type(self.torch_optim) in (torch.optim.Adam, torch.optim.AdamW)
+        forgets = any(group.get("betas", (0, 0))[1] == 0 for group in self.torch_optim.param_groups)
+        clips = bool(self.pt_clip_args)  # a norm over gradients, whose pruned ones must be zero
+        started = "exp_avg_sq" in self.torch_optim.state.get(self.params[name], {})
+        return adam and started and not forgets and not clips
+
+    @contextmanager
+    def held(self, masks: Mapping[str, Tensor]) -> Iterator[None]:
+        """Keep pruned entries where they are, whatever their gradients, at no cost.
+
+        Adam's step is m / (sqrt(v) + eps). Where the second moment v is infinite it stays so, and
+        the step is zero. Afterwards the pruned entries' moments are zero again.
+
+        Args:
+            masks: of sites that this optimiser `holds`.
+        """
+        for name, mask in masks.items():
+            moment = self.torch_optim.state[self.params[name]]["exp_avg_sq"]
+            moment.masked_fill_(~mask, math.inf)
+        try:
+            yield
+        finally:
+            self.mask_moments(masks)
+
     @contextmanager
     def surviving(
         self, vectors: Mapping[str, Tensor], masks: Mapping[str, Tensor]

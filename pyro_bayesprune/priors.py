@@ -232,8 +232,11 @@ def energy_gradient(distribution: dist.TorchDistribution) -> EnergyGradient | No
             _add_scaled_(grad, distance.sign(), factor / scale)
         else:
             (df,) = rest
-            spread = distance.square().add_(df * scale**2).div_(df + 1)
-            grad.addcdiv_(distance, spread, value=factor)
+            spread = torch.addcmul(torch.as_tensor(df * scale**2).to(weight), distance, distance)
+            if isinstance(df, Tensor):
+                grad.addcdiv_(distance * (df + 1), spread, value=factor)
+            else:  # a pass less over a large network
+                grad.addcdiv_(distance, spread, value=factor * (df + 1))
 
     return add
 

@@ -205,16 +205,24 @@ class Trainer:
         self.elbo.set_masks(masks if hold else {})
 
     @contextmanager
-    def surviving(self) -> Iterator[None]:
-        """Train large matrices of which little survives as vectors of their survivors."""
-        model, masks = self.model, {}
-        if isinstance(model, BayesianModule) and fixed_priors(model):
-            large = {n: m for n, m in self.elbo.masks.items() if worthwhile(self.params[n], m)}
-            masks = {n: m for n, m in large.items() if alike(model.priors()[n])}
-        vectors = {n: self.params[n].detach()[m].requires_grad_() for n, m in masks.items()}
-        held = {n: Surviving.of(self.params[n], v, masks[n]) for n, v in vectors.items()}
-        with self.elbo.surviving(held), self.optim.surviving(vectors, masks):
+    def held(self) -> Iterator[None]:
+        """Train under the masks by what costs least: see `JointOptim.held` and `sparse`."""
+        masks = self.elbo.masks
+        few = self._few(masks)
+        vectors = {n: self.params[n].detach()[m].requires_grad_() for n, m in few.items()}
+        survivors = {n: Surviving.of(self.params[n], v, few[n]) for n, v in vectors.items()}
+        rest = {n: m for n, m in masks.items() if n not in few and self.optim.holds(n)}
+        elbo = self.elbo.held(survivors, rest)
+        with elbo, self.optim.surviving(vectors, few), self.optim.held(rest):
             yield
+
+    def _few(self, masks: Masks) -> Masks:
+        """Return the masks of matrices that are better trained as their survivors."""
+        model = self.model
+        if not isinstance(model, BayesianModule) or not fixed_priors(model):
+            return {}
+        large = {n: m for n, m in masks.items() if worthwhile(self.params[n], m)}
+        return {n: m for n, m in large.items() if alike(model.priors()[n])}
 
     def run_epoch(self, epoch: int, batch_size: int) -> float:
         """Go once through the data in random order; return the mean loss, nats an example."""
@@ -223,7 +231,7 @@ class Trainer:
         total = 0.0
         quiet = pyro.validation_enabled(False)  # or a NaN is an error before it is a loss
         noise = seeded(self.seed, "noise", epoch)
-        with self.scope(), noise, flushed_denormals(), quiet, self.surviving():
+        with self.scope(), noise, flushed_denormals(), quiet, self.held():
             for step, batch in enumerate(batches, start=1):
                 loss = self.svi.step(self.x[batch], self.y[batch])
                 if not math.isfinite(loss):

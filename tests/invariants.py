@@ -14,15 +14,19 @@ from pyro_bayesprune.svi import Trainer
 
 
 def check_zero(trainer, masks):
-    """Pruned weights and their optimiser's moments are exactly zero."""
+    """Pruned weights are exactly zero, and so are their moments or Adam's second one infinite."""
     for name, mask in masks.items():
         param = trainer.optim.params[name]
-        if param.shape == mask.shape:  # else a vector of the survivors, which has no other entries
-            state = trainer.optim.torch_optim.state.get(param, {})
-            for held in (param.detach(), *state.values()):
-                fits = isinstance(held, torch.Tensor) and held.shape == mask.shape
-                if fits and held.isfinite().all():  # else it diverges, which ends the training
-                    assert not held[~mask].any(), f"{name}: what is pruned is not zero"
+        if param.shape != mask.shape:
+            continue  # a vector of the survivors, which has no other entries
+        state = trainer.optim.torch_optim.state.get(param, {})
+        moments = {k: v for k, v in state.items() if getattr(v, "shape", None) == mask.shape}
+        if not all(kept[mask].isfinite().all() for kept in (param, *moments.values())):
+            continue  # it diverges, which ends the training
+        assert not param.detach()[~mask].any(), f"{name}: what is pruned is not zero"
+        held = "exp_avg_sq" in moments and moments["exp_avg_sq"][~mask].isinf().all()
+        zero = not any(moment[~mask].any() for moment in moments.values())
+        assert zero or (held and trainer.elbo.unmasked), f"{name}: what is pruned is not zero"
 
 
 class CheckedTrainer(Trainer):

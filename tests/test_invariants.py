@@ -1,7 +1,9 @@
 """The invariants that are checked in every training of the tests notice what breaks them."""
 
+from contextlib import nullcontext
 from dataclasses import replace
 
+import pyro
 import pytest
 import torch
 from conftest import class_data, lifted, mlp
@@ -13,9 +15,9 @@ from pyro_bayesprune import elbo, optimizer, pruning, training
 HALF = bp.Pruning(sparsity=0.5, gate="always", schedule="constant")
 
 
-def fit(rule=HALF):
+def fit(rule=HALF, **options):
     data = class_data()
-    return bp.fit(lifted(mlp(), data), data, pruning=rule, epochs=3, progress=False)
+    return bp.fit(lifted(mlp(), data), data, pruning=rule, epochs=3, progress=False, **options)
 
 
 def test_every_training_here_is_checked():
@@ -31,6 +33,12 @@ def test_moments_that_are_left_are_noticed(monkeypatch):
 
 def test_gradients_that_revive_weights_are_noticed(monkeypatch):
     monkeypatch.setattr(elbo, "_mask_gradient", lambda mask, weight: None)
+    with pytest.raises(AssertionError, match="what is pruned is not zero"):
+        fit(optim=pyro.optim.SGD({"lr": 0.1}))
+
+
+def test_an_optimiser_that_does_not_hold_weights_is_noticed(monkeypatch):
+    monkeypatch.setattr(optimizer.JointOptim, "held", lambda self, masks: nullcontext())
     with pytest.raises(AssertionError, match="what is pruned is not zero"):
         fit()
 

@@ -23,6 +23,7 @@ from pyro.optim import SGD, Adam, AdamW, ClippedAdam, ExponentialLR, ReduceLROnP
 from torch import nn
 
 import pyro_bayesprune as bp
+from pyro_bayesprune.optimizer import JointOptim
 from pyro_bayesprune.pruning import apply_masks
 from pyro_bayesprune.svi import Trainer, TrainingDiverged
 
@@ -42,6 +43,7 @@ OPTIMISERS = {
         {"optimizer": torch.optim.Adam, "optim_args": {"lr": 0.01}, "patience": 0}
     ),
 }
+HOLDING = OPTIMISERS.keys() - {"clipped", "momentum"}
 
 
 def fit(model, data, **options):
@@ -145,7 +147,7 @@ def test_changing_a_fits_weights_does_not_change_the_module():
 
 @pytest.mark.parametrize("name", list(OPTIMISERS))
 @pytest.mark.parametrize("objective", ["map", "mle"])
-def test_pruned_weights_and_moments_are_zero_after_every_step(name, objective):
+def test_pruned_weights_are_zero_after_every_step_and_moments_after_every_epoch(name, objective):
     data, model = class_data(), fresh(noisy_net)
     options = {"optim": OPTIMISERS[name](), "objective": objective, "temperature": 1.0, "seed": 0}
     trainer = Trainer(model.train(), data.train_x, data.train_y, initial_weights={}, **options)
@@ -154,21 +156,48 @@ def test_pruned_weights_and_moments_are_zero_after_every_step(name, objective):
     trainer.project(masks, hold=True)
     seen, step = [], trainer.svi.step
 
+    def check(site, tensors):
+        held = [t for t in tensors if isinstance(t, torch.Tensor) and t.shape == masks[site].shape]
+        assert all((t[~masks[site]] == 0).all() for t in held), site
+        assert all((t[masks[site]] != 0).any() for t in held), site
+        seen.append(len(held))
+
     def observed(*batch):
         loss = step(*batch)
-        for site, mask in masks.items():
-            state = trainer.optim.torch_optim.state[trainer.params[site]]
-            held = [trainer.params[site].detach(), *state.values()]
-            held = [t for t in held if isinstance(t, torch.Tensor) and t.shape == mask.shape]
-            assert all((t[~mask] == 0).all() for t in held), site
-            assert all((t[mask] != 0).any() for t in held), site
-            seen.append(len(held))
+        for site in masks:
+            check(site, [trainer.params[site].detach()])
         return loss
 
     trainer.svi.step = observed
     trainer.run_epoch(2, 10)
-    assert len(seen) == 5 * len(masks)
-    assert set(seen) == {{"momentum": 2, "amsgrad": 4}.get(name, 3)}
+    assert seen == [1] * 5 * len(masks)
+    for site in masks:
+        state = trainer.optim.torch_optim.state[trainer.params[site]]
+        check(site, [trainer.params[site].detach(), *state.values()])
+    assert set(seen[-len(masks) :]) == {{"momentum": 2, "amsgrad": 4}.get(name, 3)}
+
+
+@pytest.mark.parametrize("name", list(OPTIMISERS))
+@pytest.mark.parametrize("prior", [bp.priors.normal(0.5), bp.priors.layer_scale()])
+def test_what_the_optimiser_holds_trains_as_under_masked_gradients(monkeypatch, name, prior):
+    def trained():
+        data = class_data()
+        model = fresh(data=data, prior=prior)
+        options = {"optim": OPTIMISERS[name](), "objective": "map", "temperature": 1.0, "seed": 0}
+        trainer = Trainer(model, data.train_x, data.train_y, initial_weights={}, **options)
+        trainer.run_epoch(1, 10)
+        trainer.project(random_masks(net_weights(model.net)), hold=True)
+        return trainer, [trainer.run_epoch(epoch, 10) for epoch in (2, 3)]
+
+    held, losses = trained()
+    assert held.optim.holds("0.weight") == (name in HOLDING)
+    monkeypatch.setattr(JointOptim, "holds", lambda self, site: False)
+    masked, expected = trained()
+    assert losses == expected
+    assert_same(held.weights(), masked.weights())
+    state, other = (t.optim.get_state()["optimizer"]["state"] for t in (held, masked))
+    for index in state:
+        assert_same(*({k: torch.as_tensor(v) for k, v in s[index].items()} for s in (state, other)))
 
 
 def test_after_training_the_handler_changes_nothing():
