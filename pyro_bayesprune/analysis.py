@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 import pandas as pd
+import torch
 from torch import Tensor
 
 from pyro_bayesprune import diagnostics, doubt, inference_data, runs
-from pyro_bayesprune.data import Dataset
+from pyro_bayesprune.data import Dataset, random_stream
 from pyro_bayesprune.diagnostics import Draws
 from pyro_bayesprune.experiment import Result
 
@@ -24,7 +25,7 @@ MAP = "MAP"
 PREDICTIVE = 100  # draws over which predictions are averaged
 SHIFTED = 500  # test examples that are turned and noised
 
-Choice = Literal["auto", "none", "laplace", "last_layer_nuts", "nuts"]
+Choice = Literal["auto", "none", "laplace", "last_layer_laplace", "last_layer_nuts", "nuts"]
 
 
 def analyse(
@@ -42,8 +43,9 @@ def analyse(
     Args:
         run: a finished run.
         data: its data set, with a test part.
-        method: of the draws. ``"auto"``: NUTS on the last layer where few of its weights survive,
-            else Laplace on the last layer. ``"none"``: calibration of the MAP alone.
+        method: of the draws. ``"auto"``: NUTS on the last layer where at most `MAX_LAST` of its
+            weights survive, else Laplace on the last layer. ``"none"``: calibration of the MAP
+            alone.
         foreign: another data set of the same shape, for out-of-distribution inputs.
         examples: test examples that are looked at (and training examples, for LOO).
         seed: of the draws and choices.
@@ -53,7 +55,8 @@ def analyse(
         ValueError: for foreign inputs of another shape, and as `diagnostics.posterior_draws`.
     """
     if foreign is not None and foreign.shape != data.shape:
-        raise ValueError(f"foreign inputs must have shape {data.shape}, got {foreign.shape}")
+        expected, found_shape = tuple(data.shape), tuple(foreign.shape)
+        raise ValueError(f"foreign inputs must have shape {expected}, got {found_shape}")
     started = time.perf_counter()
     draws = None if method == "none" else _draw(run, data, method, seed, options)
     predictors: dict[str, Callable[[Tensor], Tensor]] = {MAP: run.predict_proba}
@@ -73,7 +76,7 @@ def analyse(
         found["averaged"] = few.values.shape[0] * few.values.shape[1]
         found |= {"method": draws.method, "draws": str(draws), "seconds_drawing": draws.seconds}
         found["diagnostics"] = diagnose(idata, data.num_classes)
-    found |= calibrate(predictors, data, foreign, examples)
+    found |= calibrate(predictors, data, foreign, examples, seed)
     found["seconds"] = time.perf_counter() - started
     runs.write_record(run.folder / FILE, _plain(found))
     return load(run.folder)
@@ -90,19 +93,11 @@ def load(folder: Path) -> dict[str, Any]:
 
 
 def _draw(run: Result, data: Dataset, method: str, seed: int, options: Mapping[str, Any]) -> Draws:
-    sites = None
     if method == "auto":
         names, _ = diagnostics.last_layer(run.model, run.weights, data.train_x[:1])
         size = sum(len(i) for i in diagnostics.surviving(run.weights, run.masks, names).values())
-        method, sites = ("last_layer_nuts", None) if size <= MAX_LAST else ("laplace", names)
-    return diagnostics.posterior_draws(
-        run,
-        data,
-        method,  # type: ignore[arg-type]
-        sites=sites,
-        seed=seed,
-        **options,
-    )
+        method = "last_layer_nuts" if size <= MAX_LAST else "last_layer_laplace"
+    return diagnostics.posterior_draws(run, data, method, seed=seed, **options)  # type: ignore[arg-type]
 
 
 def diagnose(idata: Any, num_classes: int) -> dict[str, Any]:  # noqa: ANN401
@@ -139,11 +134,14 @@ def calibrate(
     data: Dataset,
     foreign: Dataset | None,
     examples: int,
+    seed: int = 0,
 ) -> dict[str, Any]:
-    """Return the tables of `doubt` for each predictor, on the first test examples."""
+    """Return the tables of `doubt` for each predictor, on test examples chosen at random."""
     if data.test_x is None or data.test_y is None:
         return {}
-    x, y = data.test_x[:examples], data.test_y[:examples]
+    chosen = inference_data.chosen(len(data.test_x), examples, seed, "test")
+    order = torch.randperm(len(chosen), generator=random_stream(seed, "shifted"))
+    x, y = data.test_x[chosen[order]], data.test_y[chosen[order]]
     inside = {name: predict(x) for name, predict in predictors.items()}
     tables: dict[str, Any] = {
         "scores": [{"network": n, **doubt.scores(p, y)} for n, p in inside.items()],

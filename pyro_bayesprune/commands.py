@@ -91,8 +91,11 @@ def _report_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("-o", "--output", type=str, default="report.html", help="the HTML file")
     parser.add_argument(
         "--draws",
-        choices=("auto", "none", "laplace", "last_layer_nuts", "nuts"),
-        help="draw around the finished runs first, diagnose and calibrate (none: calibrate alone)",
+        choices=("auto", "none", "laplace", "last_layer_laplace", "last_layer_nuts", "nuts"),
+        help="draw around the finished runs first, diagnose and calibrate. laplace: all surviving "
+        "weights; last_layer_laplace: those of the last layer; nuts, last_layer_nuts: the same, "
+        "for at most 1000 of them; auto: of the last layer, by NUTS up to 300 and else Laplace; "
+        "none: calibrate alone. Networks are compared only where all are drawn in one way",
     )
     parser.add_argument("--foreign", type=str, help="data set for out-of-distribution inputs")
     parser.add_argument("--data_dir", type=str, help="folder of the data files")

@@ -2,16 +2,21 @@
 
 A pruned weight is no parameter of the pruned network: it is zero in every draw. What is drawn is
 one vector of the surviving weights, scattered into the sites (masked coordinates that are left in
-place would be flat, and NUTS would wander off in them). Three methods, cheapest first:
+place would be flat, and NUTS would wander off in them). Four methods:
 
 ``laplace``: N(θ, P⁻¹) with P = diag(GGN) + diag(δ) at the point θ (`curvature`; MacKay, 1992).
 Predictions are those of the network linearised at θ, f(x, θ) + J(x)(w - θ): the model in which the
-GGN is the exact curvature (Immer et al., 2021).
+GGN is the exact curvature (Immer et al., 2021). The diagonal leaves out how weights offset each
+other: the more of them, the too unsure its predictions. `judgement` flags where they are poor.
+
+``last_layer_laplace``: the same over the last layer's surviving weights, in which the network is
+linear, with P = B ⊗ A + diag(δ): the Kronecker-factored GGN (Ritter et al., 2018), of which the
+pruned weights' rows and columns are left out.
 
 ``last_layer_nuts``: NUTS over the last layer's surviving weights, the rest held at θ. The last
 hidden layer's activations are computed once, so a step costs one small product.
 
-``nuts``: NUTS over all surviving weights, for small surviving sets.
+``nuts``: NUTS over all surviving weights. Both NUTS are for up to `MAX_NUTS` of them.
 
 All are conditional on the masks, and on scales that a prior samples (held at their point).
 """
@@ -19,7 +24,7 @@ All are conditional on the masks, and on scales that a prior samples (held at th
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal, Protocol, get_args
+from typing import Any, Literal, NamedTuple, Protocol, get_args
 
 import torch
 from pyro import poutine
@@ -28,7 +33,9 @@ from torch import Tensor, nn
 from torch.func import jvp, vmap
 
 from pyro_bayesprune.curvature import (
+    Kron,
     ggn_diagonal,
+    ggn_kron,
     has_closed_form,
     jacobian_products,
     prior_precision,
@@ -37,10 +44,12 @@ from pyro_bayesprune.data import Dataset, Pair, train_part
 from pyro_bayesprune.model import BayesianModule, Masks, Model, Weights, evaluation_mode, pruned
 from pyro_bayesprune.svi import seeded
 
-Method = Literal["laplace", "last_layer_nuts", "nuts"]
+Method = Literal["laplace", "last_layer_laplace", "last_layer_nuts", "nuts"]
 LogDensity = Callable[[Tensor], Tensor]
+FEWER = {"nuts": "last_layer_nuts or last_layer_laplace", "last_layer_nuts": "last_layer_laplace"}
 
 MAX_NUTS = 1000  # surviving weights: whitening needs their Hessian, NUTS long trajectories
+MAX_KRON = 8000  # surviving weights of a pruned parameter: their precision is factorised, 0.5 GiB
 MAX_ELEMENTS = 2**28  # of the draws that are held in memory: 1 GiB in float32
 BATCH_ELEMENTS = 2**24  # of the scattered draws that are looked at together
 CACHE_ELEMENTS = 2**18  # of the scattered draws whose prior is looked at together: they fit a cache
@@ -91,7 +100,7 @@ class Draws:
     @property
     def independent(self) -> bool:
         """Whether draws are independent by construction: then there is no chain to converge."""
-        return self.method == "laplace"
+        return "laplace" in self.method
 
     def at(self, chain: int, draw: int) -> Weights:
         """Return all weights of one draw; pruned ones are zero."""
@@ -154,17 +163,18 @@ def posterior_draws(
         fit: a `Fit`, a `Result`, or anything with ``model`` (a BayesianModule), ``weights`` and
             ``masks``.
         data: all N training examples.
-        method: ``"laplace"``, ``"last_layer_nuts"`` or ``"nuts"``.
-        sites: parameters to draw; by default the last layer's for ``last_layer_nuts``, else all.
+        method: ``"laplace"``, ``"last_layer_laplace"``, ``"last_layer_nuts"`` or ``"nuts"``.
+        sites: parameters to draw; by default the last layer's for ``last_layer_…``, else all.
         draws: of each chain.
         chains: of NUTS; a Laplace approximation's draws are independent and form one chain.
         warmup: steps of each chain that are thrown away.
         seed: of the draws.
-        ggn: the diagonal that `curvature.ggn_diagonal` returned, where it is known already.
+        ggn: for ``laplace``, the diagonal that `curvature.ggn_diagonal` returned, if it is known.
 
     Raises:
         ValueError: for a model that is not lifted, an unknown method or site, too many surviving
-            weights, or, with ``laplace``, a prior that is not an independent zero-mean Normal.
+            weights, or, with a Laplace approximation, a prior that is not an independent zero-mean
+            Normal.
     """
     _check(fit, method, draws, chains)
     started = time.perf_counter()
@@ -172,7 +182,7 @@ def posterior_draws(
                for n, w in fit.weights.items()}  # fmt: skip
     every = [n for n, _ in fit.model.net.named_parameters()]
     if sites is None:
-        last = method == "last_layer_nuts"
+        last = method.startswith("last_layer")
         sites = last_layer(fit.model, weights, train_part(data)[0][:1])[0] if last else every
     unknown = sorted(set(sites) - set(every))
     if unknown:
@@ -181,9 +191,11 @@ def posterior_draws(
     if method == "laplace":
         _check_memory(index, draws)
         drawn = _laplace(fit.model, weights, index, data, draws, seed, ggn)
+    elif method == "last_layer_laplace":
+        drawn = _last_layer_laplace(fit.model, weights, index, data, draws, seed)
     else:
-        density = log_density(fit.model, weights, index, data)
         _check_size(index, method)
+        density = log_density(fit.model, weights, index, data)
         drawn = _nuts(density, gather(weights, index).double(), draws, chains, warmup, seed)
     return Draws(method, fit.model, weights, index, *drawn, time.perf_counter() - started)
 
@@ -211,8 +223,8 @@ def _check_size(index: Mapping[str, Tensor], method: str) -> None:
     size = sum(len(i) for i in index.values())
     if not 0 < size <= MAX_NUTS:
         raise ValueError(
-            f"{method} is for 1 to {MAX_NUTS} surviving weights, got {size}: prune more, draw "
-            f"from some layers only (sites=), or use 'laplace'"
+            f"{method} is for 1 to {MAX_NUTS} surviving weights, got {size}: use "
+            f"{FEWER[method]}, prune more, or draw from some parameters only (sites=)"
         )
 
 
@@ -242,17 +254,82 @@ def _ggn(
     model: BayesianModule, weights: Weights, index: Mapping[str, Tensor], data: Dataset | Pair
 ) -> Weights:
     """The GGN's diagonal; of the last layer alone, from its inputs: a fraction of the time."""
+    head = _head(model, weights, index, data)
+    if head is None:
+        return ggn_diagonal(model, weights, data, chunk_size=CHUNK)
+    found = ggn_diagonal(head.model, head.weights, head.data)
+    return {full: found[n] for n, full in head.names.items()}
+
+
+class _Head(NamedTuple):
+    """The last layer as a model of its own, on its inputs; ``names``: of the whole network."""
+
+    model: BayesianModule
+    weights: Weights
+    data: Pair
+    names: dict[str, str]
+
+
+def _head(
+    model: BayesianModule, weights: Weights, index: Mapping[str, Tensor], data: Dataset | Pair
+) -> _Head | None:
+    """The last layer, or None where other parameters are drawn as well."""
     x, y = train_part(data)
     names, features = _maybe_last_layer(model, weights, x[:1])
     if features is None or not set(index) <= set(names):
-        return ggn_diagonal(model, weights, data, chunk_size=CHUNK)
+        return None
     _, features = last_layer(model, weights, x)
     short = {name.rpartition(".")[2]: name for name in names}
     outputs, inputs = weights[short["weight"]].shape
     layer = nn.Linear(inputs, outputs, "bias" in short, dtype=features.dtype)
     head = BayesianModule(layer, model.prior, model.num_data, model.likelihood)
-    found = ggn_diagonal(head, {n: weights[full] for n, full in short.items()}, (features, y))
-    return {full: found[n] for n, full in short.items()}
+    return _Head(head, {n: weights[full] for n, full in short.items()}, (features, y), short)
+
+
+def _last_layer_laplace(
+    model: BayesianModule,
+    weights: Weights,
+    index: dict[str, Tensor],
+    data: Dataset | Pair,
+    draws: int,
+    seed: int,
+) -> Drawn:
+    """Draw w = θ + P^(-1/2) ε, P the Kronecker-factored GGN and the prior's precision."""
+    head = _head(model, weights, index, data)
+    if head is None:
+        raise ValueError(f"last_layer_laplace draws the last layer's parameters, not {list(index)}")
+    factors, delta = ggn_kron(head.model, head.weights, head.data), prior_precision(model, weights)
+    centre = gather(weights, index)
+    with seeded(seed, "last layer laplace"):
+        noise = torch.randn(draws, len(centre), dtype=torch.float64)
+    parts = dict(zip(index, noise.split([len(i) for i in index.values()], 1), strict=True))
+    short = {full: n for n, full in head.names.items()}
+    changes = [
+        _kron_noise(factors[short[n]], i, delta[n].flatten()[i], parts[n]) for n, i in index.items()
+    ]
+    values = centre + torch.cat(changes, 1).to(centre)
+    return values[None], -noise.square().sum(-1)[None] / 2, {}
+
+
+def _kron_noise(kron: Kron, index: Tensor, delta: Tensor, noise: Tensor) -> Tensor:
+    """Return P^(-1/2) ε for rows ε (S, d): P = B ⊗ A + diag(δ), of the weights at ``index``.
+
+    Where all are drawn and share one δ, from the factors' eigenvectors; else P is factorised.
+    """
+    a, b = kron.inputs.double(), kron.outputs.double()
+    if len(index) == len(a) * len(b) and (delta == delta[0]).all():
+        (in_values, ins), (out_values, outs) = torch.linalg.eigh(a), torch.linalg.eigh(b)
+        precision = torch.outer(out_values.clamp(min=0), in_values.clamp(min=0)) + delta[0]
+        return (outs @ (noise.view(-1, *precision.shape) * precision.rsqrt()) @ ins.mT).flatten(1)
+    if len(index) > MAX_KRON:
+        raise ValueError(
+            f"last_layer_laplace is for a pruned last layer of up to {MAX_KRON} surviving weights, "
+            f"got {len(index)}: use laplace"
+        )
+    rows, columns = index // len(a), index % len(a)
+    precision = b[rows][:, rows] * a[columns][:, columns] + delta.double().diag()
+    factor = torch.linalg.cholesky(precision)
+    return torch.linalg.solve_triangular(factor.mT, noise.mT, upper=True).mT
 
 
 def log_density(

@@ -61,7 +61,7 @@ def to_arviz(
     history: pd.DataFrame | None = None,
     config: Mapping[str, Any] | None = None,
     examples: int = 2000,
-    prior_draws: int = 50,
+    prior_draws: int = 20,
     seed: int = 0,
 ) -> InferenceData:
     """Return draws as InferenceData.
@@ -81,13 +81,13 @@ def to_arviz(
         prior_draws: draws of the prior predictive.
         seed: of the choices and the sampled classes.
     """
-    chosen = _chosen(data.num_train, examples, seed, "train")
-    x, y = data.train_x[chosen], data.train_y[chosen]
+    rows = chosen(data.num_train, examples, seed, "train")
+    x, y = data.train_x[rows], data.train_y[rows]
     outputs = draw_outputs(draws, x)
     by_example = log_likelihood(draws.model, outputs, y).double()
     priors = log_prior(draws)
     prior = torch.stack(list(priors.values())).sum(0)
-    exact = draws.method != "laplace"  # there the density drawn from is not the log joint
+    exact = not draws.independent  # for Laplace the density drawn from is not the log joint
     likelihood = (
         draws.log_density - prior if exact else by_example.sum(-1) * data.num_train / len(y)
     )
@@ -100,7 +100,7 @@ def to_arviz(
         observed_data={"obs": y.numpy()},
         prior_predictive=None if obs is None else {"obs": _small(obs)[None]},
         coords={
-            "example": chosen.numpy(),
+            "example": rows.numpy(),
             "layer": list(draws.index),
             "weight_name": _chosen_weights(draws)[1],
             "probe": _probes(data).numpy(),
@@ -120,7 +120,8 @@ def to_arviz(
     return idata
 
 
-def _chosen(total: int, examples: int, seed: int, purpose: str) -> Tensor:
+def chosen(total: int, examples: int, seed: int, purpose: str) -> Tensor:
+    """Return the positions, in order, of as many examples chosen at random (all if fewer)."""
     order = torch.randperm(total, generator=random_stream(seed, f"{purpose} examples"))
     return order[:examples].sort().values
 
@@ -186,13 +187,13 @@ def _add_predictions(
 ) -> None:
     if data.test_x is None or data.test_y is None:
         return
-    chosen = _chosen(len(data.test_x), examples, seed, "test")
+    rows = chosen(len(data.test_x), examples, seed, "test")
     obs = xr.DataArray(
-        _sampled(draws.model, draw_outputs(draws, data.test_x[chosen]), seed),
+        _sampled(draws.model, draw_outputs(draws, data.test_x[rows]), seed),
         dims=("chain", "draw", "test_example"),
-        coords={"test_example": chosen.numpy()},
+        coords={"test_example": rows.numpy()},
     )
-    labels = xr.DataArray(data.test_y[chosen].numpy(), dims="test_example")
+    labels = xr.DataArray(data.test_y[rows].numpy(), dims="test_example")
     idata.add_groups(predictions=xr.Dataset({"obs": obs}))
     idata.add_groups(predictions_constant_data=xr.Dataset({"label": labels}))
 
@@ -233,6 +234,8 @@ def _describe(
         "method": draws.method,
         "approximation": {
             "laplace": "Laplace, diagonal GGN, linearised network",
+            "last_layer_laplace": "Laplace, Kronecker-factored GGN of the last layer, "
+            "given the other layers' weights",
             "last_layer_nuts": "exact for the last layer, given the other layers' weights",
             "nuts": "exact, given the masks",
         }[draws.method],
@@ -401,7 +404,9 @@ def power_scaling(idata: InferenceData) -> pd.DataFrame:
     """Return how strongly norms and predictions react to the prior and to the likelihood.
 
     Power-scaling sensitivity (Kallioinen et al., 2023): above 0.05 the quantity reacts. Prior and
-    likelihood: they pull in different directions. Prior alone: the data say little.
+    likelihood: they pull in different directions. Prior alone: the data say little. It reweights
+    the draws; where a Pareto k of those weights is above 0.7, as for draws far from the
+    posterior's, the diagnosis says that there is none.
 
     Raises:
         ValueError: without draws or log priors.
@@ -419,7 +424,16 @@ def power_scaling(idata: InferenceData) -> pd.DataFrame:
     table["diagnosis"] = "-"
     table.loc[reacts["prior"] & reacts["likelihood"], "diagnosis"] = "possible prior-data conflict"
     table.loc[reacts["prior"] & ~reacts["likelihood"], "diagnosis"] = "prior strong, data weak"
+    k = max(_reweighting_k(scaled.log_prior["prior"]), _reweighting_k(total))
+    if k > GOOD_K:
+        table["diagnosis"] = f"none: reweighting fails (Pareto k {k:.1f})"
     return table
+
+
+def _reweighting_k(log_component: xr.DataArray) -> float:
+    """The worse Pareto k of the weights that scale a log density by 1.01 or its inverse."""
+    values = log_component.stack(__sample__=("chain", "draw"))  # ArviZ's own name
+    return max(float(az.psislw(power * values)[1]) for power in (0.01, 1 / 1.01 - 1))
 
 
 def _flat(values: xr.Dataset) -> dict[str, float]:

@@ -2,6 +2,7 @@
 
 import math
 from types import SimpleNamespace
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -58,7 +59,7 @@ def small_network():
     return around(lifted(net, data), net_weights(net), masks), data
 
 
-@pytest.mark.parametrize("method", ["laplace", "last_layer_nuts", "nuts"])
+@pytest.mark.parametrize("method", get_args(diagnostics.Method))
 def test_pruned_weights_are_zero_in_every_draw(small_network, method):
     fit, data = small_network
     draws = diagnostics.posterior_draws(fit, data, method, draws=5, chains=2, warmup=5)
@@ -71,7 +72,7 @@ def test_pruned_weights_are_zero_in_every_draw(small_network, method):
                 assert not weights[name][~mask].any()
                 drawn = name in draws.index
                 assert (weights[name][mask] != fit.weights[name][mask]).all() == drawn
-    assert draws.values.shape == (1 if method == "laplace" else 2, 5, len(draws.values[0, 0]))
+    assert draws.values.shape == (1 if draws.independent else 2, 5, len(draws.values[0, 0]))
 
 
 def test_laplace_draws_have_the_posterior_covariance():
@@ -178,7 +179,9 @@ def test_what_does_not_fit_is_an_error_that_says_so(small_network):
 def test_too_many_surviving_weights_for_nuts():
     data, net = class_data(), mlp(hidden=200)
     fit = around(lifted(net, data), net_weights(net))
-    with pytest.raises(ValueError, match="prune more"):
+    with pytest.raises(
+        ValueError, match="nuts is for 1 to 1000 surviving weights, got .*: use last_layer"
+    ):
         diagnostics.posterior_draws(fit, data, "nuts")
 
 
@@ -241,3 +244,35 @@ def test_thinned_draws_are_some_of_each_chain(small_network):
     assert torch.equal(few.values, draws.values[:, [0, 4, 8]])
     assert few.stats["n_steps"].shape == (2, 3) and few.log_density.shape == (2, 3)
     assert torch.equal(draws.thinned(100).values, draws.values)
+
+
+@pytest.mark.parametrize("pruned", [(), (1,)])
+def test_last_layer_laplace_has_the_posterior_covariance(pruned):
+    fit, data, mean, covariance = linear_gaussian(pruned=pruned)  # correlated: no diagonal is exact
+    draws = diagnostics.posterior_draws(fit, data, "last_layer_laplace", draws=20_000)
+    found, scale = draws.values[0], covariance.diag().sqrt()
+    assert torch.allclose(found.mean(0), mean, atol=4 * scale.max() / 141)
+    expected = covariance / scale / scale[:, None]
+    assert torch.allclose(found.mT.cov() / scale / scale[:, None], expected, atol=0.04)
+    assert (expected - torch.eye(len(expected))).abs().max() > 0.1
+
+
+def test_the_factors_of_a_whole_layer_and_of_its_survivors_agree(small_network):
+    fit, _ = small_network
+    generator = torch.Generator().manual_seed(2)
+    a, b = (torch.randn(n, n + 2, generator=generator, dtype=torch.float64) for n in (4, 3))
+    kron = diagnostics.Kron(a @ a.mT, b @ b.mT)
+    index, noise = torch.arange(12), torch.eye(12, dtype=torch.float64)
+    whole = diagnostics._kron_noise(kron, index, torch.ones(12), noise)
+    delta = torch.ones(12, dtype=torch.float64)
+    delta[0] += 1e-9  # not one number: by factorisation
+    part = diagnostics._kron_noise(kron, index, delta, noise)
+    exact = torch.linalg.inv(torch.kron(kron.outputs, kron.inputs) + torch.eye(12).double())
+    for found in (whole, part):
+        assert torch.allclose(found.mT @ found, exact, atol=1e-6)
+
+
+def test_last_layer_laplace_is_for_the_last_layer(small_network):
+    fit, data = small_network
+    with pytest.raises(ValueError, match="draws the last layer's parameters"):
+        diagnostics.posterior_draws(fit, data, "last_layer_laplace", sites=["0.weight"])

@@ -189,3 +189,29 @@ def test_a_dense_network_can_be_compared_with_a_pruned_one(trained):
     )
     other = inference_data.to_arviz(draws, data, prior_draws=0)
     assert inference_data.compare({"pruned": idata, "dense": other}).index[0] == "pruned"
+
+
+def test_power_scaling_of_draws_that_are_far_too_wide_has_no_diagnosis():
+    fit, data, _, _ = linear_gaussian()
+    wide = {"weight": torch.full((1, 4), 1e-3, dtype=torch.float64)}  # as if the data said nothing
+    draws = diagnostics.posterior_draws(fit, data, "laplace", draws=500, ggn=wide)
+    table = inference_data.power_scaling(
+        inference_data.to_arviz(draws, bp.Dataset(*data), prior_draws=0)
+    )
+    assert table["diagnosis"].str.contains("reweighting fails").all()
+    good = diagnostics.posterior_draws(fit, data, "last_layer_laplace", draws=500)
+    table = inference_data.power_scaling(
+        inference_data.to_arviz(good, bp.Dataset(*data), prior_draws=0)
+    )
+    assert not table["diagnosis"].str.contains("reweighting fails").any()
+
+
+def test_a_dense_and_a_pruned_network_are_compared_by_their_last_layers_laplace():
+    torch.manual_seed(0)
+    data, found = class_data(), {}
+    for sparsity in (0.0, 0.7):
+        net = mlp()
+        fit = around(lifted(net, data), net_weights(net), random_masks(net_weights(net), sparsity))
+        draws = diagnostics.posterior_draws(fit, data, "last_layer_laplace", draws=50)
+        found[str(sparsity)] = inference_data.to_arviz(draws, data, prior_draws=0)
+    assert set(inference_data.compare(found).index) == {"0.0", "0.7"}
