@@ -46,6 +46,7 @@ WEIGHTS = 50  # weights that are kept one by one
 MIN_DRAWS = 4
 GOOD_RHAT, GOOD_ESS, GOOD_K, GOOD_SENSITIVITY = 1.01, 400, 0.7, 0.05
 STUCK = 999.0
+EQUAL = 1e-6  # nats: draws that agree so closely on an example weigh the same without it
 UNITS = {
     "log_joint": "nats",
     "layer_norm": "units of the weights",
@@ -84,7 +85,7 @@ def to_arviz(
     rows = chosen(data.num_train, examples, seed, "train")
     x, y = data.train_x[rows], data.train_y[rows]
     outputs = draw_outputs(draws, x)
-    by_example = log_likelihood(draws.model, outputs, y).double()
+    by_example = log_likelihood(draws.model, outputs.double(), y)  # float32: ties, no tail for k
     priors = log_prior(draws)
     prior = torch.stack(list(priors.values())).sum(0)
     exact = not draws.independent  # for Laplace the density drawn from is not the log joint
@@ -347,8 +348,9 @@ def loo(idata: InferenceData) -> Any:  # noqa: ANN401  (arviz.ELPDData)
     """Return PSIS-LOO (Vehtari, Gelman and Gabry, 2017) with Pareto k of each example.
 
     A k above 0.7 says that leaving the example out changes the posterior too much for importance
-    sampling: its part of the estimate is not to be trusted. Independent draws have a relative
-    efficiency of 1.
+    sampling: its part of the estimate is not to be trusted. Where all draws give an example the
+    same likelihood there is no tail to fit; its weights are equal and k is set to 0. Independent
+    draws have a relative efficiency of 1.
 
     Raises:
         ValueError: without draws or log likelihoods.
@@ -358,7 +360,14 @@ def loo(idata: InferenceData) -> Any:  # noqa: ANN401  (arviz.ELPDData)
     with warnings.catch_warnings():
         # Told by the table of k, which comes with every result
         warnings.filterwarnings("ignore", "Estimated shape parameter of Pareto", UserWarning)
-        return az.loo(idata, pointwise=True, var_name="obs", reff=reff)
+        # from equal weights
+        warnings.filterwarnings("ignore", "invalid value|divide by zero", RuntimeWarning)
+        found = az.loo(idata, pointwise=True, var_name="obs", reff=reff)
+    by_draw = idata.log_likelihood["obs"]
+    spread = by_draw.max(("chain", "draw")) - by_draw.min(("chain", "draw"))
+    found["pareto_k"] = found.pareto_k.where(spread > EQUAL, 0.0)
+    found["warning"] = bool((found.pareto_k > GOOD_K).any())
+    return found
 
 
 def pareto_table(found: Any) -> pd.DataFrame:  # noqa: ANN401

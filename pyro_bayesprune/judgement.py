@@ -170,7 +170,7 @@ def _pareto(run: Run) -> list[Flag]:
     if not share:
         return []
     text = f"Pareto k is above 0.7 for {share:.1%} of the examples: LOO is not reliable there."
-    return [Flag("warning", run.title, text, "Judge by held-out data, or draw with NUTS.")]
+    return [Flag("warning", run.title, text, "Judge by held-out data instead.")]
 
 
 def _calibrated(run: Run) -> list[Flag]:
@@ -188,8 +188,10 @@ def _draws_worse(run: Run) -> list[Flag]:
     if point is None or mean is None or mean <= WORSE_NLL * point:
         return []
     text = f"The mean over draws predicts worse than the MAP (NLL {mean:.3f}, {point:.3f}): the "
-    text += "approximation of the posterior is poor, and so is what rests on its draws."
-    return [Flag("warning", run.title, text, "Use the MAP, or draw by NUTS.")]
+    text += "approximation of the posterior is poor. Do not trust what rests on its draws: LOO, "
+    text += "class frequencies, prior sensitivity."
+    remedy = "Use the MAP; or draw again with --draws last_layer_laplace or last_layer_nuts."
+    return [Flag("warning", run.title, text, remedy)]
 
 
 def _drawn_off_mode(run: Run) -> list[Flag]:
@@ -307,7 +309,7 @@ def checklist(runs: Sequence[Run]) -> list[Item]:
     controls = [control(run, runs) is not None for run in pruned]
     return [
         Item(has("parameters"), "Architectures and parameter counts are stated.",
-             "in the table of runs"),
+             "under provenance and in the table of runs"),
         Item(len(pairs) >= 3, "Three or more pairs of data set and network.", _is(len(pairs))),
         Item(has("compression_ratio"), "Compression is original size over pruned size.",
              "in the table of runs"),
@@ -337,7 +339,8 @@ def checklist(runs: Sequence[Run]) -> list[Item]:
         Item(_has_small_dense(done), "A small dense network with as many parameters.",
              "no dense run is that small" if not _has_small_dense(done) else "among the runs"),
         Item(has("layer_sparsity") and has("dead_units"),
-             "Sparsity and dead units of each layer; collapsed layers are named.", "below"),
+             "Sparsity and dead units of each layer; collapsed layers are named.",
+             "under sparsity by layer"),
         Item(all(has(name) for name in ("test_loss", "test_brier", "test_ece")),
              "NLL, Brier score and ECE stand beside accuracy.", "in the table of runs"),
         Item(has("versions") and has("machine"), "Hardware and versions.", "under provenance"),
@@ -347,7 +350,7 @@ def checklist(runs: Sequence[Run]) -> list[Item]:
         Item({"map", "mle"} <= values("objective"),
              "A control that has the prior and one that has not.", _of(values("objective"))),
         Item(bool(done), "Claims no wider than what was tested.",
-             "tested: " + ", ".join(sorted(f"{d} {n}" for d, n in pairs))),
+             "this page claims nothing beyond " + ", ".join(sorted(f"{d} {n}" for d, n in pairs))),
     ]  # fmt: skip
 
 

@@ -102,14 +102,15 @@ def _steps(axes: Axes, history: pd.DataFrame) -> None:
     if len(refused):
         look: dict[str, Any] = {"color": "black", "marker": "X", "s": 90, "zorder": 4}
         axes.scatter(refused["epoch"], refused["log_bf"], label="refused", **look)
-    axes.set(xlabel="epoch", ylabel="log Bayes factor (nats)", title="Pruning steps")
+    axes.set(xlabel="epoch", ylabel="log Bayes factor (nats)")
+    axes.set_title("Pruning steps", loc="left")
     _whole_epochs(axes)
     share = axes.twinx()
     _line(share, epoch, history["sparsity"], "sparsity", "^", COLOURS[3])
     share.set(ylabel="sparsity (share of prunable weights)", ylim=(-0.02, 1.02))
     share.grid(False)  # one grid is enough; two that do not meet mislead
     handles = [axes.get_legend_handles_labels(), share.get_legend_handles_labels()]
-    share.legend(*(first + second for first, second in zip(*handles, strict=True)))
+    _legend_above(share, *(one + other for one, other in zip(*handles, strict=True)))
 
 
 def _line(
@@ -359,6 +360,12 @@ def _curve(
 
 def _whole_epochs(ax: Axes) -> None:
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+
+
+def _legend_above(ax: Axes, *entries: Any) -> None:  # noqa: ANN401
+    """Put the legend above, at the right, where it hides nothing."""
+    place: dict[str, Any] = {"loc": "lower right", "bbox_to_anchor": (1.02, 0.99)}
+    ax.legend(*entries, **place, ncols=4, frameon=False, borderpad=0.2, columnspacing=1.2)
 
 
 def _legend_beside(ax: Axes, title: str) -> None:

@@ -26,6 +26,15 @@ from pyro_bayesprune.config import PRESETS, Config, RunError, configure
 from pyro_bayesprune.judgement import Run
 
 _numbers = itertools.count()  # of figures: their ids share a page's name space
+LONG = 12  # rows of a table that is folded
+HEADERS = {
+    "nll": "NLL (nats)", "ece": "ECE", "brier": "Brier", "auroc": "AUROC", "r_hat": "rhat",
+    "entropy": "entropy (nats)", "mcse_mean": "MCSE of mean", "ess_bulk": "ESS (bulk)",
+    "ess_tail": "ESS (tail)", "elpd_loo": "elpd (nats)", "elpd_diff": "difference",
+    "se": "SE", "dse": "SE of difference", "p_loo": "effective parameters", "pareto_k": "Pareto k",
+    "log_bf": "log BF (nats)", "train_loss": "train loss (nats)", "test_loss": "test loss (nats)",
+    "validation_loss": "validation loss (nats)",
+}  # fmt: skip
 DETAILED = 12  # runs whose curves and decisions are shown; all are in the tables
 SVG: dict[Any, Any] = {"svg.fonttype": "none", "svg.hashsalt": "report", "figure.facecolor": "none"}
 SVG |= {"axes.facecolor": "none", "savefig.facecolor": "none", "font.size": 11}
@@ -42,6 +51,7 @@ class Table:
     caption: str
     header: list[str]
     rows: list[list[str]]
+    folded: bool = False
 
 
 @dataclass(frozen=True)
@@ -150,6 +160,7 @@ def render(runs: Sequence[Run]) -> str:
     found = judgement.flags(runs)
     return environment.get_template("report.html.j2").render(
         title=_title(runs),
+        question=f"Can {'this pruned network' if len(runs) == 1 else 'these networks'} be trusted?",
         runs=runs,
         verdict=judgement.verdict(runs, found),
         flags=found,
@@ -190,11 +201,11 @@ def svg(figure: Figure, alt: str) -> Markup:
     return Markup(text)  # noqa: S704  (Matplotlib escapes the text that it draws)
 
 
-def table_of(frame: pd.DataFrame, caption: str) -> Table:
+def table_of(frame: pd.DataFrame, caption: str, *, folded: bool = False) -> Table:
     """Return a frame as a table of text."""
-    names = [str(name).replace("_", " ") for name in frame]
+    names = [HEADERS.get(str(name), str(name).replace("_", " ")) for name in frame]
     rows = [[shown(value) for value in row] for row in frame.itertuples(index=False)]
-    return Table(caption, names, rows)
+    return Table(caption, names, rows, folded)
 
 
 def shown(value: Any) -> str:  # noqa: ANN401
@@ -275,8 +286,8 @@ def results_panel(runs: Sequence[Run]) -> Panel:
         "test_ece": "ECE",
         "achieved_sparsity": "sparsity",
         "parameters": "parameters",
-        "compression_ratio": "compression",
-        "theoretical_speedup": "fewer multiply-adds",
+        "compression_ratio": "times smaller",
+        "theoretical_speedup": "times fewer multiply-adds",
         "epochs": "epochs",
         "seconds": "seconds",
     }
@@ -284,16 +295,40 @@ def results_panel(runs: Sequence[Run]) -> Panel:
         {"run": run.title} | {word: run.result.get(name) for name, word in names.items()}
         for run in judgement.finished(runs)
     ]
+    many = _over_seeds(judgement.finished(runs))
     return Panel(
         "results", "Results",
-        "Every finished run in numbers, on the test set. Fewer multiply-adds is a count, no "
-        "measured speed.",
+        "Every finished run in numbers, on the whole test set. Fewer multiply-adds is a count, no "
+        "measured speed; ± is one sample standard deviation over seeds.",
         "Accuracy, NLL, Brier score and ECE close to those of the dense control.",
         "A high accuracy with a much larger NLL or ECE: right answers, wrong confidence.",
         "Compare runs of the same data, network and seed only.",
-        [table_of(pd.DataFrame(rows), "Runs")] if rows else [],
+        [table_of(pd.DataFrame(rows), "Runs", folded=bool(many)), *many] if rows else [],
         "" if rows else "No run has finished.",
     )  # fmt: skip
+
+
+def _over_seeds(runs: Sequence[Run]) -> list[Table]:
+    """Mean ± sample standard deviation of runs that differ by their seed alone."""
+    settings: dict[str, list[Run]] = {}
+    for run in runs:
+        rest = {name: value for name, value in run.config.items() if name != "seed"}
+        settings.setdefault(json.dumps(rest, sort_keys=True), []).append(run)
+    metrics = ("test_accuracy", "test_loss", "test_brier", "test_ece", "achieved_sparsity")
+    rows = [
+        {"setting": alike[0].title.rpartition(", ")[0], "seeds": len(alike)}
+        | {name.removeprefix("test_"): _mean_and_sd(alike, name) for name in metrics}
+        for alike in settings.values()
+    ]
+    frame = pd.DataFrame(rows).rename(columns={"loss": "NLL (nats)"})
+    return [table_of(frame, "Means over seeds")] if any(row["seeds"] > 1 for row in rows) else []
+
+
+def _mean_and_sd(runs: Sequence[Run], name: str) -> str | None:
+    values = pd.Series([run.result.get(name) for run in runs], dtype=float)
+    if values.isna().any():
+        return None
+    return f"{values.mean():.4f}" + (f" ± {values.std():.4f}" if len(values) > 1 else "")
 
 
 def curves_panel(runs: Sequence[Run]) -> Panel:
@@ -329,26 +364,34 @@ def decisions_panel(runs: Sequence[Run]) -> Panel:
         "log_threshold": "threshold", "recorded": "gate went by", "bf_per_datum": "BF per datum",
         "tries": "tries", "prior_decides": "prior alone", "sparsity": "sparsity",
     }  # fmt: skip
-    content: list[Picture | Table] = [
-        table_of(
-            run.history[[c for c in columns if c in run.history]].rename(columns=columns),
-            f"{run.title} (gate {run.config.get('gate')}, beta {run.config.get('beta')} per "
-            f"{run.config.get('per')})",
-        )
-        for run in _detailed(runs)
-        if not run.dense
-    ]
+    content: list[Picture | Table] = []
+    for run in _detailed(runs):
+        if not run.dense:
+            frame = run.history[[c for c in columns if c in run.history]]
+            caption = f"{run.title} (gate {run.config.get('gate')}, beta "
+            caption += f"{run.config.get('beta')} per {run.config.get('per')})"
+            content += _decision_tables(frame.rename(columns=columns), caption)
     return Panel(
         "decisions", "Decisions",
         "Every pruning step: the log Bayes factor (pruned over unpruned) and its two parts. It is "
         "a ratio of joint densities at two points, not of marginal likelihoods.",
-        "Likelihood parts near zero: what was cut was not needed.",
+        "Likelihood parts near zero: what was cut was not needed. Under gate previous a step goes "
+        "by the Bayes factor that was recorded before it; later epochs mend what a step breaks.",
         "A large negative likelihood part that a positive prior part outweighs: the prior alone "
         "decided.",
         "Where the prior decided, repeat with another prior scale; where steps were refused, lower "
         "beta or train longer.",
         content, "" if content else "No run was to be pruned.",
     )  # fmt: skip
+
+
+def _decision_tables(frame: pd.DataFrame, caption: str) -> list[Table]:
+    """The epochs at which something was to be decided, and, folded, all of them."""
+    decided = frame[frame["decision"] != "unchanged"]
+    every = table_of(frame, f"{caption}: all {len(frame)} epochs", folded=len(frame) > LONG)
+    if not every.folded:
+        return [every]
+    return [table_of(decided, f"{caption}: epochs with a step"), every]
 
 
 def layers_panel(runs: Sequence[Run]) -> Panel:
@@ -372,8 +415,9 @@ def layers_panel(runs: Sequence[Run]) -> Panel:
     return Panel(
         "layers", "Sparsity by layer",
         "The share of weights that each layer keeps, and units that have no incoming weight left.",
-        "Every layer keeps several weights for each of its outputs.",
-        "A layer that keeps almost nothing: it carries the whole network's information.",
+        "Layers keep similar shares, the last ones rather more; few units are dead.",
+        "A layer that keeps almost nothing, or whose units are nearly all dead: the whole "
+        "network's information passes through what is left of it.",
         "Prune over all layers together (scope global), or spare the layer.",
         content, "" if content else "No run was pruned.",
     )  # fmt: skip
@@ -426,7 +470,11 @@ def _diagnosed(runs: Sequence[Run]) -> list[tuple[Run, dict[str, Any]]]:
 
 NO_DRAWS = (
     "There are no posterior draws: a MAP alone has no rhat, ESS or LOO. Make them with "
-    "bayesprune report --draws auto."
+    "bayesprune report RUN --draws auto."
+)
+NOT_COMPARED = (
+    "The networks are not compared by LOO, as their draws are of different kinds. Draw all in one "
+    "way: bayesprune report RUNS --draws last_layer_laplace."
 )
 
 
@@ -447,7 +495,10 @@ def arviz_panel(runs: Sequence[Run]) -> Panel:
                     _chain_table(frame),
                 )  # fmt: skip
             )
-        content.append(table_of(pd.DataFrame(told["summary"]), f"{run.title}: quantities"))
+        frame = pd.DataFrame(told["summary"])
+        caption = f"{run.title}: quantities of the draws (probability[i]: of the class that the "
+        caption += "MAP predicts for test example i)"
+        content.append(table_of(frame, caption, folded=len(frame) > LONG))
         pareto = pd.DataFrame(told["loo"]["pareto"])
         content.append(table_of(pareto, f"{run.title}: Pareto k of LOO"))
         frame = pd.DataFrame(told["frequencies"])
@@ -455,7 +506,9 @@ def arviz_panel(runs: Sequence[Run]) -> Panel:
         alt += f"{(frame['posterior'] - frame['observed']).abs().max():.3f}."
         figure = trust_plots.class_frequencies(frame)
         content.append(picture(figure, f"{run.title}: class frequencies", alt, frame))
-    content += _compared(runs)
+    compared = _compared(runs)
+    content += compared
+    alone = NOT_COMPARED if len(_diagnosed(runs)) > 1 and not compared else ""
     return Panel(
         "arviz", "Posterior diagnostics (ArviZ)",
         "Whether the draws are fit for use: rhat and effective sample size of chains, PSIS-LOO "
@@ -467,7 +520,7 @@ def arviz_panel(runs: Sequence[Run]) -> Panel:
         "observed ones.",
         "Chains that stay apart; many k above 0.7: LOO is then no estimate of anything.",
         "Draw longer chains with more warm-up; where k is high, judge by held-out data.",
-        content, "" if content else NO_DRAWS,
+        content, alone if content else NO_DRAWS,
     )  # fmt: skip
 
 
@@ -478,13 +531,20 @@ def _overview(told: dict[str, Any]) -> pd.DataFrame:
         "from": ", ".join(told["drawn_sites"]),
         "chains": told["chains"],
         "draws of each": told["draws"],
-        **{name.replace("_", " "): value for name, value in told["convergence"].items()},
-        "log likelihood of a draw": told["log_likelihood_total"],
+        **_convergence(told["convergence"]),
+        "log likelihood within the log joint": told["log_likelihood_total"],
         "LOO, elpd (nats)": f"{loo['elpd']:.1f} ± {loo['se']:.1f}",
         "LOO, over": f"{loo['examples']} training examples, chosen at random; given all others",
         "LOO, effective parameters": loo["p_loo"],
     }
     return pd.DataFrame({"what": list(values), "value": list(values.values())})
+
+
+def _convergence(found: dict[str, Any]) -> dict[str, Any]:
+    """What there is (independent draws have no rhat), in words."""
+    words = {"rhat": "largest rhat of", "ess": "smallest ESS of", "divergences": "divergences"}
+    named = {name.partition("_"): value for name, value in found.items() if value is not None}
+    return {f"{words[k]} {rest.replace('_', ' ')}".strip(): v for (k, _, rest), v in named.items()}
 
 
 def _chain_table(frame: pd.DataFrame) -> Table:
@@ -526,7 +586,8 @@ def calibration_panel(runs: Sequence[Run]) -> Panel:
         "Points below the diagonal: overconfident. Low entropy on shifted inputs: wrong and sure.",
         "Average over draws, rescale confidence on held-out data, or refuse doubtful inputs.",
         content,
-        "" if content else "Not measured: make it with bayesprune report --draws auto (or none).",
+        "" if content else "Not measured. To measure it: bayesprune report RUN --draws auto "
+        "(--draws none: of the MAP alone).",
     )  # fmt: skip
 
 
@@ -546,7 +607,8 @@ def _sparsity(run: Run) -> float:
 
 def _calibration_figures(runs: Sequence[Run]) -> list[Picture | Table]:
     scores = _joined(runs, "scores")
-    few = f"on {runs[0].analysis.get('examples')} test examples"
+    few = f"on {runs[0].analysis.get('examples')} test examples chosen at random (fewer where "
+    few += "the test set is smaller)"
     if averaged := runs[-1].analysis.get("averaged"):
         few += f"; means are over {averaged} draws"
     content: list[Picture | Table] = [table_of(scores, f"Dense and pruned, MAP and draws, {few}")]
@@ -578,8 +640,8 @@ def _calibration_figures(runs: Sequence[Run]) -> list[Picture | Table]:
 def prior_panel(runs: Sequence[Run]) -> Panel:
     """How much the prior matters."""
     content: list[Picture | Table] = [
-        table_of(pd.DataFrame(told["power_scaling"]), f"{run.title}: power-scaling sensitivity")
-        for run, told in _diagnosed(runs)
+        table_of(frame, f"{run.title}: power-scaling sensitivity", folded=len(frame) > LONG)
+        for run, frame in [(run, pd.DataFrame(t["power_scaling"])) for run, t in _diagnosed(runs)]
     ]
     done = judgement.finished(runs)
     rows = [
@@ -600,7 +662,7 @@ def prior_panel(runs: Sequence[Run]) -> Panel:
         "(power-scaling of the draws), and which decisions the prior alone turned.",
         "Prior sensitivity below 0.05: the data speak.",
         "Prior and likelihood both above 0.05: they pull in different directions. Prior above, "
-        "likelihood below: the data say little.",
+        "likelihood below: the data say little. A diagnosis of none: the draws cannot tell.",
         "Repeat the run with half and twice the prior scale and compare.",
         content, "" if content else "No run has finished.",
     )  # fmt: skip
@@ -627,7 +689,8 @@ def _sentences(run: Run) -> str:
     c, r = run.config, run.result
     loss = {"map": "the log posterior", "mle": "the log likelihood alone"}.get(c["objective"], "")
     text = (
-        f"A {str(c['network']).upper()} with {r.get('parameters', 0):,} parameters was trained on "
+        f"The network {str(c['network']).upper()} with {r.get('parameters', 0):,} parameters was "
+        f"trained on "
         f"{r.get('num_train', 0):,} examples of {c['dataset']} for {c['epochs']} epochs (Adam, "
         f"learning rate {c['learning_rate']}, batches of {c['batch_size']}), maximising {loss}; "
         f"prior {c['prior']} of scale {c['prior_scale']}."
@@ -643,6 +706,6 @@ def _sentences(run: Run) -> str:
     if told:
         text += (
             f" Posterior draws: {told['chains']} x {told['draws']} of "
-            f"{told['surviving_weights_drawn']} surviving weights ({told['approximation']})."
+            f"{told['surviving_weights_drawn']:,} surviving weights ({told['approximation']})."
         )
     return text

@@ -5,47 +5,61 @@ Beside `plots`, whose figures are of training and pruning; colours and sizes are
 
 from typing import Any
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import PercentFormatter
 
 from pyro_bayesprune.plots import COLOURS, _one, _panels
 
 MARKERS = "os^DvP"
+SHIFTS = {"rotation": "rotation (degrees)", "noise": "noise (sd, normalised inputs)"}
 
 
 def sparsity_by_layer(layers: pd.DataFrame, ax: Axes | None = None) -> Figure:
     """Draw the share of kept weights of each layer as bars, on a logarithmic scale.
 
     Args:
-        layers: a row a layer, with columns ``layer`` and ``kept`` (share in [0, 1]).
+        layers: a row a layer, with columns ``layer`` and ``kept`` (share in [0, 1]), and
+            ``dead units`` where they are known.
         ax: where to draw.
     """
     figure, ax = _one(ax)
     alive = layers[layers["kept"] > 0]
-    ax.barh(layers["layer"], layers["kept"], color=COLOURS[0])
+    bars = ax.barh(layers["layer"], layers["kept"], color=COLOURS[0], height=0.6)
+    ax.bar_label(bars, [_kept(row) for row in layers.to_dict("records")], padding=4)
     ax.invert_yaxis()
     if len(alive):
-        ax.set_xlim(alive["kept"].min() / 3, 1.5)
+        ax.set_xlim(alive["kept"].min() / 3, 10)  # room for what is written behind the bars
         ax.set_xscale("log")
+        ax.set_xticks([t for t in (1e-4, 1e-3, 1e-2, 0.1, 1) if t >= alive["kept"].min() / 3])
+        ax.xaxis.set_major_formatter(PercentFormatter(1, decimals=None))
     ax.set(xlabel="share of weights that are kept (logarithmic)", ylabel="")
     return figure
 
 
+def _kept(row: dict[Any, Any]) -> str:
+    dead = row.get("dead units")
+    return f"{row['kept']:.2%}" + (f", {dead:.0f} dead units" if pd.notna(dead) else "")
+
+
 def reliability(table: pd.DataFrame, ax: Axes | None = None) -> Figure:
     """Draw accuracy against confidence (`doubt.reliability_table`); the diagonal is calibrated.
+
+    Large markers are bins of many examples, small ones of few.
 
     Args:
         table: columns ``network``, ``confidence``, ``accuracy``, ``examples``.
         ax: where to draw.
     """
     figure, ax = _one(ax)
-    _lines(ax, table, "confidence", "accuracy")
+    _lines(ax, table, "confidence", "accuracy", sizes=table.get("examples"))
     ax.plot([0, 1], [0, 1], color="black", linewidth=0.8, linestyle="--", label="calibrated")
     ax.set(xlabel="confidence", ylabel="accuracy", xlim=(0, 1.02), ylim=(0, 1.02))
-    ax.legend()
+    _legend_lines(ax)
     return figure
 
 
@@ -54,25 +68,24 @@ def rejection(table: pd.DataFrame, ax: Axes | None = None) -> Figure:
     figure, ax = _one(ax)
     _lines(ax, table, "rejected", "accuracy")
     ax.set(xlabel="share refused, most doubtful first", ylabel="accuracy on the rest")
-    ax.legend()
+    _legend_lines(ax)
     return figure
 
 
 def shifts(table: pd.DataFrame) -> Figure:
-    """Draw accuracy and entropy under rotation and noise (`doubt.shift_table`)."""
+    """Draw accuracy (above) and entropy (below) under each shift (`doubt.shift_table`)."""
     kinds = list(table["shift"].unique())
-    figure, axes = _panels(2)
-    for kind, linestyle in zip(kinds, ("-", ":"), strict=False):
-        part = table[table["shift"] == kind].copy()
-        # Two units on one axis: amounts as steps, the units stand in the table.
-        part["step"] = part["amount"].rank(method="dense") - 1
-        part["network"] = part["network"] + f", {kind}"
-        for ax, column in zip(axes, ("accuracy", "entropy"), strict=True):
-            _lines(ax, part, "step", column, linestyle=linestyle)
-    for ax, label in zip(axes, ("accuracy", "mean predictive entropy (nats)"), strict=True):
-        ax.set(xlabel="step of shift (0: none)", ylabel=label)
-        ax.xaxis.get_major_locator().set_params(integer=True)
-    axes[0].legend(fontsize="small")
+    with sns.axes_style("whitegrid"):
+        shape: dict[str, Any] = {"sharex": "col", "sharey": "row", "squeeze": False}
+        figure, grid = plt.subplots(2, len(kinds), figsize=(8, 5.5), layout="constrained", **shape)
+    plt.close(figure)
+    for column, kind in zip(grid.T, kinds, strict=True):
+        for ax, name in zip(column, ("accuracy", "entropy"), strict=True):
+            _lines(ax, table[table["shift"] == kind], "amount", name)
+        column[1].set_xlabel(SHIFTS.get(kind, kind))
+    for ax, label in zip(grid[:, 0], ("accuracy", "mean entropy (nats)"), strict=True):
+        ax.set_ylabel(label)
+    figure.legend(*grid[0, 0].get_legend_handles_labels(), loc="outside upper center", ncols=2)
     return figure
 
 
@@ -117,12 +130,22 @@ def calibration_by_sparsity(table: pd.DataFrame, ax: Axes | None = None) -> Figu
     figure, ax = _one(ax)
     _lines(ax, table.sort_values("sparsity"), "sparsity", "ece")
     ax.set(xlabel="sparsity", ylabel="expected calibration error", ylim=(0, None))
-    ax.legend()
+    _legend_lines(ax)
     return figure
 
 
-def _lines(ax: Axes, table: pd.DataFrame, x: str, y: str, linestyle: str = "-") -> None:
-    offset = len(ax.get_lines())
-    for number, (name, part) in enumerate(table.groupby("network", sort=False), start=offset):
-        look: dict[str, Any] = {"marker": MARKERS[number % len(MARKERS)], "linestyle": linestyle}
-        ax.plot(part[x], part[y], color=COLOURS[number % len(COLOURS)], label=str(name), **look)
+def _legend_lines(ax: Axes) -> None:
+    """Put the legend above, a line each: names of networks are long."""
+    place: dict[str, Any] = {"loc": "lower left", "bbox_to_anchor": (0, 1), "frameon": False}
+    ax.legend(**place, borderaxespad=0.2, fontsize="small")
+
+
+def _lines(ax: Axes, table: pd.DataFrame, x: str, y: str, sizes: pd.Series | None = None) -> None:
+    """Draw a line a network; ``sizes`` (examples behind each point) become areas of markers."""
+    for number, (name, part) in enumerate(table.groupby("network", sort=False)):
+        colour, marker = COLOURS[number % len(COLOURS)], MARKERS[number % len(MARKERS)]
+        size = 6 if sizes is None else 3
+        ax.plot(part[x], part[y], color=colour, marker=marker, markersize=size, label=str(name))
+        if sizes is not None:
+            areas = 9 + 150 * sizes[part.index] / sizes.max()
+            ax.scatter(part[x], part[y], s=areas, color=colour, marker=marker)

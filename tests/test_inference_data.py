@@ -215,3 +215,13 @@ def test_a_dense_and_a_pruned_network_are_compared_by_their_last_layers_laplace(
         draws = diagnostics.posterior_draws(fit, data, "last_layer_laplace", draws=50)
         found[str(sparsity)] = inference_data.to_arviz(draws, data, prior_draws=0)
     assert set(inference_data.compare(found).index) == {"0.0", "0.7"}
+
+
+def test_an_example_on_which_all_draws_agree_has_equal_weights():
+    same, other = np.full((2, 50, 1), -1e-9), np.random.default_rng(0).normal(size=(2, 50, 1)) / 9
+    idata = inference_data.az.from_dict(
+        posterior={"a": np.zeros((2, 50))}, log_likelihood={"obs": np.concatenate([same, other], 2)}
+    )
+    found = inference_data.loo(idata)
+    assert found.pareto_k.to_numpy()[0] == 0 and not found.warning
+    assert found.loo_i.to_numpy()[0] == pytest.approx(-1e-9)
