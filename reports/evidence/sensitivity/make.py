@@ -1,0 +1,98 @@
+"""Make this folder's tables and figure again: python reports/evidence/sensitivity/make.py.
+
+sweep.csv and the figure's left panel summarise the runs in results.csv (their command is in
+reports/evidence/README.md). lindley.csv and the right panel: one network on digits, seed 0, at its
+posterior mode under N(0, 1); zeroing its 90% smallest weights is judged under wider and wider
+priors. Nothing but the prior's width changes.
+"""
+
+from pathlib import Path
+
+import pandas as pd
+import torch
+from matplotlib.figure import Figure
+
+import pyro_bayesprune as bp
+from pyro_bayesprune import curvature, results
+from pyro_bayesprune.calibration import log_factors
+from pyro_bayesprune.networks import FCN
+from pyro_bayesprune.pruning import propose_masks
+
+HERE = Path(__file__).parent
+WIDTHS = (0.3, 1.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1000.0)
+LEVEL = 0.9
+
+
+def sweep() -> pd.DataFrame:
+    """Zeros and accuracies over seeds, by sparsity asked for, prior and its width."""
+    runs = results.load_results(HERE)
+    found = results.summary(runs, ["achieved_sparsity", "validation_accuracy", "test_accuracy"])
+    return found[["sparsity", "prior", "prior_scale", "measure", "mean", "std", "seeds"]]
+
+
+def lindley() -> pd.DataFrame:
+    """Log Bayes factors (nats) of the same pruning of the same weights, by width of the prior."""
+    data = bp.load_dataset("digits")
+    torch.manual_seed(0)
+    net = FCN(data.shape, data.num_classes, (128, 128, 128))
+
+    def model(width: float) -> bp.BayesianModule:
+        return bp.BayesianModule(net, bp.priors.normal(width), data.num_train)
+
+    unpruned = bp.Pruning(sparsity=0.0)
+    fit = bp.fit(model(1.0), data, pruning=unpruned, epochs=30, seed=0, progress=False)
+    scores = {name: fit.weights[name].abs() for name in fit.masks}
+    masks = propose_masks(scores, fit.weights, fit.masks, LEVEL, "layer")
+    return pd.DataFrame(
+        {"width": width, "favoured_alone": _favoured(model(width), fit, data)}
+        | log_factors(model(width), fit.weights, masks, data)
+        for width in WIDTHS
+    )
+
+
+def _favoured(model: bp.BayesianModule, fit: bp.Fit, data: bp.Dataset) -> float:
+    """The share of weights whose own Savage-Dickey factor is in favour of removing them."""
+    precision = curvature.marginal_precision(model, fit.weights, data)
+    delta = curvature.prior_precision(model, fit.weights)
+    factors = [
+        curvature.savage_dickey(fit.weights[name], precision[name], delta[name])
+        for name in fit.masks
+    ]
+    return sum(int((f > 0).sum()) for f in factors) / sum(f.numel() for f in factors)
+
+
+def figure(swept: pd.DataFrame, widths: pd.DataFrame) -> Figure:
+    """Left: what auto comes to, by prior. Right: what the evidence says of one pruning."""
+    drawn = Figure(figsize=(10, 3.6), layout="constrained")
+    left, right = drawn.subplots(1, 2)
+    auto = swept[swept["sparsity"] == "auto"]
+    looks = {"achieved_sparsity": ("zeros", "--"), "test_accuracy": ("test accuracy", "-")}
+    for (prior, measure), rows in auto.groupby(["prior", "measure"]):
+        if measure in looks:
+            name, line = looks[measure]
+            colour = {"normal": "C0", "evidence_normal": "C1"}[prior]
+            values = (rows["prior_scale"].astype(float), rows["mean"], rows["std"])
+            label = f"{name}, {prior}"
+            left.errorbar(*values, fmt=line, marker="o", color=colour, label=label, capsize=2)
+    left.set(xscale="log", xlabel="σ of the prior", title='sparsity="auto", three seeds')
+    for kind in ("joint", "laplace", "savage_dickey"):
+        right.plot(widths["width"], widths[kind] / 1e3, marker="o", label=kind)
+    right.axhline(0, color="grey", linewidth=0.8)
+    title = f"the same weights, {LEVEL:.0%} zeroed"
+    right.set(xscale="log", xlabel="σ of the prior", ylabel="log BF, 1000 nats", title=title)
+    for axes in (left, right):
+        axes.legend(fontsize=7, handlelength=3.5)
+    return drawn
+
+
+def main() -> None:
+    """Write the tables and the figure."""
+    swept, widths = sweep(), lindley()
+    swept.to_csv(HERE / "sweep.csv", index=False, float_format="%.4f")
+    widths.to_csv(HERE / "lindley.csv", index=False, float_format="%.5g")
+    figure(swept, widths).savefig(HERE / "sensitivity.png", dpi=110)
+    print(swept.to_string(), widths.to_string(), sep="\n")
+
+
+if __name__ == "__main__":
+    main()
