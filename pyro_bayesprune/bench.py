@@ -171,7 +171,7 @@ def _epoch(
             trainer.svi.step(x[:2], y[:2])
         trainer.project(_random_masks(trainer, names, level), hold=True)
     held = ExitStack()
-    held.enter_context(trainer.held())  # for all rounds: it is done once an epoch
+    held.enter_context(trainer.under_masks())  # for all rounds: it is done once an epoch
 
     def run() -> ExitStack:
         with trainer.scope():

@@ -127,6 +127,7 @@ class Trainer:
         seed: int,
     ) -> None:
         self.model, self.x, self.y, self.seed = model, x, y, seed
+        self.held_sites: list[str] = []
         self.store_state: dict[str, Any] = {"params": {}, "constraints": {}}
         own = _own_weights(model)
         start = own | dict(initial_weights)
@@ -194,7 +195,8 @@ class Trainer:
 
     def hold(self, names: Iterable[str]) -> None:
         """Train these sites by no gradient: `set` moves them."""
-        for name in names:
+        self.held_sites = list(names)
+        for name in self.held_sites:
             self.params[name].requires_grad_(False)
 
     def project(self, masks: Masks, *, hold: bool) -> None:
@@ -205,7 +207,7 @@ class Trainer:
         self.elbo.set_masks(masks if hold else {})
 
     @contextmanager
-    def held(self) -> Iterator[None]:
+    def under_masks(self) -> Iterator[None]:
         """Train under the masks by what costs least: see `JointOptim.held` and `sparse`."""
         masks = self.elbo.masks
         few = self._few(masks)
@@ -231,7 +233,7 @@ class Trainer:
         total = 0.0
         quiet = pyro.validation_enabled(False)  # or a NaN is an error before it is a loss
         noise = seeded(self.seed, "noise", epoch)
-        with self.scope(), noise, flushed_denormals(), quiet, self.held():
+        with self.scope(), noise, flushed_denormals(), quiet, self.under_masks():
             for step, batch in enumerate(batches, start=1):
                 loss = self.svi.step(self.x[batch], self.y[batch])
                 if not math.isfinite(loss):

@@ -208,58 +208,67 @@ def train(
         temperature=temperature,
         seed=seed,
     )
-    names = prunable_sites(model, sites, pruning.sites, pruning.scope)
-    masks = {n: torch.ones_like(trainer.params[n], dtype=torch.bool) for n in names}
-    scales = [name for name, site in sites.latent.items() if site["infer"].get(EVIDENCE)]
-    trainer.hold(scales)
-    log_bf = None
-    if state is not None:
-        if state.optimizer:
-            trainer.optim.set_state(state.optimizer)
-        trainer.restore(state.buffers)
-        masks, log_bf = state.masks, state.log_bf
-        trainer.project(masks, hold=not pruning.regrow)
-    for epoch in range(state.epoch + 1 if state else 1, epochs + 1):
+    trainer.hold(name for name, site in sites.latent.items() if site["infer"].get(EVIDENCE))
+    if state is None:
+        names = prunable_sites(model, sites, pruning.sites, pruning.scope)
+        masks = {n: torch.ones_like(trainer.params[n], dtype=torch.bool) for n in names}
+        state = State(0, {}, masks, {}, {}, None)
+    else:
+        _continue(trainer, state, pruning)
+    for _ in range(state.epoch, epochs):
         with memory_kept():
-            started = time.perf_counter()
-            train_loss = trainer.run_epoch(epoch, batch_size)
-            trained = time.perf_counter()
-            if scales:
-                sample = random_sample(data, random_stream(seed, "evidence", epoch))
-                _set_scales(trainer, scales, sample, masks, temperature)
-            pruned, record = prune_step(
-                model,
-                PruneState(trainer.weights(), masks, log_bf),
-                data,
-                pruning,
-                epoch=epoch,
-                epochs=epochs,
-                generator=random_stream(seed, "pruning", epoch),
-                temperature=temperature,
-            )
-            _warn_of_emptied(epoch, masks, pruned.masks)
-            masks, log_bf = pruned.masks, pruned.log_bf
-            trainer.project(masks, hold=not pruning.regrow)
-            trainer.settle()
-            stepped = time.perf_counter()
-            held_out = (
-                *_held_out(model, pruned, data.validation_x, data.validation_y),
-                *_held_out(model, pruned, data.test_x, data.test_y),
-            )
-            moments = copy.deepcopy(trainer.optim.get_state())
-        yield (
-            State(epoch, pruned.weights, masks, trainer.buffers(), moments, log_bf),
-            Epoch(record, train_loss, *held_out, trained - started, stepped - trained, temperature),
-        )
+            state, seen = _one_epoch(trainer, data, pruning, state, epochs, batch_size)
+        yield state, seen
 
 
-def _set_scales(
-    trainer: Trainer, sites: list[str], sample: Pair, masks: Masks, temperature: float
-) -> None:
+def _continue(trainer: Trainer, state: State, pruning: Pruning) -> None:
+    if state.optimizer:
+        trainer.optim.set_state(state.optimizer)
+    trainer.restore(state.buffers)
+    trainer.project(state.masks, hold=not pruning.regrow)
+
+
+def _one_epoch(
+    trainer: Trainer, data: Dataset, pruning: Pruning, state: State, epochs: int, batch_size: int
+) -> tuple[State, Epoch]:
+    """Train for an epoch, take its pruning step, look at the result."""
+    model, epoch, temperature = trainer.model, state.epoch + 1, trainer.elbo.temperature
+    started = time.perf_counter()
+    train_loss = trainer.run_epoch(epoch, batch_size)
+    trained = time.perf_counter()
+    if trainer.held_sites:
+        sample = random_sample(data, random_stream(trainer.seed, "evidence", epoch))
+        _set_scales(trainer, sample, state.masks, temperature)
+    pruned, record = prune_step(
+        model,
+        PruneState(trainer.weights(), state.masks, state.log_bf),
+        data,
+        pruning,
+        epoch=epoch,
+        epochs=epochs,
+        generator=random_stream(trainer.seed, "pruning", epoch),
+        temperature=temperature,
+    )
+    _warn_of_emptied(epoch, state.masks, pruned.masks)
+    trainer.project(pruned.masks, hold=not pruning.regrow)
+    trainer.settle()
+    times = trained - started, time.perf_counter() - trained
+    held_out = (
+        *_held_out(model, pruned, data.validation_x, data.validation_y),
+        *_held_out(model, pruned, data.test_x, data.test_y),
+    )
+    moments = copy.deepcopy(trainer.optim.get_state())
+    return (
+        State(epoch, pruned.weights, pruned.masks, trainer.buffers(), moments, pruned.log_bf),
+        Epoch(record, train_loss, *held_out, *times, temperature),
+    )
+
+
+def _set_scales(trainer: Trainer, sample: Pair, masks: Masks, temperature: float) -> None:
     """Move the scales of `priors.evidence_normal` to where the evidence is largest."""
     model, weights = cast(BayesianModule, trainer.model), trainer.weights()
     found = evidence_scales(model, weights, sample, masks, temperature=temperature)
-    for site in sites:
+    for site in trainer.held_sites:
         trainer.set(site, found[site.removesuffix("_scale")])
 
 
