@@ -257,7 +257,9 @@ def verdict(runs: Sequence[Run], found: Sequence[Flag]) -> Verdict:
         reasons.append(f"{_count(counts['bad'], 'serious flag')} below must be dealt with first.")
         return Verdict("bad", "Do not rely on it yet.", reasons)
     if counts["warning"]:
-        reasons.append(f"{_count(counts['warning'], 'reservation')} below, each with a remedy.")
+        others = " (those of dense controls are not counted)" if len(levels) < len(found) else ""
+        number = _count(counts["warning"], "reservation")
+        reasons.append(f"{number} below, each with a remedy{others}.")
         return Verdict("warning", "Usable, with reservations.", reasons)
     reasons.append("None of the checks below found anything against it.")
     return Verdict("good", "Nothing was found against it.", reasons)

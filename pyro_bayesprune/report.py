@@ -108,7 +108,9 @@ def load(folder: str | Path) -> list[Run]:
         return _stored(folder)
     inside = sorted(path.parent for path in folder.glob("*/config.json"))
     if not inside:
-        raise RunError(f"{folder} is no run folder and holds none")
+        expected = f"a run folder, a folder of them, or one with a {results.RESULTS}"
+        found = "holds none" if folder.is_dir() else "is no folder"
+        raise RunError(f"expected {expected}; {folder} {found}")
     return [load_one(path) for path in inside]
 
 
@@ -513,8 +515,9 @@ def arviz_panel(runs: Sequence[Run]) -> Panel:
         "arviz", "Posterior diagnostics (ArviZ)",
         "Whether the draws are fit for use: rhat and effective sample size of chains, PSIS-LOO "
         "with Pareto k, predicted class frequencies. What is drawn from an approximation speaks of "
-        "the approximation. Single weights may fail rhat by the network's symmetries: judge by log "
-        "joint and predictions.",
+        "the approximation. LOO leaves an example out of the drawn weights alone: layers that are "
+        "held at their point have seen it. Single weights may fail rhat by the network's "
+        "symmetries: judge by log joint and predictions.",
         f"rhat at most {judgement.GOOD_RHAT}, ESS above {judgement.GOOD_ESS}, no divergence, "
         "Pareto k below 0.7; chains overlap and ranks are flat; posterior frequencies like the "
         "observed ones.",
@@ -566,7 +569,8 @@ def _compared(runs: Sequence[Run]) -> list[Table]:
         except ValueError:  # fewer than two, or other examples: there is nothing to compare
             continue
         kept = frame[["rank", "elpd_loo", "p_loo", "elpd_diff", "se", "dse", "weight", "warning"]]
-        caption = f"Networks by LOO (az.compare), best first; {kind}"
+        caption = f"Networks by LOO (az.compare), best first; {kind}. Where there is a warning, "
+        caption += "a Pareto k is above 0.7: do not rank by it"
         tables.append(table_of(kept.rename_axis("network").reset_index(), caption))
     return tables
 

@@ -27,7 +27,10 @@ def sparsity_by_layer(layers: pd.DataFrame, ax: Axes | None = None) -> Figure:
             ``dead units`` where they are known.
         ax: where to draw.
     """
+    own = ax is None
     figure, ax = _one(ax)
+    if own:
+        figure.set_size_inches(7, 1.2 + 0.45 * len(layers))
     alive = layers[layers["kept"] > 0]
     bars = ax.barh(layers["layer"], layers["kept"], color=COLOURS[0], height=0.6)
     ax.bar_label(bars, [_kept(row) for row in layers.to_dict("records")], padding=4)
@@ -37,6 +40,7 @@ def sparsity_by_layer(layers: pd.DataFrame, ax: Axes | None = None) -> Figure:
         ax.set_xscale("log")
         ax.set_xticks([t for t in (1e-4, 1e-3, 1e-2, 0.1, 1) if t >= alive["kept"].min() / 3])
         ax.xaxis.set_major_formatter(PercentFormatter(1, decimals=None))
+    ax.grid(False, axis="y")  # it would cross what is written
     ax.set(xlabel="share of weights that are kept (logarithmic)", ylabel="")
     return figure
 
@@ -128,7 +132,7 @@ def class_frequencies(table: pd.DataFrame, ax: Axes | None = None) -> Figure:
 def calibration_by_sparsity(table: pd.DataFrame, ax: Axes | None = None) -> Figure:
     """Draw the calibration error (ECE) of every run against its sparsity."""
     figure, ax = _one(ax)
-    _lines(ax, table.sort_values("sparsity"), "sparsity", "ece")
+    _lines(ax, table.sort_values("sparsity", kind="stable"), "sparsity", "ece")
     ax.set(xlabel="sparsity", ylabel="expected calibration error", ylim=(0, None))
     _legend_lines(ax)
     return figure

@@ -165,7 +165,7 @@ def test_a_report_of_failures_alone_says_so(folder, tmp_path):
 
 
 def test_a_folder_without_runs_is_an_error(tmp_path):
-    with pytest.raises(RunError, match="no run folder"):
+    with pytest.raises(RunError, match="expected a run folder"):
         report.report([tmp_path])
 
 
@@ -219,6 +219,24 @@ def test_the_checklist_tells_what_is_met():
     items = {item.text: item.met for item in judgement.checklist([a_run()])}
     assert items["Hardware and versions."] and not items["Random pruning as a baseline."]
     assert len(items) == 19
+
+
+def test_means_over_seeds_have_their_sample_standard_deviation():
+    runs = [a_run(seed=s, test_accuracy=a) for s, a in enumerate((0.90, 0.92, 0.97))]
+    table = report.results_panel([*runs, a_run(sparsity=0.0)]).content[1]
+    rows = [dict(zip(table.header, row, strict=True)) for row in table.rows]
+    assert [row["seeds"] for row in rows] == ["3", "1"]
+    assert [row["accuracy"] for row in rows] == ["0.9300 ± 0.0361", "0.9500"]
+    assert len(report.results_panel(runs[:1]).content) == 1
+
+
+def test_epochs_without_a_step_are_folded_away():
+    run, quiet = a_run(), history().iloc[[1]].loc[lambda h: h.index.repeat(20)]
+    run = judgement.Run(run.config, run.result, pd.concat([history(), quiet]))
+    steps, every = report.decisions_panel([run]).content
+    assert len(steps.rows) == 1 and not steps.folded
+    assert len(every.rows) == 22 and every.folded
+    assert len(report.decisions_panel([a_run()]).content) == 1
 
 
 @pytest.mark.parametrize("config", [
