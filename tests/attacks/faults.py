@@ -288,16 +288,24 @@ def gone(processes: list) -> bool:
     return not any(process.is_running() for process in processes)
 
 
+def grid_at_work(folder: Path) -> tuple[Path, subprocess.Popen]:
+    """Start a grid with two workers; return its folder of runs and it, once a run is under way."""
+    import test_grid
+
+    out = folder / "out"
+    out.mkdir(parents=True)
+    process = subprocess.Popen(test_grid.command(out, "0,1,2"), env=test_grid.ENVIRONMENT,
+                               stderr=subprocess.PIPE, text=True)  # fmt: skip
+    test_grid.wait_until(partial(begun, out), 200)
+    return out, process
+
+
 @attack("faults", "a grid's worker is killed (as for want of memory)", full=1, quick=0)
 def killed_worker(tries: int, rng: Random, folder: Path) -> Iterator[str]:
     import test_grid
 
     for number in range(tries):
-        out = folder / str(number) / "out"
-        out.mkdir(parents=True)
-        process = subprocess.Popen(test_grid.command(out, "0,1,2"), env=test_grid.ENVIRONMENT,
-                                   stderr=subprocess.PIPE, text=True)  # fmt: skip
-        test_grid.wait_until(partial(begun, out), 200)
+        out, process = grid_at_work(folder / str(number))
         rng.choice(test_grid.workers(process)).kill()
         _, told = process.communicate(timeout=400)
         assert process.returncode == 0 and test_grid.finished(out) == 3, told
@@ -309,11 +317,7 @@ def stopped_grid(tries: int, rng: Random, folder: Path) -> Iterator[str]:
     import test_grid
 
     for number in range(tries):
-        out = folder / str(number) / "out"
-        out.mkdir(parents=True)
-        process = subprocess.Popen(test_grid.command(out, "0,1,2"), env=test_grid.ENVIRONMENT,
-                                   stderr=subprocess.PIPE, text=True)  # fmt: skip
-        test_grid.wait_until(partial(begun, out), 200)
+        out, process = grid_at_work(folder / str(number))
         workers = test_grid.workers(process)
         process.send_signal((signal.SIGTERM, signal.SIGINT)[number % 2])
         _, told = process.communicate(timeout=100)
