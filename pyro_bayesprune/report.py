@@ -619,7 +619,8 @@ def _calibration_figures(runs: Sequence[Run]) -> list[Picture | Table]:
     table = _joined(runs, "reliability").drop(columns="sparsity")
     worst = scores.iloc[scores["ece"].argmax()]
     alt = f"Accuracy against confidence; the largest ECE is {worst['ece']:.3f}, {worst['network']}."
-    content.append(picture(trust_plots.reliability(table), "Reliability", alt, table))
+    caption = "Reliability (the larger a marker, the more examples)"
+    content.append(picture(trust_plots.reliability(table), caption, alt, table))
     table = _joined(runs, "rejection").drop(columns="sparsity")
     alt = f"Accuracy when doubtful inputs are refused: at best {table['accuracy'].max():.2%}."
     content.append(picture(trust_plots.rejection(table), "Accuracy against rejection", alt, table))
@@ -641,10 +642,16 @@ def _calibration_figures(runs: Sequence[Run]) -> list[Picture | Table]:
     return content
 
 
+def _sensitivity(frame: pd.DataFrame) -> str:
+    counts = frame["diagnosis"].replace("-", "nothing").value_counts()
+    told = "; ".join(f"{diagnosis}, for {n} quantities" for diagnosis, n in counts.items())
+    return f"power-scaling sensitivity. Found: {told}"
+
+
 def prior_panel(runs: Sequence[Run]) -> Panel:
     """How much the prior matters."""
     content: list[Picture | Table] = [
-        table_of(frame, f"{run.title}: power-scaling sensitivity", folded=len(frame) > LONG)
+        table_of(frame, f"{run.title}: {_sensitivity(frame)}", folded=len(frame) > LONG)
         for run, frame in [(run, pd.DataFrame(t["power_scaling"])) for run, t in _diagnosed(runs)]
     ]
     done = judgement.finished(runs)
