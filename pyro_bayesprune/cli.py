@@ -1,5 +1,6 @@
 """The command line: what was given goes to a command of `commands`; errors become one line."""
 
+import os
 import re
 import signal
 import sys
@@ -96,7 +97,12 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise UserError(f"unknown command {arguments[0]!r}: expected {', '.join(COMMANDS)}")
         with warnings.catch_warnings():
             warnings.showwarning = _warn
-            return COMMANDS[arguments[0]][2](parse(arguments[0], arguments[1:]))
+            code = COMMANDS[arguments[0]][2](parse(arguments[0], arguments[1:]))
+        sys.stdout.flush()
+        return code
+    except BrokenPipeError:  # whoever reads what we print (head, less) has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes at its end
+        return 141  # as a shell has it
     except Exception as error:
         if debug:
             raise

@@ -439,6 +439,14 @@ sys.exit(f"help loads {heavy & set(sys.modules)}" if heavy & set(sys.modules) el
     assert done.returncode == 0, done.stderr
 
 
+def test_a_reader_that_has_seen_enough_is_no_error():
+    command = [sys.executable, "-m", "pyro_bayesprune.cli", "data", "list"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    process.stdout.close()  # as `| head` does
+    assert process.stderr.read() == "" and process.wait() == 141
+    process.stderr.close()
+
+
 def test_a_run_leaves_the_default_dtype_and_seed_alone(capsys):
     before = torch.random.get_rng_state()
     called(capsys, "run", *TINY)
