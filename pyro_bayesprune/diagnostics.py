@@ -22,6 +22,7 @@ All are conditional on the masks, and on scales that a prior samples (held at th
 """
 
 import time
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal, NamedTuple, Protocol, get_args
@@ -547,7 +548,10 @@ def draw_outputs(draws: Draws, x: Tensor, *, linearised: bool | None = None) -> 
         linearised = draws.method == "laplace"
     if linearised and _few(draws, x):
         return _linearised(draws, x)
-    with evaluation_mode(draws.model), torch.no_grad():
+    with evaluation_mode(draws.model), torch.no_grad(), warnings.catch_warnings():
+        # PyTorch's own, at the first jvp of a process
+        warnings.filterwarnings("ignore", "`torch.jit.script` is deprecated", DeprecationWarning)
+        warnings.filterwarnings("ignore", "`torch.jit.script` is deprecated", FutureWarning)
         chunks = [_chunk_outputs(draws, chunk, linearised) for chunk in x.split(CHUNK)]
     return torch.cat(chunks, 2)
 

@@ -323,7 +323,7 @@ def _over_seeds(runs: Sequence[Run]) -> list[Table]:
         for alike in settings.values()
     ]
     frame = pd.DataFrame(rows).rename(columns={"loss": "NLL (nats)"})
-    return [table_of(frame, "Means over seeds")] if any(row["seeds"] > 1 for row in rows) else []
+    return [table_of(frame, "Means over seeds")] if len(settings) < len(runs) else []
 
 
 def _mean_and_sd(runs: Sequence[Run], name: str) -> str | None:
