@@ -22,7 +22,7 @@ def main(data_dir: str, out: str = "runs/example") -> None:
         run = bp.run(config, out=out, data_dir=data_dir)
         folders.append(run.folder)
         if not (run.folder / "analysis.json").exists():
-            analyse(run, build_data(config, data_dir), foreign=foreign, draws=150, warmup=100)
+            analyse(run, build_data(config, data_dir), foreign=foreign, draws=300, warmup=250)
     report(folders, HERE / "report.html")
     idata = inference_data.load(run.folder / inference_data.FILE)
     inference_data.summary(idata).to_csv(HERE / "summary.csv", float_format="%.6g")
