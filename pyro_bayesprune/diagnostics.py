@@ -50,7 +50,7 @@ LogDensity = Callable[[Tensor], Tensor]
 FEWER = {"nuts": "last_layer_nuts or last_layer_laplace", "last_layer_nuts": "last_layer_laplace"}
 
 MAX_NUTS = 1000  # surviving weights: whitening needs their Hessian, NUTS long trajectories
-MAX_KRON = 8000  # surviving weights of a pruned parameter: their precision is factorised, 0.5 GiB
+MAX_KRON = 12000  # surviving weights of a pruned parameter: their precision is factorised, 1 GiB
 MAX_ELEMENTS = 2**28  # of the draws that are held in memory: 1 GiB in float32
 BATCH_ELEMENTS = 2**24  # of the scattered draws that are looked at together
 CACHE_ELEMENTS = 2**18  # of the scattered draws whose prior is looked at together: they fit a cache
@@ -328,7 +328,8 @@ def _kron_noise(kron: Kron, index: Tensor, delta: Tensor, noise: Tensor) -> Tens
             f"got {len(index)}: use laplace"
         )
     rows, columns = index // len(a), index % len(a)
-    precision = b[rows][:, rows] * a[columns][:, columns] + delta.double().diag()
+    precision = b[rows][:, rows].mul_(a[columns][:, columns])  # in place: these are large
+    precision.diagonal().add_(delta)
     factor = torch.linalg.cholesky(precision)
     return torch.linalg.solve_triangular(factor.mT, noise.mT, upper=True).mT
 
