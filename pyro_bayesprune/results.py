@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike
 from scipy import stats
 
 from pyro_bayesprune import runs
-from pyro_bayesprune.config import Config, RunError
+from pyro_bayesprune.config import ADDED, Config, RunError
 
 RESULTS, HISTORIES = "results.csv", "histories.csv.gz"
 TEXTS = {name: str for name in ("id", "commit", "weights_sha256")}  # 31391e7 is no number
@@ -80,11 +80,17 @@ def load_results(folder: str | Path) -> pd.DataFrame:
     """
     folder = Path(folder)
     if (folder / RESULTS).exists():
-        return pd.read_csv(folder / RESULTS, engine="python", dtype=TEXTS)
+        return _completed(pd.read_csv(folder / RESULTS, engine="python", dtype=TEXTS))
     rows = [row(path) for path in _finished(folder)]
     if not rows:
         raise RunError(f"no finished runs in {folder}")
     return pd.DataFrame(rows)
+
+
+def _completed(results: pd.DataFrame) -> pd.DataFrame:
+    """Give settings that are younger than some of the rows the default, which held for these."""
+    younger = {f.name: f.default for f in fields(Config) if f.name in ADDED and f.name in results}
+    return results.fillna(younger).astype({name: type(value) for name, value in younger.items()})
 
 
 def load_histories(folder: str | Path) -> pd.DataFrame:

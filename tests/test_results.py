@@ -8,6 +8,7 @@ import pytest
 import torch
 
 import pyro_bayesprune as bp
+from pyro_bayesprune import config as config_module
 from pyro_bayesprune import metrics, results
 from pyro_bayesprune.config import RunError, configure
 
@@ -184,6 +185,19 @@ def test_a_store_gives_back_what_the_runs_said(tmp_path):
     twins = results.twins(results.load_histories(other), results.load_results(other))
     start = only(twins, method="bayes_magnitude", epoch=1)
     assert start["twin_log_bf"] == pytest.approx(start["log_bf"])  # nothing differed before
+
+
+def test_rows_older_than_a_setting_have_its_default(tmp_path):
+    config = configure(method="magnitude", sparsity=0.5, hidden=(8,), epochs=1)
+    folder = bp.run(config, out=tmp_path / "runs", progress=False).folder
+    results.record(tmp_path, folder)
+    whole = pd.read_csv(tmp_path / results.RESULTS)
+    younger = list(config_module.ADDED)
+    older = whole.drop(columns=younger).assign(seed=1, id="another")
+    pd.concat([older, whole]).to_csv(tmp_path / results.RESULTS, index=False)
+    found = results.load_results(tmp_path)
+    assert results.varying(found) == []
+    assert (found[younger] == whole.loc[0, younger]).all(axis=None)
 
 
 def test_names_that_look_like_numbers_stay_names(tmp_path):
