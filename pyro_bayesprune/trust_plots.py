@@ -60,7 +60,7 @@ def reliability(table: pd.DataFrame, ax: Axes | None = None) -> Figure:
         ax: where to draw.
     """
     figure, ax = _one(ax)
-    _lines(ax, table, "confidence", "accuracy", sizes=table.get("examples"))
+    _lines(ax, table, "confidence", "accuracy", sizes="examples")
     ax.plot([0, 1], [0, 1], color="black", linewidth=0.8, linestyle="--", label="calibrated")
     ax.set(xlabel="confidence", ylabel="accuracy", xlim=(0, 1.02), ylim=(0, 1.02))
     _legend_lines(ax)
@@ -144,12 +144,12 @@ def _legend_lines(ax: Axes) -> None:
     ax.legend(**place, borderaxespad=0.2, fontsize="small")
 
 
-def _lines(ax: Axes, table: pd.DataFrame, x: str, y: str, sizes: pd.Series | None = None) -> None:
-    """Draw a line a network; ``sizes`` (examples behind each point) become areas of markers."""
+def _lines(ax: Axes, table: pd.DataFrame, x: str, y: str, sizes: str | None = None) -> None:
+    """Draw a line a network; the column ``sizes``, where there is one, becomes areas of markers."""
     for number, (name, part) in enumerate(table.groupby("network", sort=False)):
         colour, marker = COLOURS[number % len(COLOURS)], MARKERS[number % len(MARKERS)]
-        size = 6 if sizes is None else 3
+        size = 3 if sizes in part else 6
         ax.plot(part[x], part[y], color=colour, marker=marker, markersize=size, label=str(name))
-        if sizes is not None:
-            areas = 9 + 150 * sizes[part.index] / sizes.max()
+        if sizes in part:
+            areas = 9 + 150 * part[sizes] / table[sizes].max()
             ax.scatter(part[x], part[y], s=areas, color=colour, marker=marker)

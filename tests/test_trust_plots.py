@@ -74,3 +74,11 @@ def test_traces_draw_values_in_order_and_their_ranks():
     assert [list(line.get_ydata()) for line in left.lines] == [[*range(20)], [*range(20, 40)]]
     counts = [patch.get_data().values for patch in right.patches]
     np.testing.assert_array_equal(np.sum(counts, 0), [3, *[4] * 8, 5])
+
+
+def test_tables_of_networks_may_be_put_together_as_they_are():
+    one = pd.DataFrame({"confidence": [0.2, 0.9], "accuracy": [0.3, 0.8], "examples": [1, 4]})
+    both = pd.concat([one.assign(network="a"), one.assign(network="b")])  # an index that repeats
+    axes = trust_plots.reliability(both).axes[0]
+    areas = [points.get_sizes().tolist() for points in axes.collections]
+    assert areas == [[9 + 150 / 4, 159]] * 2
