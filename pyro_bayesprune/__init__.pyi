@@ -4,6 +4,7 @@ from . import (
     curvature,
     data,
     diagnostics,
+    evidence,
     experiment,
     export,
     inference_data,

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from pyro_bayesprune import curvature
+from pyro_bayesprune import curvature, evidence
 from pyro_bayesprune.criteria import CRITERIA
 from pyro_bayesprune.data import Dataset, load_dataset, random_stream
 from pyro_bayesprune.metrics import sparsity
@@ -101,14 +101,14 @@ def log_factors(
     reach for half a million weights.
     """
     sample = curvature.random_sample(data, random_stream(0, "curvature"))
-    precision = curvature.marginal_precision(model, weights, sample)
+    precision = evidence.marginal_precision(model, weights, sample)
     delta = curvature.prior_precision(model, weights)
     before = log_joint(model, weights, data).total
     joint = log_joint(model, apply_masks(weights, masks), data).total - before
     removed = {n: ~mask for n, mask in masks.items()}
     gain = sum((precision[n] / delta[n])[r].log().sum().item() / 2 for n, r in removed.items())
     single = sum(
-        curvature.savage_dickey(weights[n].double(), precision[n], delta[n])[r].sum().item()
+        evidence.savage_dickey(weights[n].double(), precision[n], delta[n])[r].sum().item()
         for n, r in removed.items()
     )
     return {"joint": joint, "laplace": joint + gain, "savage_dickey": single}

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pyro_bayesprune import curvature
+from pyro_bayesprune import curvature, evidence
 from pyro_bayesprune.data import Dataset, Pair
 from pyro_bayesprune.model import BayesianModule
 
@@ -117,7 +117,7 @@ def snr(
     The posterior's standard deviation is the *marginal* one, from Kronecker factors where the
     network has them: the other weights may adjust. (With sd_i = P_ii^-½ it would rank as `opd`.)
     """
-    precision = curvature.marginal_precision(
+    precision = evidence.marginal_precision(
         model, weights, curvature.random_sample(data, generator)
     )
     return {n: precision[n].sqrt() * weights[n].double().abs() for n in masks}
@@ -133,7 +133,7 @@ def savage_dickey(
 ) -> dict[str, Tensor]:
     """Score weights by minus the Savage-Dickey log Bayes factor in favour of removing each; nats.
 
-    See `curvature.savage_dickey`; the precision is P_ii, the other weights held. The prior scale is
+    See `evidence.savage_dickey`; the precision is P_ii, the other weights held. The prior scale is
     each layer's own, from the data (empirical Bayes): σ² is the mean square of the layer's
     surviving weights. Under a fixed σ ten times as wide, every single weight is better removed
     (Lindley's effect), those that the data determine best first of all; these share what they
@@ -146,7 +146,7 @@ def savage_dickey(
         theta = weights[name].double()
         tiny = torch.finfo(theta.dtype).tiny  # of a layer that is all zero
         delta = mask.sum().clamp(min=1) / theta[mask].square().sum().clamp(min=tiny)
-        scores[name] = -curvature.savage_dickey(theta, ggn[name] + delta, delta)
+        scores[name] = -evidence.savage_dickey(theta, ggn[name] + delta, delta)
     return scores
 
 

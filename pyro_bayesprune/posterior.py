@@ -64,7 +64,7 @@ class BayesFactor:
         log_prior_ratio: difference of log priors, nats.
         num_data: number N of training examples.
         kind: what is compared: ``joint``, or marginal likelihoods by ``laplace`` or
-            ``savage_dickey`` (see `pyro_bayesprune.curvature`).
+            ``savage_dickey`` (see `pyro_bayesprune.evidence`).
         log_occam_ratio: difference of log Occam factors, nats; 0 for ``joint``, which has none.
     """
 

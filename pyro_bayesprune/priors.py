@@ -146,7 +146,7 @@ class evidence_normal:  # noqa: N801
         σ ~ LogNormal(ln scale, 1),    w_i ~ N(0, σ²),
 
     which `train` does not follow the gradient for (a joint MAP over σ and W collapses): at the end
-    of each epoch it moves to where Laplace's evidence is largest (`curvature.evidence_scales`,
+    of each epoch it moves to where Laplace's evidence is largest (`evidence.evidence_scales`,
     MacKay, 1992), its hyperprior left out. Decisions compare both networks at the same σ.
 
     Args:

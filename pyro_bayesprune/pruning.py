@@ -10,8 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from pyro_bayesprune.criteria import CRITERIA, Criterion
-from pyro_bayesprune.curvature import occam_gains, random_sample
+from pyro_bayesprune.curvature import random_sample
 from pyro_bayesprune.data import Dataset, Pair, random_stream, train_part
+from pyro_bayesprune.evidence import occam_gains
 from pyro_bayesprune.metrics import layer_sparsity, sparsity
 from pyro_bayesprune.model import (
     BayesianModule,
@@ -77,7 +78,7 @@ class Pruning:
             1/2, 1/4, ... 1/64 of the weights that are left, in the criterion's order, whose log
             Bayes factor of kind ``laplace`` is above the threshold. That is the joint ratio of all
             training examples and a lower bound of what the Occam factor gains, by
-            `curvature.occam_gains`. Masks persist, so sparsity ratchets up as the network adapts;
+            `evidence.occam_gains`. Masks persist, so sparsity ratchets up as the network adapts;
             the last epochs fine-tune. Needs a `BayesianModule` with zero-mean Normal priors and the
             gate ``"propose"``; the schedule plays no part.
         gate: ``"propose"`` (compare, then keep or back off), ``"previous"`` (the paper's

@@ -15,9 +15,10 @@ import torch
 from pyro.optim import PyroOptim
 from torch import Tensor
 
-from pyro_bayesprune.curvature import evidence_scales, random_sample
+from pyro_bayesprune.curvature import random_sample
 from pyro_bayesprune.data import Dataset, Pair, random_stream, train_part
 from pyro_bayesprune.display import table_html
+from pyro_bayesprune.evidence import evidence_scales
 from pyro_bayesprune.metrics import check_finite, sparsity
 from pyro_bayesprune.model import BayesianModule, Masks, Model, Weights, network
 from pyro_bayesprune.optimizer import adam

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 import pyro_bayesprune as bp
-from pyro_bayesprune import curvature
+from pyro_bayesprune import evidence
 from pyro_bayesprune.pruning import PruneState, apply_masks
 
 
@@ -70,7 +70,7 @@ def test_the_factor_is_the_joint_ratio_and_the_gains_of_what_was_removed():
     )
     factor = record.bayes_factor
     assert factor.kind == "laplace" and record.decision == "pruned"
-    gains = curvature.occam_gains(model, weights, (x, y))["weight"][~state.masks["weight"]]
+    gains = evidence.occam_gains(model, weights, (x, y))["weight"][~state.masks["weight"]]
     assert factor.log_occam_ratio == pytest.approx(gains.sum().item(), rel=1e-6)
     before = bp.log_joint(model, weights, (x, y))
     after = bp.log_joint(model, apply_masks(weights, state.masks), (x, y))
@@ -87,9 +87,9 @@ def test_its_factor_is_below_that_of_exact_evidences():
     keep = state.masks["weight"]
     refitted = torch.zeros(1, 64)
     refitted[keep] = mode(model, x[:, keep[0]], y)[0]
-    exact = curvature.laplace_bayes_factor(
-        curvature.log_evidence(model, {"weight": refitted}, (x, y), state.masks, "full"),
-        curvature.log_evidence(model, weights, (x, y), structure="full"),
+    exact = evidence.laplace_bayes_factor(
+        evidence.log_evidence(model, {"weight": refitted}, (x, y), state.masks, "full"),
+        evidence.log_evidence(model, weights, (x, y), structure="full"),
         len(x),
     )
     assert 0 < record.bayes_factor.log < exact.log

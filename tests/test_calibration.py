@@ -4,7 +4,7 @@ import pandas as pd
 import pytest
 
 import pyro_bayesprune as bp
-from pyro_bayesprune import calibration, curvature
+from pyro_bayesprune import calibration, evidence
 from pyro_bayesprune.calibration import Decisions
 
 
@@ -57,7 +57,7 @@ def test_the_sum_of_single_factors_is_the_groups_where_the_posterior_is_diagonal
     weights = {"weight": (x.T @ data.train_y).T / 0.25 / (4 + 4)}  # the posterior mean
     masks = {"weight": torch.tensor([[True, False, False, True]])}
     found = calibration.log_factors(model, weights, masks, data)
-    exact = curvature.savage_dickey_group(
+    exact = evidence.savage_dickey_group(
         weights["weight"][0, 1:3].double(),
         torch.eye(2, dtype=torch.float64) / 8,
         torch.full((2,), 4.0, dtype=torch.float64),

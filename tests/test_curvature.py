@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 import pyro_bayesprune as bp
-from pyro_bayesprune import curvature
+from pyro_bayesprune import curvature, evidence
 from pyro_bayesprune.criteria import CRITERIA
 
 DELTA, NOISE = 4.0, 0.5
@@ -78,7 +78,7 @@ def test_the_full_evidence_of_a_linear_gaussian_model_is_its_marginal_likelihood
     model, x, y = regression()
     mean, _ = posterior(x, y)
     theta = mean if at_mode else torch.randn(6)  # quadratic: exact at any point, by the shift
-    found = curvature.log_evidence(model, {"weight": theta[None]}, (x, y), structure="full")
+    found = evidence.log_evidence(model, {"weight": theta[None]}, (x, y), structure="full")
     assert found.log == pytest.approx(log_marginal(x, y), abs=1e-8)
     assert (found.gradient_norm < 1e-8) == at_mode
     assert found.log_occam < 0
@@ -89,7 +89,7 @@ def test_the_diagonal_evidence_is_exact_for_orthogonal_inputs_and_a_lower_bound_
     q, _ = torch.linalg.qr(x)
     for inputs, exact in ((q, True), (x, False)):
         weights = {"weight": posterior(inputs, y)[0][None]}
-        found = curvature.log_evidence(model, weights, (inputs, y), structure="diagonal")
+        found = evidence.log_evidence(model, weights, (inputs, y), structure="diagonal")
         truth = log_marginal(inputs, y)
         assert found.log <= truth + 1e-8
         assert (abs(found.log - truth) < 1e-8) == exact
@@ -101,12 +101,12 @@ def test_the_evidence_of_a_masked_network_is_that_of_the_nested_model():
     theta = torch.zeros(6)
     theta[keep] = posterior(x[:, keep], y)[0]
     masks = {"weight": keep[None]}
-    pruned = curvature.log_evidence(model, {"weight": theta[None]}, (x, y), masks, "full")
+    pruned = evidence.log_evidence(model, {"weight": theta[None]}, (x, y), masks, "full")
     assert pruned.log == pytest.approx(log_marginal(x[:, keep], y), abs=1e-8)
-    whole = curvature.log_evidence(
+    whole = evidence.log_evidence(
         model, {"weight": posterior(x, y)[0][None]}, (x, y), structure="full"
     )
-    factor = curvature.laplace_bayes_factor(pruned, whole, len(x))
+    factor = evidence.laplace_bayes_factor(pruned, whole, len(x))
     assert factor.kind == "laplace"
     assert factor.log == pytest.approx(log_marginal(x[:, keep], y) - log_marginal(x, y), abs=1e-8)
     assert factor.log_occam_ratio > 0
@@ -117,7 +117,7 @@ def test_savage_dickey_is_the_ratio_of_exact_marginal_likelihoods():
     mean, precision = posterior(x, y)
     covariance = torch.linalg.inv(precision)
     delta = torch.full((6,), DELTA)
-    single = curvature.savage_dickey(mean, 1 / covariance.diagonal(), delta)
+    single = evidence.savage_dickey(mean, 1 / covariance.diagonal(), delta)
     for i in range(6):
         others = [j for j in range(6) if j != i]
         truth = log_marginal(x[:, others], y) - log_marginal(x, y)
@@ -126,7 +126,7 @@ def test_savage_dickey_is_the_ratio_of_exact_marginal_likelihoods():
         others = [j for j in range(6) if j not in group]
         truth = log_marginal(x[:, others], y) - log_marginal(x, y)
         block = covariance[group][:, group]
-        found = curvature.savage_dickey_group(mean[group], block, delta[group])
+        found = evidence.savage_dickey_group(mean[group], block, delta[group])
         assert found == pytest.approx(truth, abs=1e-8)
         assert found != pytest.approx(single[group].sum().item(), abs=0.1) or len(group) == 1
 
@@ -142,7 +142,7 @@ def recovered(seed: int) -> float:
     while alive:
         mean, precision = posterior(x[:, alive], y, delta=0.1, noise=1.0)
         marginal = 1 / torch.linalg.inv(precision).diagonal()
-        scores = curvature.savage_dickey(mean, marginal, torch.tensor(0.1))
+        scores = evidence.savage_dickey(mean, marginal, torch.tensor(0.1))
         if scores.max() <= 0:
             break
         alive.pop(int(scores.argmax()))
@@ -217,7 +217,7 @@ def test_evidence_equals_that_of_laplace_torch(kind, ours, theirs):
         loader = torch.utils.data.DataLoader(torch.utils.data.TensorDataset(*data), 16)
         oracle.fit(loader)
         expected = oracle.log_marginal_likelihood().item()
-    found = curvature.log_evidence(model, weights, data, structure=ours, shift=False)
+    found = evidence.log_evidence(model, weights, data, structure=ours, shift=False)
     assert found.log == pytest.approx(expected, rel=1e-4)
 
 
@@ -231,19 +231,19 @@ def test_kronecker_factors_of_one_linear_layer_are_exact_and_so_are_its_marginal
     full = curvature.ggn_full(model, weights, data)
     torch.testing.assert_close(torch.kron(b, a), full)
     exact = 1 / torch.linalg.inv(full + torch.eye(12) / 0.09).diagonal()
-    found = curvature.marginal_precision(model, weights, data)
+    found = evidence.marginal_precision(model, weights, data)
     torch.testing.assert_close(found["weight"].flatten(), exact)
 
 
 def test_single_gains_bound_a_groups_gain_from_below():
     model, x, y = regression()
     mean, precision = posterior(x, y)
-    gains = curvature.occam_gains(model, {"weight": mean[None]}, (x, y))["weight"][0]
+    gains = evidence.occam_gains(model, {"weight": mean[None]}, (x, y))["weight"][0]
     covariance = torch.linalg.inv(precision)
     for group in ([0], [0, 3], [1, 2, 5], list(range(6))):
         exact = -(torch.logdet(covariance[group][:, group]) + len(group) * math.log(DELTA)) / 2
         assert 0 < gains[group].sum() <= exact + 1e-9
-    colder = curvature.occam_gains(model, {"weight": mean[None]}, (x, y), temperature=10.0)
+    colder = evidence.occam_gains(model, {"weight": mean[None]}, (x, y), temperature=10.0)
     assert (colder["weight"][0] < gains).all()
 
 
@@ -258,7 +258,7 @@ def test_the_evidence_does_not_depend_on_the_units_of_the_weights(structure):
         net = nn.Linear(3, 4, bias=False)
         model = bp.BayesianModule(net, bp.priors.normal(0.3 / unit), 20)
         found.append(
-            curvature.log_evidence(
+            evidence.log_evidence(
                 model, {"weight": weight / unit}, (x * unit, y), structure=structure
             )
         )
@@ -274,7 +274,7 @@ def test_priors_without_a_positive_curvature_are_refused(prior, named):
     model, weights, data = lifted("mlp")
     model.prior = prior
     with pytest.raises(ValueError, match=named):
-        curvature.log_evidence(model, weights, data)
+        evidence.log_evidence(model, weights, data)
 
 
 def test_other_likelihoods_and_models_are_refused():
@@ -333,7 +333,7 @@ def test_dead_units_and_constant_inputs_have_nothing_to_gain():
     weights = {**weights, "2.weight": weights["2.weight"].clone()}
     weights["2.weight"][:, :2] = 0  # units 0 and 1 reach no output
     x = x.index_fill(1, torch.tensor([3]), 0.0)
-    gains = curvature.occam_gains(model, weights, (x, y))
+    gains = evidence.occam_gains(model, weights, (x, y))
     assert gains["0.weight"][:2].abs().max() < 1e-9
     assert gains["0.weight"][:, 3].abs().max() < 1e-9
     assert gains["0.weight"][2:, :3].min() > 1e-6
@@ -345,7 +345,7 @@ def test_the_scale_by_evidence_maximises_the_exact_evidence():
     for _ in range(200):  # alternate the exact mode and the step, to the fixed point
         model = bp.BayesianModule(model.net, bp.priors.normal(delta**-0.5), 30, bp.gaussian(NOISE))
         mode, _ = posterior(x, y, delta=delta)
-        found = curvature.evidence_scales(model, {"weight": mode.view(1, -1)}, (x, y))
+        found = evidence.evidence_scales(model, {"weight": mode.view(1, -1)}, (x, y))
         delta = found["weight"].item() ** -2
     best = log_marginal(x, y, delta=delta)
     assert log_marginal(x, y, delta=1.02 * delta) < best > log_marginal(x, y, delta=0.98 * delta)
@@ -354,7 +354,7 @@ def test_the_scale_by_evidence_maximises_the_exact_evidence():
 def test_a_parameter_that_the_data_say_nothing_of_keeps_its_scale():
     model = bp.BayesianModule(nn.Linear(3, 2), bp.priors.normal(0.4), 10)
     weights = {"weight": torch.zeros(2, 3), "bias": torch.ones(2)}
-    found = curvature.evidence_scales(model, weights, (torch.zeros(10, 3), torch.zeros(10).long()))
+    found = evidence.evidence_scales(model, weights, (torch.zeros(10, 3), torch.zeros(10).long()))
     assert found["weight"].item() == pytest.approx(0.4)
 
 
@@ -363,9 +363,9 @@ def test_pruned_weights_do_not_shrink_the_scale():
     x = torch.randn(500, 6)
     model = bp.BayesianModule(nn.Linear(6, 1), bp.priors.normal(1.0), 500, bp.gaussian(0.1))
     weights = {"weight": torch.tensor([[1.0, -1.0, 1.0, 0, 0, 0]]), "bias": torch.ones(1)}
-    kept = curvature.evidence_scales(
+    kept = evidence.evidence_scales(
         model, weights, (x, x[:, :1]), {"weight": weights["weight"] != 0}
     )
     assert kept["weight"].item() == pytest.approx(1.0, rel=1e-3)
-    every = curvature.evidence_scales(model, weights, (x, x[:, :1]))
+    every = evidence.evidence_scales(model, weights, (x, x[:, :1]))
     assert every["weight"] == pytest.approx(0.5**0.5, rel=1e-3)

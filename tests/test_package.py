@@ -17,6 +17,7 @@ ORDER = [
     {"model"},
     {"posterior"},
     {"curvature"},
+    {"evidence"},
     {"criteria"},
     {"pruning"},
     {"training"},

@@ -13,7 +13,7 @@ import torch
 from matplotlib.figure import Figure
 
 import pyro_bayesprune as bp
-from pyro_bayesprune import curvature, results
+from pyro_bayesprune import curvature, evidence, results
 from pyro_bayesprune.calibration import log_factors
 from pyro_bayesprune.networks import FCN
 from pyro_bayesprune.pruning import propose_masks
@@ -52,10 +52,10 @@ def lindley() -> pd.DataFrame:
 
 def _favoured(model: bp.BayesianModule, fit: bp.Fit, data: bp.Dataset) -> float:
     """The share of weights whose own Savage-Dickey factor is in favour of removing them."""
-    precision = curvature.marginal_precision(model, fit.weights, data)
+    precision = evidence.marginal_precision(model, fit.weights, data)
     delta = curvature.prior_precision(model, fit.weights)
     factors = [
-        curvature.savage_dickey(fit.weights[name], precision[name], delta[name])
+        evidence.savage_dickey(fit.weights[name], precision[name], delta[name])
         for name in fit.masks
     ]
     return sum(int((f > 0).sum()) for f in factors) / sum(f.numel() for f in factors)
