@@ -1,0 +1,178 @@
+"""Make this folder's tables and figures again: python reports/paper/make.py.
+
+Each table is written into README.md between the comments that name it, each figure that README.md
+shows is drawn. All rests on the runs in results.csv, studies/results.csv and controls/results.csv,
+whose commands are in README.md.
+"""
+
+import re
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from pyro_bayesprune import configure, load_histories, load_results, paper, plots
+from pyro_bayesprune.grids import controls, product
+
+HERE = Path(__file__).parent
+STUDIES, CONTROLS = HERE / "studies", HERE / "controls"
+STUDIED = ("prior_scale", "gate", "beta", "per", "schedule", "regrow", "scope", "hidden")
+LEVELS, SEEDS, EPOCHS = (0.9, 0.99), (0, 1, 2), 8  # of the controls
+
+
+def studies(*varied: str) -> pd.DataFrame:
+    """Return the runs that differ from the preset in nothing but the varied settings."""
+    runs, preset = load_results(STUDIES), configure("paper").to_dict()
+    for name in set(STUDIED) - set(varied):
+        runs = runs[runs[name].map(str) == str(preset[name])]
+    return runs
+
+
+def markdown(rows: list[dict[str, Any]]) -> str:
+    """Return rows as a Markdown table."""
+    lines = [list(rows[0]), ["---"] * len(rows[0]), *(list(row.values()) for row in rows)]
+    return "\n".join("| " + " | ".join(map(str, line)) + " |" for line in lines)
+
+
+def scores(run: Any) -> dict[str, str]:  # noqa: ANN401  (a named tuple)
+    """Return what the tables say of a run's predictions."""
+    return {"test accuracy": f"{run.test_accuracy:.4f}", "test NLL": f"{run.test_loss:.3f}"}
+
+
+def steps(run: Any) -> dict[str, str]:  # noqa: ANN401  (a named tuple)
+    """Return zeros after each epoch's step, and the step's Bayes factor or how it ended."""
+    epochs = load_histories(STUDIES)
+    epochs = epochs[epochs["id"] == run.id]
+    zeros = [f"{share:.0%}" for share in epochs["sparsity"]]
+    factors = [
+        f"{epoch.bf_per_datum:.3f}" if epoch.decision == "pruned" else epoch.decision
+        for epoch in epochs.itertuples()
+    ]
+    return {"zeros by epoch": ", ".join(zeros), "Bayes factor per datum": ", ".join(factors)}
+
+
+def gate() -> str:
+    """Gate, β and its scale, under the cubic schedule."""
+    runs = studies("gate", "beta", "per", "schedule")
+    runs = runs[runs["schedule"] == "cubic"].sort_values(["gate", "per", "beta"])
+    return markdown(
+        [
+            {"gate": run.gate, "per": run.per, "β": f"{run.beta:g}"} | scores(run) | steps(run)
+            for run in runs.itertuples()
+        ]
+    )
+
+
+def sigma() -> str:
+    """The width of the prior."""
+    runs = studies("prior_scale").query("sparsity == 0.9").sort_values("prior_scale")
+    return markdown([{"σ": f"{run.prior_scale:g}"} | scores(run) for run in runs.itertuples()])
+
+
+def width() -> str:
+    """The width of the three hidden layers."""
+    return markdown(
+        [
+            {
+                "zeros": f"{run.sparsity:.0%}",
+                "widths": run.hidden.strip("[]").replace(", ", "-"),
+                "weights left": f"{run.prunable * (1 - run.achieved_sparsity):,.0f}",
+            }
+            | scores(run)
+            for run in studies("hidden").sort_values(["sparsity", "parameters"]).itertuples()
+        ]
+    )
+
+
+def regrow() -> str:
+    """Masks that persist or are lifted, layer by layer and over all layers."""
+    runs = studies("regrow", "scope").sort_values(["sparsity", "regrow", "scope"])
+    return markdown(
+        [
+            {"target": f"{run.sparsity:.0%}", "scope": run.scope}
+            | {"masks": "lifted" if run.regrow else "persist"}
+            | scores(run)
+            | steps(run)
+            for run in runs.itertuples()
+        ]
+    )
+
+
+def of_controls() -> str:
+    """Test accuracy of each control: mean ± sample standard deviation over seeds."""
+    runs = load_results(CONTROLS).set_index("id")["test_accuracy"]
+    ids: dict[str, dict[float, list[str]]] = {}
+    for config in product(
+        "paper",
+        seed=SEEDS,
+        dataset=("mnist",),
+        network=("fcn",),
+        method=("bayes_magnitude",),
+        sparsity=LEVELS,
+        epochs=(EPOCHS,),
+    ):
+        for name, control in controls(config).items():
+            ids.setdefault(name, {}).setdefault(config.sparsity, []).append(control.id)
+    return markdown(
+        [
+            {"control": name} | {f"{lvl:.0%}": spread(runs.reindex(i)) for lvl, i in of.items()}
+            for name, of in ids.items()
+        ]
+    )
+
+
+def spread(values: pd.Series) -> str:
+    """Return mean ± sample standard deviation, and how many seeds where not all are there."""
+    known = values.dropna()
+    if known.empty:
+        return "–"
+    deviation = f" ± {known.std():.4f}" if len(known) > 1 else ""
+    seeds = "" if len(known) == len(values) else f" (seeds: {len(known)})"
+    return f"{known.mean():.4f}{deviation}{seeds}"
+
+
+def table1() -> str:
+    """Our Table 1 beside the paper's, without the notes."""
+    return paper.markdown(paper.table1(load_results(HERE))).strip()
+
+
+def likelihoods() -> str:
+    """Test NLL of each method: the second number that a reader wants beside accuracy."""
+    runs = load_results(HERE).pivot_table("test_loss", ["dataset", "network", "sparsity"], "method")
+    runs = runs.reindex(columns=[m for m in (*paper.DENSE, *paper.PRUNED) if m in runs])
+    return markdown(
+        [
+            {k: f"{v:.0%}" if k == "sparsity" else "" if v != v else v for k, v in row.items()}
+            for row in runs.round(3).rename(columns=plots.label).reset_index().to_dict("records")
+        ]
+    )
+
+
+TABLES = {
+    "table 1": table1,
+    "likelihoods": likelihoods,
+    "gate": gate,
+    "sigma": sigma,
+    "width": width,
+    "regrow": regrow,
+    "controls": of_controls,
+}
+
+
+def main() -> None:
+    """Write the tables and draw the figures."""
+    block = re.compile(r"(<!-- (.+?) -->\n).*?(\n<!-- end -->)", re.DOTALL)
+    readme = HERE / "README.md"
+    text = block.sub(lambda m: f"{m[1]}{TABLES[m[2]]()}{m[3]}", readme.read_text())
+    readme.write_text(text)
+    shown = set(re.findall(r"\(figures/([^)]*)\)", text))
+    with tempfile.TemporaryDirectory() as folder:
+        for path in paper.figures(HERE, folder)[0]:
+            if path.name in shown:
+                shutil.copy(path, HERE / "figures" / path.name)
+
+
+if __name__ == "__main__":
+    main()
