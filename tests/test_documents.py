@@ -1,6 +1,7 @@
 """What the README and the pages print can be done: code runs, commands parse, links work."""
 
 import re
+import runpy
 import shlex
 from pathlib import Path
 
@@ -11,7 +12,12 @@ from pyro_bayesprune.cli import parse
 from pyro_bayesprune.commands import COMMANDS
 
 ROOT = Path(__file__).parents[1]
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [
+    ROOT / "README.md",
+    ROOT / "CONTRIBUTING.md",
+    *sorted((ROOT / "docs").glob("*.md")),
+    *sorted((ROOT / "reports").rglob("*.md")),
+]
 
 
 def blocks(page, language):
@@ -21,7 +27,7 @@ def blocks(page, language):
 
 def cases(found):
     return [
-        pytest.param(block, id=f"{page.stem}-{number}")
+        pytest.param(block, id=f"{page.parent.name}-{page.stem}-{number}")
         for page in PAGES
         for number, block in enumerate(found(page))
     ]
@@ -29,7 +35,7 @@ def cases(found):
 
 def commands(page):
     """The bayesprune commands of a page, in blocks of their own."""
-    lines = "\n".join(blocks(page, "")).splitlines()
+    lines = "\n".join(blocks(page, "")).replace("\\\n", "").splitlines()
     return [line.partition(" #")[0].strip() for line in lines if line.startswith("bayesprune ")]
 
 
@@ -67,11 +73,17 @@ def test_what_the_readme_tells_make_to_do_is_there():
     assert {"demo", "test"} <= told <= targets
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: f"{page.parent.name}-{page.stem}")
 def test_links_lead_somewhere(page):
     links = re.findall(r"\]\(([^)#]+)[^)]*\)", page.read_text())
     local = [link for link in links if not re.match(r"https?:|mailto:", link)]
     assert not [link for link in local if not (page.parent / link).exists()]
+
+
+def test_the_papers_page_says_what_its_runs_say():
+    folder = ROOT / "reports" / "paper"
+    page = (folder / "README.md").read_text()
+    assert runpy.run_path(folder / "make.py")["filled"](page) == page
 
 
 @pytest.mark.parametrize("command", COMMANDS)

@@ -161,11 +161,16 @@ TABLES = {
 }
 
 
+def filled(page: str) -> str:
+    """Return the page with the tables that its comments name, as the runs are now."""
+    block = re.compile(r"(<!-- (.+?) -->\n).*?(\n<!-- end -->)", re.DOTALL)
+    return block.sub(lambda found: f"{found[1]}{TABLES[found[2]]()}{found[3]}", page)
+
+
 def main() -> None:
     """Write the tables and draw the figures."""
-    block = re.compile(r"(<!-- (.+?) -->\n).*?(\n<!-- end -->)", re.DOTALL)
     readme = HERE / "README.md"
-    text = block.sub(lambda m: f"{m[1]}{TABLES[m[2]]()}{m[3]}", readme.read_text())
+    text = filled(readme.read_text())
     readme.write_text(text)
     shown = set(re.findall(r"\(figures/([^)]*)\)", text))
     with tempfile.TemporaryDirectory() as folder:
