@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 import pyro_bayesprune as bp
-from pyro_bayesprune import analysis, judgement, report
+from pyro_bayesprune import analysis, judgement, panels, report
 from pyro_bayesprune.config import RunError
 
 EVIL = "<script>alert(1)</script>"
@@ -151,7 +151,7 @@ def test_sections_come_in_the_order_of_what_a_reader_asks(text):
 
 
 def test_every_panel_says_how_to_read_it():
-    for build in report.PANELS:
+    for build in panels.PANELS:
         for runs in ([a_run()], []):
             panel = build(runs)
             assert all((panel.shows, panel.good, panel.bad, panel.do))
@@ -223,20 +223,20 @@ def test_the_checklist_tells_what_is_met():
 
 def test_means_over_seeds_have_their_sample_standard_deviation():
     runs = [a_run(seed=s, test_accuracy=a) for s, a in enumerate((0.90, 0.92, 0.97))]
-    table = report.results_panel([*runs, a_run(sparsity=0.0)]).content[1]
+    table = panels.results_panel([*runs, a_run(sparsity=0.0)]).content[1]
     rows = [dict(zip(table.header, row, strict=True)) for row in table.rows]
     assert [row["seeds"] for row in rows] == ["3", "1"]
     assert [row["accuracy"] for row in rows] == ["0.9300 ± 0.0361", "0.9500"]
-    assert len(report.results_panel(runs[:1]).content) == 1
+    assert len(panels.results_panel(runs[:1]).content) == 1
 
 
 def test_epochs_without_a_step_are_folded_away():
     run, quiet = a_run(), history().iloc[[1]].loc[lambda h: h.index.repeat(20)]
     run = judgement.Run(run.config, run.result, pd.concat([history(), quiet]))
-    steps, every = report.decisions_panel([run]).content
+    steps, every = panels.decisions_panel([run]).content
     assert len(steps.rows) == 1 and not steps.folded
     assert len(every.rows) == 22 and every.folded
-    assert len(report.decisions_panel([a_run()]).content) == 1
+    assert len(panels.decisions_panel([a_run()]).content) == 1
 
 
 @pytest.mark.parametrize("config", [
