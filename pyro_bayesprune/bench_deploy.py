@@ -26,6 +26,7 @@ import torch
 from torch import Tensor, nn
 
 from pyro_bayesprune.compaction import NotAChain, chain
+from pyro_bayesprune.display import table_markdown
 from pyro_bayesprune.export import bake, compact, onnx_session, read, write
 
 Run = Callable[[Tensor], Tensor]
@@ -510,11 +511,6 @@ def table(result: Mapping[str, Any]) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def _markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    lines = [head, ["---"] * len(head), *rows]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
-
-
 def _variants_markdown(rows: Sequence[Mapping[str, Any]], batches: Sequence[int]) -> str:
     head = ["variant", "file"]
     for batch in batches:
@@ -529,7 +525,7 @@ def _variants_markdown(rows: Sequence[Mapping[str, Any]], batches: Sequence[int]
         cells += [f"{row['bytes']:,}", f"{row['times_smaller']:.1f}"]
         cells += [_or_dash(memory and memory / MEBIBYTE, ".1f"), _or_dash(row["accuracy"], ".4f")]
         lines.append([*cells, _or_dash(row["difference"], ".1e")])
-    return _markdown(head, lines)
+    return table_markdown(head, lines)
 
 
 def _interval(numbers: Sequence[float], digits: int) -> str:
@@ -560,7 +556,7 @@ def _layers_markdown(layers: Sequence[Mapping[str, Any]]) -> str:
             cells += [_interval(row["speed_up"][kernel], 2), _or_dash(crossover, "g")]
         kept = row["recommended"] == "dense"
         lines.append([*cells, "dense (no gain)" if kept else row["recommended"]])
-    return _markdown([*head, "recommended"], lines)
+    return table_markdown([*head, "recommended"], lines)
 
 
 def _formats_markdown(formats: Sequence[Mapping[str, Any]]) -> str:
@@ -575,7 +571,7 @@ def _formats_markdown(formats: Sequence[Mapping[str, Any]]) -> str:
         ]
         for row in formats
     ]
-    return _markdown(head, lines)
+    return table_markdown(head, lines)
 
 
 # The command

@@ -1,6 +1,6 @@
-"""Small HTML for notebooks. Everything that is put in is escaped."""
+"""Tables as HTML for notebooks (what is put in is escaped) and as Markdown for pages."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from html import escape
 
 
@@ -16,3 +16,17 @@ def table_html(title: str, rows: Mapping[str, object]) -> str:
         for name, value in rows.items()
     )
     return f"<table><caption>{escape(title)}</caption><tbody>{cells}</tbody></table>"
+
+
+def table_markdown(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
+    """Return a Markdown table, without a line end.
+
+    Example:
+        >>> print(table_markdown(["a", "b"], [["1", "2"]]))
+        | a | b |
+        | --- | --- |
+        | 1 | 2 |
+    """
+    head = list(head)
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)

@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 
 from pyro_bayesprune import plots
 from pyro_bayesprune.config import METHODS, configure
+from pyro_bayesprune.display import table_markdown
 from pyro_bayesprune.results import (
     GROUP,
     SETTINGS,
@@ -201,9 +202,8 @@ def notes(results: pd.DataFrame, where: Mapping[str, str] | None = None) -> list
 def markdown(table: pd.DataFrame, notes: Sequence[str] = ()) -> str:
     """Return Table 1 as Markdown."""
     wide = _wide(table, "<br>")
-    rows = [[*map(str, wide)], ["---"] * len(wide.columns), *wide.to_numpy().tolist()]
-    lines = ["| " + " | ".join(row) + " |" for row in rows]
-    return "\n".join([*lines, "", *(f"{note}\n" for note in notes)])
+    body = table_markdown(map(str, wide), wide.to_numpy().tolist())
+    return "\n".join([body, "", *(f"{note}\n" for note in notes)])
 
 
 def as_html(table: pd.DataFrame, notes: Sequence[str] = ()) -> str:

@@ -14,6 +14,7 @@ from typing import Any
 import pandas as pd
 
 from pyro_bayesprune import configure, load_histories, load_results, paper, plots
+from pyro_bayesprune.display import table_markdown
 from pyro_bayesprune.grids import controls, product
 
 HERE = Path(__file__).parent
@@ -32,8 +33,7 @@ def studies(*varied: str) -> pd.DataFrame:
 
 def markdown(rows: list[dict[str, Any]]) -> str:
     """Return rows as a Markdown table."""
-    lines = [list(rows[0]), ["---"] * len(rows[0]), *(list(row.values()) for row in rows)]
-    return "\n".join("| " + " | ".join(map(str, line)) + " |" for line in lines)
+    return table_markdown(rows[0], (map(str, row.values()) for row in rows))
 
 
 def scores(run: Any) -> dict[str, str]:  # noqa: ANN401  (a named tuple)
