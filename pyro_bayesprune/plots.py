@@ -150,8 +150,20 @@ def comparison(histories: pd.DataFrame, methods: Sequence[str] | None = None) ->
     part = held_out(histories)
     _style_legend(left, [("-", part)] * bool(part) + [("--", "train")])
     _style_legend(factor, [("-", "against the unpruned twin"), (":", "of the epoch's own step")])
-    _legend_below(figure, [METHODS[name] for name in shown])
+    _log_if_positive(left)
+    _legend_below(figure, [METHODS[name] for name in shown], _seeds(histories))
     return figure
+
+
+def _log_if_positive(ax: Axes) -> None:
+    """Losses fall by orders of magnitude; those of a density may be negative."""
+    if ax.dataLim.ymin > 0:
+        ax.set_yscale("log")
+
+
+def _seeds(frame: pd.DataFrame) -> str:
+    """Say over how many seeds a figure's lines are means."""
+    return "one seed" if "seed" in frame and frame["seed"].nunique() == 1 else BAND
 
 
 def _comparison_axes() -> tuple[Figure, tuple[Axes, Axes, Axes]]:
@@ -183,7 +195,8 @@ def loss_by_level(histories: pd.DataFrame, ax: Axes | None = None) -> Figure:
         runs = histories[histories["level"] == level]
         _curve(ax, runs, f"{part}_loss", look, linestyle="-" if level else "--")
     ax.set(xlabel="epoch", ylabel=f"{part} loss (nats an example)")
-    _legend_beside(ax, f"target sparsity\n{BAND}")
+    _log_if_positive(ax)
+    _legend_beside(ax, f"target sparsity\n{_seeds(histories)}")
     return figure
 
 
@@ -208,7 +221,7 @@ def accuracy_against_compression(results: pd.DataFrame, ax: Axes | None = None) 
     ax.set_xscale("log")
     ax.xaxis.set_major_formatter("{x:g}x")
     ax.set(xlabel="compression (parameters before / after)", ylabel="test accuracy")
-    _legend_beside(ax, BAND)
+    _legend_beside(ax, _seeds(results))
     return figure
 
 
@@ -288,7 +301,7 @@ def twins(histories: pd.DataFrame) -> Figure:
             _curve(ax, runs, f"twin_{part}", METHODS[name])
         ax.axhline(0, color="black", linewidth=0.8, zorder=1)
         ax.set(xlabel="epoch", ylabel="nats", title=PARTS[part].label)
-    _legend_below(figure, [METHODS[name] for name in pruned])
+    _legend_below(figure, [METHODS[name] for name in pruned], _seeds(histories))
     return figure
 
 
@@ -374,11 +387,11 @@ def _legend_beside(ax: Axes, title: str) -> None:
     ax.legend(title=title, title_fontsize="small", **place)
 
 
-def _legend_below(figure: Figure, looks: Sequence[Look]) -> None:
+def _legend_below(figure: Figure, looks: Sequence[Look], title: str) -> None:
     handles = [Line2D([], [], color=k.colour, marker=k.marker, label=k.label) for k in looks]
     place: dict[str, Any] = {"loc": "outside lower center", "ncols": max(1, len(looks))}
     place |= {"title_fontsize": "small", "frameon": False}
-    figure.legend(handles=handles, title=BAND.replace("\n", " "), **place)
+    figure.legend(handles=handles, title=title.replace("\n", " "), **place)
 
 
 def _style_legend(ax: Axes, styles: Sequence[tuple[Any, str | None]]) -> None:
