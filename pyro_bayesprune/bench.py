@@ -25,10 +25,11 @@ from torch.func import functional_call
 from torch.profiler import ProfilerActivity, profile
 
 from pyro_bayesprune import _plain, priors
+from pyro_bayesprune.masks import prunable_sites
 from pyro_bayesprune.model import BayesianModule, Masks, Model
 from pyro_bayesprune.networks import CNN, FCN
 from pyro_bayesprune.posterior import inspect_model
-from pyro_bayesprune.pruning import PruneState, Pruning, prunable_sites, prune_step
+from pyro_bayesprune.pruning import PruneState, Pruning, prune_step
 from pyro_bayesprune.svi import Trainer, flushed_denormals, memory_kept
 
 HIDDEN = (1024, 1024, 1024)  # the `paper` preset's

@@ -19,12 +19,13 @@ import pandas as pd
 from pyro_bayesprune import curvature, evidence
 from pyro_bayesprune.criteria import CRITERIA
 from pyro_bayesprune.data import Dataset, load_dataset, random_stream
+from pyro_bayesprune.masks import apply_masks, propose_masks
 from pyro_bayesprune.metrics import sparsity
 from pyro_bayesprune.model import BayesianModule, Masks, Weights
 from pyro_bayesprune.networks import FCN
 from pyro_bayesprune.posterior import held_out_loss, log_joint
 from pyro_bayesprune.priors import normal
-from pyro_bayesprune.pruning import Pruning, apply_masks, propose_masks
+from pyro_bayesprune.pruning import Pruning
 from pyro_bayesprune.training import State, train
 
 KINDS = ("joint", "laplace", "savage_dickey")

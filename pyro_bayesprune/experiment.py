@@ -23,13 +23,14 @@ from pyro_bayesprune import metrics, priors, runs
 from pyro_bayesprune.config import Config, RunError
 from pyro_bayesprune.data import TORCHVISION, Dataset, load_dataset, random_stream
 from pyro_bayesprune.display import table_html
+from pyro_bayesprune.masks import apply_masks
 from pyro_bayesprune.model import BayesianModule, Masks, Weights
 from pyro_bayesprune.networks import CNN, FCN, LeNet5
 from pyro_bayesprune.optimizer import adam
 from pyro_bayesprune.posterior import class_probabilities
 from pyro_bayesprune.priors import Prior
 from pyro_bayesprune.progress import shown
-from pyro_bayesprune.pruning import SCHEDULES, Pruning, apply_masks
+from pyro_bayesprune.pruning import SCHEDULES, Pruning
 from pyro_bayesprune.svi import seeded
 from pyro_bayesprune.training import Epoch, State, told, train
 

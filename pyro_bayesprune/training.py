@@ -19,6 +19,7 @@ from pyro_bayesprune.curvature import random_sample
 from pyro_bayesprune.data import Dataset, Pair, random_stream, train_part
 from pyro_bayesprune.display import table_html
 from pyro_bayesprune.evidence import evidence_scales
+from pyro_bayesprune.masks import prunable_sites
 from pyro_bayesprune.metrics import check_finite, sparsity
 from pyro_bayesprune.model import BayesianModule, Masks, Model, Weights, network
 from pyro_bayesprune.optimizer import adam
@@ -34,7 +35,7 @@ from pyro_bayesprune.posterior import (
 )
 from pyro_bayesprune.priors import EVIDENCE, positive
 from pyro_bayesprune.progress import shown
-from pyro_bayesprune.pruning import PruneState, Pruning, Record, prunable_sites, prune_step
+from pyro_bayesprune.pruning import PruneState, Pruning, Record, prune_step
 from pyro_bayesprune.svi import (
     Objective,
     Trainer,

@@ -9,7 +9,8 @@ from torch import nn
 
 import pyro_bayesprune as bp
 from pyro_bayesprune import evidence
-from pyro_bayesprune.pruning import PruneState, apply_masks
+from pyro_bayesprune.masks import apply_masks
+from pyro_bayesprune.pruning import PruneState
 
 
 def sparse_regression(n=400, p=64, informative=8, seed=0):

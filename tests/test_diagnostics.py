@@ -13,8 +13,8 @@ from torch import nn
 import pyro_bayesprune as bp
 from pyro_bayesprune import diagnostics
 from pyro_bayesprune.curvature import ggn_diagonal
+from pyro_bayesprune.masks import apply_masks
 from pyro_bayesprune.model import gaussian
-from pyro_bayesprune.pruning import apply_masks
 
 NOISE, PRIOR = 0.5, 1.5
 

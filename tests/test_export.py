@@ -17,7 +17,7 @@ import pyro_bayesprune as bp
 from pyro_bayesprune import export
 from pyro_bayesprune.compaction import BiasMap, NotAChain, chain
 from pyro_bayesprune.data import digest
-from pyro_bayesprune.pruning import keep_highest, propose_masks
+from pyro_bayesprune.masks import keep_highest, propose_masks
 
 SHAPE = (1, 8, 8)
 CARD_FORMATS = ("safetensors", "csr", "bitmask", "sparse")

@@ -10,7 +10,7 @@ from conftest import class_data, lifted, mlp
 from invariants import CheckedTrainer, checked_step
 
 import pyro_bayesprune as bp
-from pyro_bayesprune import elbo, optimizer, pruning, training
+from pyro_bayesprune import elbo, masks, optimizer, pruning, training
 
 HALF = bp.Pruning(sparsity=0.5, gate="always", schedule="constant")
 
@@ -45,7 +45,7 @@ def test_an_optimiser_that_does_not_hold_weights_is_noticed(monkeypatch):
 
 def broken(change):
     """`keep_highest` with its result changed."""
-    keep = pruning.keep_highest
+    keep = masks.keep_highest
     return lambda scores, number: change(keep(scores, number))
 
 
@@ -54,7 +54,7 @@ def test_a_weight_too_many_is_noticed(monkeypatch):
         kept[kept.nonzero()[0]] = False
         return kept
 
-    monkeypatch.setattr(pruning, "keep_highest", broken(one_more))
+    monkeypatch.setattr(masks, "keep_highest", broken(one_more))
     with pytest.raises(AssertionError):
         fit()
 

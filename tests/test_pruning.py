@@ -11,16 +11,9 @@ from torch.nn.utils import prune as torch_prune
 
 import pyro_bayesprune as bp
 from pyro_bayesprune.criteria import CRITERIA
+from pyro_bayesprune.masks import apply_masks, keep_highest, propose_masks, prunable_sites
 from pyro_bayesprune.posterior import inspect_model
-from pyro_bayesprune.pruning import (
-    SCHEDULES,
-    PruneState,
-    apply_masks,
-    keep_highest,
-    propose_masks,
-    prunable_sites,
-    prune_step,
-)
+from pyro_bayesprune.pruning import SCHEDULES, PruneState, prune_step
 
 LOG_TWO_PI = math.log(2 * math.pi)
 

@@ -8,8 +8,9 @@ from conftest import class_data, lifted, mlp
 from scipy.stats import binom
 
 import pyro_bayesprune as bp
+from pyro_bayesprune.masks import apply_masks, keep_highest
 from pyro_bayesprune.posterior import log_densities
-from pyro_bayesprune.pruning import PruneState, apply_masks, prune_step
+from pyro_bayesprune.pruning import PruneState, prune_step
 from pyro_bayesprune.sequential import FIRST, estimate_sum, half_width, looks
 
 ALPHA, ORDERS = 0.05, 1000
@@ -27,8 +28,7 @@ def real_differences():
     model = bp.BayesianModule(net, bp.priors.normal(0.3), len(x))
     state = bp.fit(model, (x, y), epochs=2, progress=False).state
     masks = {
-        n: bp.pruning.keep_highest(state.weights[n].abs(), state.weights[n].numel() // 2)
-        for n in state.masks
+        n: keep_highest(state.weights[n].abs(), state.weights[n].numel() // 2) for n in state.masks
     }
     before, _ = log_densities(model, state.weights, (x, y))
     after, _ = log_densities(model, apply_masks(state.weights, masks), (x, y))

@@ -23,8 +23,8 @@ from pyro.optim import SGD, Adam, AdamW, ClippedAdam, ExponentialLR, ReduceLROnP
 from torch import nn
 
 import pyro_bayesprune as bp
+from pyro_bayesprune.masks import apply_masks
 from pyro_bayesprune.optimizer import JointOptim
-from pyro_bayesprune.pruning import apply_masks
 from pyro_bayesprune.svi import Trainer, TrainingDiverged
 
 HALF = bp.Pruning("magnitude", sparsity=0.5, gate="always")

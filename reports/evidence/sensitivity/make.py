@@ -15,8 +15,8 @@ from matplotlib.figure import Figure
 import pyro_bayesprune as bp
 from pyro_bayesprune import curvature, evidence, results
 from pyro_bayesprune.calibration import log_factors
+from pyro_bayesprune.masks import propose_masks
 from pyro_bayesprune.networks import FCN
-from pyro_bayesprune.pruning import propose_masks
 
 HERE = Path(__file__).parent
 WIDTHS = (0.3, 1.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1000.0)
