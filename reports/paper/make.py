@@ -101,36 +101,37 @@ def regrow() -> str:
 
 
 def of_controls() -> str:
-    """Test accuracy of each control: mean ± sample standard deviation over seeds."""
-    runs = load_results(CONTROLS).set_index("id")["test_accuracy"]
-    ids: dict[str, dict[float, list[str]]] = {}
+    """Each control at both levels, over the seeds."""
+    runs = load_results(CONTROLS).set_index("id")
+    ids: dict[tuple[float, str], list[str]] = {}
     for config in product(
         "paper",
+        sparsity=LEVELS,
         seed=SEEDS,
         dataset=("mnist",),
         network=("fcn",),
         method=("bayes_magnitude",),
-        sparsity=LEVELS,
         epochs=(EPOCHS,),
     ):
         for name, control in controls(config).items():
-            ids.setdefault(name, {}).setdefault(config.sparsity, []).append(control.id)
+            ids.setdefault((config.sparsity, name), []).append(control.id)
     return markdown(
         [
-            {"control": name} | {f"{lvl:.0%}": spread(runs.reindex(i)) for lvl, i in of.items()}
-            for name, of in ids.items()
+            {"target": f"{level:.0%}", "control": name} | over_seeds(runs.loc[of])
+            for (level, name), of in ids.items()
         ]
     )
 
 
-def spread(values: pd.Series) -> str:
-    """Return mean ± sample standard deviation, and how many seeds where not all are there."""
-    known = values.dropna()
-    if known.empty:
-        return "–"
-    deviation = f" ± {known.std():.4f}" if len(known) > 1 else ""
-    seeds = "" if len(known) == len(values) else f" (seeds: {len(known)})"
-    return f"{known.mean():.4f}{deviation}{seeds}"
+def over_seeds(runs: pd.DataFrame) -> dict[str, str]:
+    """Return the mean of the weights left, and mean ± sample standard deviation of the scores."""
+    accuracy, loss = runs["test_accuracy"], runs["test_loss"]
+    left = runs["prunable"] * (1 - runs["achieved_sparsity"])
+    return {
+        "weights left": f"{left.mean():,.0f}",
+        "test accuracy": f"{accuracy.mean():.4f} ± {accuracy.std():.4f}",
+        "test NLL": f"{loss.mean():.3f} ± {loss.std():.3f}",
+    }
 
 
 def table1() -> str:
