@@ -4,6 +4,7 @@ from . import (
     curvature,
     data,
     diagnostics,
+    draws,
     evidence,
     experiment,
     export,

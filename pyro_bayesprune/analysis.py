@@ -16,7 +16,7 @@ from torch import Tensor
 
 from pyro_bayesprune import diagnostics, doubt, inference_data, runs
 from pyro_bayesprune.data import Dataset, random_stream
-from pyro_bayesprune.diagnostics import Draws
+from pyro_bayesprune.draws import Draws, last_layer, predict_proba, surviving
 from pyro_bayesprune.experiment import Result
 
 FILE = "analysis.json"
@@ -63,7 +63,7 @@ def analyse(
     found: dict[str, Any] = {"examples": examples, "method": method, "seed": seed}
     if draws is not None:
         few = draws.thinned(PREDICTIVE)
-        predictors["mean over draws"] = lambda x: diagnostics.predict_proba(few, x)
+        predictors["mean over draws"] = lambda x: predict_proba(few, x)
         idata = inference_data.to_arviz(
             draws,
             data,
@@ -94,8 +94,8 @@ def load(folder: Path) -> dict[str, Any]:
 
 def _draw(run: Result, data: Dataset, method: str, seed: int, options: Mapping[str, Any]) -> Draws:
     if method == "auto":
-        names, _ = diagnostics.last_layer(run.model, run.weights, data.train_x[:1])
-        size = sum(len(i) for i in diagnostics.surviving(run.weights, run.masks, names).values())
+        names, _ = last_layer(run.model, run.weights, data.train_x[:1])
+        size = sum(len(i) for i in surviving(run.weights, run.masks, names).values())
         method = "last_layer_nuts" if size <= MAX_LAST else "last_layer_laplace"
     return diagnostics.posterior_draws(run, data, method, seed=seed, **options)  # type: ignore[arg-type]
 

@@ -22,40 +22,41 @@ All are conditional on the masks, and on scales that a prior samples (held at th
 """
 
 import time
-import warnings
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Any, Literal, NamedTuple, Protocol, get_args
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple, Protocol, get_args
 
 import torch
-from pyro import poutine
 from pyro.infer import MCMC, NUTS
 from torch import Tensor, nn
-from torch.func import jvp, vmap
 
 from pyro_bayesprune.curvature import (
     Kron,
     ggn_diagonal,
     ggn_kron,
-    has_closed_form,
-    jacobian_products,
     prior_precision,
 )
 from pyro_bayesprune.data import Dataset, Pair, train_part
-from pyro_bayesprune.model import BayesianModule, Masks, Model, Weights, evaluation_mode, pruned
+from pyro_bayesprune.draws import (
+    CHUNK,
+    Draws,
+    Method,
+    VectorFunction,
+    gather,
+    last_layer,
+    network_of,
+    only_last_layer,
+    priors_at,
+    scatter,
+    surviving,
+)
+from pyro_bayesprune.model import BayesianModule, Masks, Weights
 from pyro_bayesprune.svi import seeded
 
-Method = Literal["laplace", "last_layer_laplace", "last_layer_nuts", "nuts"]
-LogDensity = Callable[[Tensor], Tensor]
 FEWER = {"nuts": "last_layer_nuts or last_layer_laplace", "last_layer_nuts": "last_layer_laplace"}
 
 MAX_NUTS = 1000  # surviving weights: whitening needs their Hessian, NUTS long trajectories
 MAX_KRON = 12000  # surviving weights of a pruned parameter: their precision is factorised, 1 GiB
 MAX_ELEMENTS = 2**28  # of the draws that are held in memory: 1 GiB in float32
-BATCH_ELEMENTS = 2**24  # of the scattered draws that are looked at together
-CACHE_ELEMENTS = 2**18  # of the scattered draws whose prior is looked at together: they fit a cache
-FEW = 3  # passes through a dense network in which a draw's tangents are computed forwards
-CHUNK = 1000
 
 
 class Fitted(Protocol):
@@ -72,78 +73,6 @@ class Fitted(Protocol):
     @property
     def masks(self) -> Masks:
         """A bool tensor for each prunable site, True where a weight is kept."""
-
-
-@dataclass(frozen=True)
-class Draws:
-    """Draws of the surviving weights.
-
-    Args:
-        method: how they were drawn.
-        model: the lifted network.
-        weights: the point θ around which they were drawn; holds what is not drawn.
-        index: positions of the drawn weights in each flattened site; their order is the vector's.
-        values: the drawn vectors (chains, draws, d), in units of the weights.
-        log_density: log density of what was drawn from, up to a constant (chains, draws), nats.
-        stats: what the sampler told of each draw (chains, draws), by name.
-        seconds: wall time.
-    """
-
-    method: Method
-    model: BayesianModule
-    weights: Weights
-    index: dict[str, Tensor]
-    values: Tensor
-    log_density: Tensor
-    stats: dict[str, Tensor]
-    seconds: float
-
-    @property
-    def independent(self) -> bool:
-        """Whether draws are independent by construction: then there is no chain to converge."""
-        return "laplace" in self.method
-
-    def at(self, chain: int, draw: int) -> Weights:
-        """Return all weights of one draw; pruned ones are zero."""
-        return _like(self.values[chain, draw], self.weights, self.index)
-
-    def thinned(self, number: int) -> "Draws":
-        """Return about ``number`` of the draws, evenly from each chain; all if there are fewer."""
-        chains, draws = self.values.shape[:2]
-        kept = torch.linspace(0, draws - 1, min(draws, -(-number // chains))).long()
-        stats = {name: value[:, kept] for name, value in self.stats.items()}
-        values, log_density = self.values[:, kept], self.log_density[:, kept]
-        return replace(self, values=values, log_density=log_density, stats=stats)
-
-    def __repr__(self) -> str:
-        """Summarise: method, shape, time."""
-        chains, draws, size = self.values.shape
-        return (
-            f"Draws({self.method}: {chains} chains of {draws} draws of {size} surviving weights in "
-            f"{', '.join(self.index)}; {self.seconds:.0f} s)"
-        )
-
-
-def surviving(
-    weights: Mapping[str, Tensor], masks: Mapping[str, Tensor], sites: Sequence[str]
-) -> dict[str, Tensor]:
-    """Return the positions of the surviving weights in each flattened site."""
-    every = {n: masks.get(n, torch.ones_like(weights[n], dtype=torch.bool)) for n in sites}
-    return {n: m.flatten().nonzero().squeeze(1) for n, m in every.items()}
-
-
-def gather(values: Mapping[str, Tensor], index: Mapping[str, Tensor]) -> Tensor:
-    """Return the surviving elements of each site as one vector (d,)."""
-    return torch.cat([values[n].detach().flatten()[i] for n, i in index.items()])
-
-
-def scatter(vector: Tensor, like: Mapping[str, Tensor], index: Mapping[str, Tensor]) -> Weights:
-    """Return the sites that hold the elements of ``vector`` (d,), and zeros elsewhere."""
-    parts = vector.split([len(i) for i in index.values()])
-    return {
-        n: vector.new_zeros(like[n].numel()).index_put((i,), part).view(like[n].shape)
-        for (n, i), part in zip(index.items(), parts, strict=True)
-    }
 
 
 def posterior_draws(
@@ -276,10 +205,10 @@ def _head(
 ) -> _Head | None:
     """The last layer, or None where other parameters are drawn as well."""
     x, y = train_part(data)
-    names, features = _maybe_last_layer(model, weights, x[:1])
-    if features is None or not set(index) <= set(names):
+    last = only_last_layer(model, weights, index, x)
+    if last is None:
         return None
-    _, features = last_layer(model, weights, x)
+    names, features = last
     short = {name.rpartition(".")[2]: name for name in names}
     outputs, inputs = weights[short["weight"]].shape
     layer = nn.Linear(inputs, outputs, "bias" in short, dtype=features.dtype)
@@ -339,13 +268,13 @@ def log_density(
     weights: Weights,
     index: Mapping[str, Tensor],
     data: Dataset | Pair,
-) -> LogDensity:
+) -> VectorFunction:
     """Return log p(D, w) (nats, up to a constant) as a function of the drawn vector (d,).
 
     Pruned weights have the prior's density at zero, a constant.
     """
     x, y = train_part(data)
-    forward, priors = network_of(model, weights, index, x), _priors(model, weights, index)
+    forward, priors = network_of(model, weights, index, x), priors_at(model, weights, index)
 
     def density(vector: Tensor) -> Tensor:
         sites = scatter(vector, weights, index)
@@ -356,96 +285,8 @@ def log_density(
     return density
 
 
-def _priors(
-    model: BayesianModule, weights: Mapping[str, Tensor], index: Mapping[str, Tensor]
-) -> dict[str, Any]:
-    """Return the priors of the drawn sites, at the scales that the point holds."""
-    found = poutine.condition(model.priors, data=dict(weights))()
-    return {n: found[n] for n in index}
-
-
-def network_of(
-    model: BayesianModule, weights: Weights, index: Mapping[str, Tensor], x: Tensor
-) -> LogDensity:
-    """Return the outputs for ``x`` (n, ...) as a function of the drawn vector (d,).
-
-    Where only the last layer is drawn its inputs are computed once, and only those columns are
-    kept that a surviving weight reads.
-    """
-    names, features = _maybe_last_layer(model, weights, x[:1])
-    if features is None or not set(index) <= set(names):
-        return lambda vector: model.outputs(_like(vector, weights, index), x)
-    weight = next(n for n in names if n.endswith("weight"))
-    bias = next((n for n in names if n.endswith("bias")), None)
-    alive = _alive_columns(weights[weight], index.get(weight))
-    features = last_layer(model, weights, x)[1][:, alive]
-
-    def outputs(vector: Tensor) -> Tensor:
-        held = _like(vector, weights, index)
-        return nn.functional.linear(features, held[weight][:, alive], held[bias] if bias else None)
-
-    return outputs
-
-
-def _alive_columns(weight: Tensor, drawn: Tensor | None) -> Tensor:
-    used = weight != 0
-    if drawn is not None:
-        used = used.flatten().index_fill(0, drawn, True).view(weight.shape)
-    return used.any(0).nonzero().squeeze(1)
-
-
-def _like(vector: Tensor, weights: Weights, index: Mapping[str, Tensor]) -> Weights:
-    """All weights with the drawn ones put in, in the network's precision."""
-    dtype = next(iter(weights.values())).dtype
-    return weights | scatter(vector.to(dtype), weights, index)
-
-
-def _maybe_last_layer(
-    model: BayesianModule, weights: Weights, x: Tensor
-) -> tuple[list[str], Tensor | None]:
-    try:
-        return last_layer(model, weights, x)
-    except ValueError:
-        return [], None
-
-
-def last_layer(model: BayesianModule, weights: Weights, x: Tensor) -> tuple[list[str], Tensor]:
-    """Return the last layer's parameters by name, and its inputs (n, features) for ``x``.
-
-    Raises:
-        ValueError: if the network does not end in a Linear layer.
-    """
-    with evaluation_mode(model), torch.no_grad():
-        found = [_watched(model, weights, chunk) for chunk in x.split(CHUNK)]
-    layer = found[0][0]
-    names = [
-        f"{layer}.{n}".lstrip(".") for n, _ in model.net.get_submodule(layer).named_parameters()
-    ]
-    return names, torch.cat([features for _, features in found])
-
-
-def _watched(model: BayesianModule, weights: Weights, x: Tensor) -> tuple[str, Tensor]:
-    seen: list[tuple[str, Tensor, Tensor]] = []
-
-    def watch(name: str, layer: nn.Module) -> torch.utils.hooks.RemovableHandle:
-        return layer.register_forward_hook(
-            lambda _, args, outputs: seen.append((name, args[0], outputs))
-        )
-
-    linear = [(n, m) for n, m in model.net.named_modules() if isinstance(m, nn.Linear)]
-    hooks = [watch(name, layer) for name, layer in linear]
-    try:
-        outputs = model.outputs(weights, x)
-    finally:
-        for hook in hooks:
-            hook.remove()
-    if not seen or seen[-1][2] is not outputs or seen[-1][1].dim() != 2:
-        raise ValueError(f"{type(model.net).__name__} does not end in a Linear layer of vectors")
-    return seen[-1][0], seen[-1][1]
-
-
 def _nuts(
-    density: LogDensity, start: Tensor, draws: int, chains: int, warmup: int, seed: int
+    density: VectorFunction, start: Tensor, draws: int, chains: int, warmup: int, seed: int
 ) -> Drawn:
     """Run NUTS over z, w = mode + R z, R R' the inverse of the curvature at the mode.
 
@@ -465,7 +306,7 @@ def _nuts(
 
 
 def _chain(
-    density: LogDensity,
+    density: VectorFunction,
     start: Tensor,
     root: Tensor,
     reference: float,
@@ -510,7 +351,7 @@ def _chain(
     }
 
 
-def _mode(density: LogDensity, start: Tensor) -> Tensor:
+def _mode(density: VectorFunction, start: Tensor) -> Tensor:
     """Return a point of (locally) highest density near the start, by L-BFGS."""
     root = _whitener(density, start)
     z = torch.zeros_like(start).requires_grad_()
@@ -525,7 +366,7 @@ def _mode(density: LogDensity, start: Tensor) -> Tensor:
     return start + root @ z.detach()
 
 
-def _whitener(density: LogDensity, start: Tensor) -> Tensor:
+def _whitener(density: VectorFunction, start: Tensor) -> Tensor:
     """Return R (d, d), R R' = |H|⁻¹, H the Hessian of minus the log density at the start.
 
     |H| has the absolute eigenvalues (a network's Hessian may be indefinite), bounded from below.
@@ -535,120 +376,3 @@ def _whitener(density: LogDensity, start: Tensor) -> Tensor:
     eigenvalues, vectors = torch.linalg.eigh((hessian + hessian.mT) / 2)
     scale = eigenvalues.abs()
     return vectors * scale.clamp_min(scale.max() * 1e-6).rsqrt()
-
-
-def draw_outputs(draws: Draws, x: Tensor, *, linearised: bool | None = None) -> Tensor:
-    """Return the network's outputs for ``x`` under every draw (chains, draws, n, ...).
-
-    Args:
-        draws: of `posterior_draws`.
-        x: inputs (n, ...); all outputs are held in memory.
-        linearised: outputs of the network linearised at the point; by default for ``laplace``.
-    """
-    if linearised is None:
-        linearised = draws.method == "laplace"
-    if linearised and _few(draws, x):
-        return _linearised(draws, x)
-    with evaluation_mode(draws.model), torch.no_grad(), warnings.catch_warnings():
-        # PyTorch's own, at the first jvp of a process
-        warnings.filterwarnings("ignore", "`torch.jit.script` is deprecated", DeprecationWarning)
-        warnings.filterwarnings("ignore", "`torch.jit.script` is deprecated", FutureWarning)
-        chunks = [_chunk_outputs(draws, chunk, linearised) for chunk in x.split(CHUNK)]
-    return torch.cat(chunks, 2)
-
-
-def _few(draws: Draws, x: Tensor) -> bool:
-    """Whether so few weights were drawn that their Jacobian is cheaper than a tangent a draw."""
-    classes = draws.model.outputs(draws.weights, x[:1]).numel()
-    size = sum(w.numel() for w in draws.weights.values())
-    few = classes * draws.values.shape[-1] <= FEW * size
-    return few and has_closed_form(draws.model, draws.weights, x)
-
-
-def _linearised(draws: Draws, x: Tensor) -> Tensor:
-    """f(x, θ) + J(x) (w - θ) for all draws w, the Jacobian computed once for all of them."""
-    changes = (draws.values - gather(draws.weights, draws.index)).flatten(0, 1)
-    sizes = [len(i) for i in draws.index.values()]
-    parts = dict(zip(draws.index, changes.split(sizes, -1), strict=True))
-    found = []
-    for chunk in x.split(CHUNK):
-        value, change = jacobian_products(draws.model, draws.weights, chunk, draws.index, parts)
-        found.append(value + change)
-    return torch.cat(found, 1).unflatten(0, draws.values.shape[:2])
-
-
-def _chunk_outputs(draws: Draws, x: Tensor, linearised: bool) -> Tensor:
-    forward = network_of(draws.model, draws.weights, draws.index, x)
-    centre = gather(draws.weights, draws.index).to(draws.values.dtype)
-
-    def output(vector: Tensor) -> Tensor:
-        if not linearised:
-            return forward(vector)
-        value, change = jvp(forward, (centre,), (vector - centre,))[:2]
-        return value + change
-
-    size = sum(w.numel() for w in draws.weights.values()) + 100 * len(x)
-    rows = draws.values.flatten(0, 1)
-    found = vmap(output, chunk_size=max(1, BATCH_ELEMENTS // size))(rows)
-    return found.view(*draws.values.shape[:2], *found.shape[1:])
-
-
-def log_likelihood(model: BayesianModule, outputs: Tensor, y: Tensor) -> Tensor:
-    """Return log p(y_n | x_n, w) for every draw and example (chains, draws, n), nats.
-
-    Args:
-        model: its likelihood.
-        outputs: of `draw_outputs` for the examples.
-        y: their targets (n, ...).
-    """
-    flat = [model.likelihood(out).log_prob(y) for out in outputs.flatten(0, 1)]
-    return torch.stack(flat).view(*outputs.shape[:2], -1)
-
-
-def log_prior(draws: Draws) -> dict[str, Tensor]:
-    """Return the log prior density of each drawn site (chains, draws), nats."""
-    priors = _priors(draws.model, draws.weights, draws.index)
-    parts = draws.values.flatten(0, 1).split([len(i) for i in draws.index.values()], -1)
-    found = {}
-    for (name, index), part in zip(draws.index.items(), parts, strict=True):
-        like = draws.weights[name]
-        rows = [
-            priors[name].log_prob(_scattered(some, index, like)).double()
-            for some in part.split(max(1, CACHE_ELEMENTS // like.numel()))
-        ]
-        found[name] = torch.cat(rows).view(draws.values.shape[:2])
-    return found
-
-
-def _scattered(rows: Tensor, index: Tensor, like: Tensor) -> Tensor:
-    """Put rows (n, d) into n copies of a site (n, *shape), zero elsewhere."""
-    whole = rows.new_zeros(len(rows), like.numel(), dtype=like.dtype)
-    return whole.index_copy(1, index, rows.to(like.dtype)).view(-1, *like.shape)
-
-
-def predict_proba(draws: Draws, x: Tensor) -> Tensor:
-    """Return class probabilities (n, classes), averaged over all draws."""
-    chunks = [draw_outputs(draws, chunk).softmax(-1).mean((0, 1)) for chunk in x.split(CHUNK)]
-    return torch.cat(chunks)
-
-
-def prior_predictive(
-    model: Model,
-    x: Tensor,
-    *,
-    draws: int = 50,
-    masks: Mapping[str, Tensor] | None = None,
-    seed: int = 0,
-) -> Tensor:
-    """Return targets (draws, n, ...) that the model samples for ``x`` before it has seen any data.
-
-    Args:
-        model: any Pyro model that returns its observed site, as a BayesianModule does.
-        x: inputs (n, ...).
-        draws: number of draws of all weights and targets.
-        masks: weights that are pruned.
-        seed: of the draws.
-    """
-    inner = pruned(model, masks) if masks else model
-    with seeded(seed, "prior predictive"), evaluation_mode(model), torch.no_grad(), poutine.block():
-        return torch.stack([inner(x) for _ in range(draws)])

@@ -23,7 +23,7 @@ from torch import Tensor
 
 from pyro_bayesprune import runs
 from pyro_bayesprune.data import Dataset, random_stream
-from pyro_bayesprune.diagnostics import (
+from pyro_bayesprune.draws import (
     Draws,
     draw_outputs,
     log_likelihood,

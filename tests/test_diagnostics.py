@@ -13,6 +13,16 @@ from torch import nn
 import pyro_bayesprune as bp
 from pyro_bayesprune import diagnostics
 from pyro_bayesprune.curvature import ggn_diagonal
+from pyro_bayesprune.draws import (
+    Method,
+    draw_outputs,
+    gather,
+    last_layer,
+    network_of,
+    prior_predictive,
+    scatter,
+    surviving,
+)
 from pyro_bayesprune.masks import apply_masks
 from pyro_bayesprune.model import gaussian
 
@@ -59,7 +69,7 @@ def small_network():
     return around(lifted(net, data), net_weights(net), masks), data
 
 
-@pytest.mark.parametrize("method", get_args(diagnostics.Method))
+@pytest.mark.parametrize("method", get_args(Method))
 def test_pruned_weights_are_zero_in_every_draw(small_network, method):
     fit, data = small_network
     draws = diagnostics.posterior_draws(fit, data, method, draws=5, chains=2, warmup=5)
@@ -95,8 +105,8 @@ def test_laplace_draws_come_with_their_log_density():
 
 def test_log_density_is_the_log_joint(small_network):
     fit, data = small_network
-    index = diagnostics.surviving(fit.weights, fit.masks, list(fit.weights))
-    vector = diagnostics.gather(fit.weights, index).double()
+    index = surviving(fit.weights, fit.masks, list(fit.weights))
+    vector = gather(fit.weights, index).double()
     density = diagnostics.log_density(fit.model, fit.weights, index, data)
     exact = bp.log_joint(fit.model, fit.weights, data).total
     assert density(vector).item() == pytest.approx(exact, rel=1e-5)
@@ -104,14 +114,12 @@ def test_log_density_is_the_log_joint(small_network):
 
 def test_the_last_layer_is_found_and_agrees_with_the_whole_network(small_network):
     fit, data = small_network
-    names, features = diagnostics.last_layer(fit.model, fit.weights, data.train_x)
+    names, features = last_layer(fit.model, fit.weights, data.train_x)
     assert names == ["2.weight", "2.bias"] and features.shape == (len(data.train_x), 8)
-    index = diagnostics.surviving(fit.weights, fit.masks, names)
-    short = diagnostics.network_of(fit.model, fit.weights, index, data.train_x)
-    vector = diagnostics.gather(fit.weights, index) + 1
-    full = fit.model.outputs(
-        fit.weights | diagnostics.scatter(vector, fit.weights, index), data.train_x
-    )
+    index = surviving(fit.weights, fit.masks, names)
+    short = network_of(fit.model, fit.weights, index, data.train_x)
+    vector = gather(fit.weights, index) + 1
+    full = fit.model.outputs(fit.weights | scatter(vector, fit.weights, index), data.train_x)
     assert torch.allclose(short(vector), full, atol=1e-5)
 
 
@@ -124,7 +132,7 @@ def test_a_network_that_does_not_end_in_a_linear_layer_is_an_error():
 
 def test_the_last_layers_curvature_is_that_of_the_whole_network(small_network):
     fit, data = small_network
-    names, _ = diagnostics.last_layer(fit.model, fit.weights, data.train_x[:1])
+    names, _ = last_layer(fit.model, fit.weights, data.train_x[:1])
     whole = ggn_diagonal(fit.model, fit.weights, data)
     part, given = (
         diagnostics.posterior_draws(fit, data, sites=names, draws=5, ggn=ggn)
@@ -137,14 +145,12 @@ def test_linearised_outputs_are_those_of_the_jacobian(small_network):
     fit, data = small_network
     draws = diagnostics.posterior_draws(fit, data, "laplace", draws=3)
     x = data.train_x[:4]
-    outputs = diagnostics.draw_outputs(draws, x)
+    outputs = draw_outputs(draws, x)
 
     def forward(vector):
-        return fit.model.outputs(
-            fit.weights | diagnostics.scatter(vector, fit.weights, draws.index), x
-        )
+        return fit.model.outputs(fit.weights | scatter(vector, fit.weights, draws.index), x)
 
-    centre = diagnostics.gather(fit.weights, draws.index)
+    centre = gather(fit.weights, draws.index)
     jacobian = torch.autograd.functional.jacobian(forward, centre)
     expected = forward(centre) + jacobian @ (draws.values[0, 0] - centre)
     assert torch.allclose(outputs[0, 0], expected, atol=1e-4)
@@ -187,7 +193,7 @@ def test_too_many_surviving_weights_for_nuts():
 
 def test_prior_predictive_classes_before_any_training(small_network):
     fit, data = small_network
-    obs = diagnostics.prior_predictive(fit.model, data.train_x, draws=40, masks=fit.masks)
+    obs = prior_predictive(fit.model, data.train_x, draws=40, masks=fit.masks)
     assert obs.shape == (40, len(data.train_x)) and set(obs.unique().tolist()) <= {0, 1, 2}
     frequencies = torch.bincount(obs.flatten(), minlength=3) / obs.numel()
     assert (frequencies - 1 / 3).abs().max() < 0.25  # a symmetric prior favours no class
@@ -227,10 +233,10 @@ def test_the_jacobian_route_agrees_with_tangents(net, monkeypatch):
     model = bp.BayesianModule(module, bp.priors.normal(0.3), 7)
     fit = around(model, weights, random_masks(weights, 0.8))
     draws = diagnostics.posterior_draws(fit, (x, y), "laplace", draws=4)
-    monkeypatch.setattr("pyro_bayesprune.diagnostics.FEW", 1000)
-    fast = diagnostics.draw_outputs(draws, x)
-    monkeypatch.setattr("pyro_bayesprune.diagnostics.FEW", 0)
-    slow = diagnostics.draw_outputs(draws, x)
+    monkeypatch.setattr("pyro_bayesprune.draws.FEW", 1000)
+    fast = draw_outputs(draws, x)
+    monkeypatch.setattr("pyro_bayesprune.draws.FEW", 0)
+    slow = draw_outputs(draws, x)
     assert torch.allclose(fast, slow, atol=1e-4) and fast.shape == (1, 4, 7, 3)
     assert (fast[0, 0] - fast[0, 1]).abs().max() > 0.1
 
