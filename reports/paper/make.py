@@ -145,8 +145,11 @@ def likelihoods() -> str:
     runs = runs.reindex(columns=[m for m in (*paper.DENSE, *paper.PRUNED) if m in runs])
     return markdown(
         [
-            {k: f"{v:.0%}" if k == "sparsity" else "" if v != v else v for k, v in row.items()}
-            for row in runs.round(3).rename(columns=plots.label).reset_index().to_dict("records")
+            {"dataset": dataset, "network": network.upper(), "sparsity": f"{sparsity:.0%}"}
+            | {plots.label(m): "" if loss != loss else f"{loss:.3f}" for m, loss in of.items()}
+            for (dataset, network, sparsity), of in zip(
+                runs.index, runs.to_dict("records"), strict=True
+            )
         ]
     )
 
