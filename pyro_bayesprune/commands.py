@@ -27,6 +27,7 @@ AXES = {
     "seeds": "seed",
 }
 DATASETS = ("digits", "mnist", "fashion_mnist", "cifar10")
+DEFAULTS = {"out": "runs", "device": "cpu"}
 
 
 class UserError(Exception):
@@ -38,9 +39,10 @@ class Stopped(BaseException):
 
 
 def _where(parser: ArgumentParser) -> None:
-    parser.add_argument("--out", type=str, default="runs", help="folder of the run folders")
+    parser.add_argument("--out", type=str, help="folder of the run folders")
     parser.add_argument("--data_dir", type=str, help="folder of the data files")
-    parser.add_argument("--device", type=str, default="cpu", help="cpu, cuda or mps")
+    parser.add_argument("--device", type=str, help="cpu, cuda or mps")
+    parser.set_defaults(DEFAULTS)
 
 
 def _run_arguments(parser: ArgumentParser) -> None:
@@ -171,18 +173,16 @@ def configuration(given: dict[str, Any]) -> Config:
 def _run(given: Namespace) -> int:
     from pyro_bayesprune.experiment import run
 
-    values = given.as_dict()
+    values = DEFAULTS | given.as_dict()
     config = configuration(values)
-    where = {name: values.get(name) for name in ("data_dir",)}
-    out = values.get("out") or "runs"
-    folder = Path(out) / config.id
+    folder = Path(values["out"]) / config.id
     try:
-        result = run(config, out=out, device=values.get("device") or "cpu", **where)
-    except (KeyboardInterrupt, Stopped) as stop:
-        print(
-            f"\nstopped; what is done is in {folder}. Run the same command again to go on.",
-            file=sys.stderr,
+        result = run(
+            config, out=values["out"], data_dir=values.get("data_dir"), device=values["device"]
         )
+    except (KeyboardInterrupt, Stopped) as stop:
+        told = f"stopped; what is done is in {folder}. Run the same command again to go on."
+        print(f"\n{told}", file=sys.stderr)
         return 130 if isinstance(stop, KeyboardInterrupt) else 143
     print(result)
     return 0
@@ -250,8 +250,7 @@ def _grid_configurations(values: dict[str, Any]) -> list[Config]:
 def _verify(configs: list[Config], values: dict[str, Any]) -> int:
     from pyro_bayesprune.grids import verify
 
-    out = values.get("out") or "runs"
-    same = verify(configs, values["verify"], out=out, data_dir=values.get("data_dir"))
+    same = verify(configs, values["verify"], out=values["out"], data_dir=values.get("data_dir"))
     for run_id, fine in same.items():
         print(f"{run_id} {'the same again' if fine else 'DIFFERS'}")
     return 0 if same and all(same.values()) else 1
@@ -261,11 +260,11 @@ def _grid(given: Namespace) -> int:
     from pyro_bayesprune.grids import Outcome, grid
     from pyro_bayesprune.results import known_ids, record
 
-    values = given.as_dict()
+    values = DEFAULTS | given.as_dict()
     configs = _grid_configurations(values)
     if values.get("verify"):
         return _verify(configs, values)
-    out, store = Path(values.get("out") or "runs"), values.get("store")
+    out, store = Path(values["out"]), values.get("store")
     view = GridView(len(configs), values.get("jobs") or 1)
 
     def watch(outcome: Outcome) -> None:
@@ -277,7 +276,7 @@ def _grid(given: Namespace) -> int:
         configs,
         out=out,
         data_dir=values.get("data_dir"),
-        device=values.get("device") or "cpu",
+        device=values["device"],
         jobs=values.get("jobs") or 1,
         engine=values.get("engine") or "loky",
         address=values.get("address"),
