@@ -14,6 +14,7 @@ from matplotlib.ticker import MaxNLocator
 
 COLOURS = sns.color_palette("colorblind")
 BAND = "bands: ± one standard\ndeviation over seeds"
+WITHOUT = "lines without: one seed"
 
 
 @dataclass(frozen=True)
@@ -162,8 +163,15 @@ def _log_if_positive(ax: Axes) -> None:
 
 
 def _seeds(frame: pd.DataFrame) -> str:
-    """Say over how many seeds a figure's lines are means."""
-    return "one seed" if "seed" in frame and frame["seed"].nunique() == 1 else BAND
+    """Say what a figure's bands are, and that lines without one are of one seed."""
+    if "seed" not in frame:
+        return BAND
+    level = "level" if "level" in frame else "sparsity"
+    lines = frame.groupby([name for name in ("method", level) if name in frame])
+    seeds = lines["seed"].nunique()
+    if seeds.max() == 1:
+        return "one seed"
+    return BAND if seeds.min() > 1 else f"{BAND}\n({WITHOUT})"
 
 
 def _comparison_axes() -> tuple[Figure, tuple[Axes, Axes, Axes]]:

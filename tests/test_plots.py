@@ -114,3 +114,9 @@ def test_bands_are_spoken_of_only_where_there_are_some(seeds, told):
     runs = pd.DataFrame({"level": 0.0, "epoch": 1, "seed": seeds, "test_loss": [0.1, 0.2]})
     figure = plots.loss_by_level(runs)
     assert figure.axes[0].get_legend().get_title().get_text() == f"target sparsity\n{told}"
+
+
+def test_lines_of_one_seed_are_told_apart_from_those_of_several():
+    runs = pd.DataFrame({"level": [0.0, 0.0, 0.9], "seed": [0, 1, 0], "epoch": 1, "test_loss": 0.1})
+    title = plots.loss_by_level(runs).axes[0].get_legend().get_title().get_text()
+    assert title.endswith(f"{plots.BAND}\n({plots.WITHOUT})")
