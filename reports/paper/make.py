@@ -15,13 +15,13 @@ from typing import Any
 
 import pandas as pd
 
-from pyro_bayesprune import configure, load_histories, load_results, paper, plots
+from pyro_bayesprune import configure, load_histories, load_results, paper, plots, results
 from pyro_bayesprune.display import table_markdown
 from pyro_bayesprune.grids import controls, product
 
 HERE = Path(__file__).parent
 PAGES = (HERE / "README.md", HERE.parents[1] / "README.md")
-STUDIES, CONTROLS = HERE / "studies", HERE / "controls"
+STUDIES, CONTROLS, REGROWTH = HERE / "studies", HERE / "controls", HERE / "regrowth"
 STUDIED = ("prior_scale", "gate", "beta", "per", "schedule", "regrow", "scope", "hidden")
 LEVELS = (0.9, 0.99)  # of the controls, and of Table 1 in short
 SEEDS, EPOCHS = (0, 1, 2), 8  # of the controls
@@ -104,6 +104,30 @@ def regrow() -> str:
     )
 
 
+def regrowth() -> str:
+    """Masks that are lifted: accuracy right after the last cut and of the last whole network."""
+    lifted, persisting = load_histories(REGROWTH), load_histories(HERE)
+    names = ["dataset", "network", "method", "level", "seed", "epoch"]
+    persisting = persisting.set_index(names)["test_accuracy"]
+    theirs = paper.paper_table1().set_index(results.GROUP)["accuracy"]
+    rows = []
+    for run in load_results(REGROWTH).sort_values(["network", "method", "sparsity"]).itertuples():
+        last = lifted[lifted["id"] == run.id].groupby("decision")["test_accuracy"].last()
+        name = (run.dataset, run.network, run.method, run.sparsity)
+        seen = {
+            "after the last cut": last.get("pruned"),
+            "last whole network": last.get("refused"),
+            "masks persist": persisting.get((*name, run.seed, run.epochs)),
+            "the paper": theirs[name],
+        }
+        rows.append(
+            {"network": run.network.upper(), "method": plots.label(run.method)}
+            | {"zeros at a cut": f"{run.sparsity:.0%}"}
+            | {of: "" if pd.isna(value) else f"{value:.4f}" for of, value in seen.items()}
+        )
+    return markdown(rows)
+
+
 def of_controls() -> str:
     """Each control at both levels, over the seeds."""
     runs = load_results(CONTROLS).set_index("id")
@@ -167,6 +191,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "sigma": sigma,
     "width": width,
     "regrow": regrow,
+    "regrowth": regrowth,
     "controls": of_controls,
 }
 
