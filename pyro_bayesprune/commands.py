@@ -283,6 +283,8 @@ def _grid(given: Namespace) -> int:
         known=known_ids(store) if store else (),
         watch=watch,
     )
+    if all(outcome.status == "skipped" for outcome in outcomes):
+        print(f"nothing left to run: all {len(outcomes)} are done", file=sys.stderr)
     failed = [outcome for outcome in outcomes if outcome.status == "failed"]
     for outcome in failed:
         last = outcome.error.strip().splitlines()[-1]

@@ -5,6 +5,7 @@ import re
 import subprocess
 import sys
 import warnings
+from pathlib import Path
 
 import pytest
 import torch
@@ -452,3 +453,11 @@ def test_a_run_leaves_the_default_dtype_and_seed_alone(capsys):
     called(capsys, "run", *TINY)
     assert torch.get_default_dtype() == torch.float32
     assert torch.equal(before, torch.random.get_rng_state())
+
+
+def test_a_grid_goes_on_from_the_runs_that_are_committed(tmp_path, capsys):
+    store = Path(__file__).parents[1] / "reports" / "paper"
+    which = ["--datasets", "mnist", "--networks", "fcn", "--seeds", "0"]
+    assert main(["grid", "--store", str(store), "--out", str(tmp_path), *which]) == 0
+    assert "nothing left to run: all 22 are done" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
