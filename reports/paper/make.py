@@ -1,8 +1,8 @@
 """Make this folder's tables and figures again: python reports/paper/make.py.
 
 Each table is written between the comments that name it, in README.md and in the project's own; each
-figure that README.md shows is drawn. All rests on the runs in results.csv, studies/results.csv and
-controls/results.csv, whose commands are in README.md.
+figure that README.md shows is drawn. All rests on the runs in results.csv here and in studies,
+regrowth and controls, whose commands are in README.md.
 """
 
 import re
