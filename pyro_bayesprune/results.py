@@ -80,11 +80,19 @@ def load_results(folder: str | Path) -> pd.DataFrame:
     """
     folder = Path(folder)
     if (folder / RESULTS).exists():
-        return _completed(pd.read_csv(folder / RESULTS, engine="python", dtype=TEXTS))
+        results = _completed(pd.read_csv(folder / RESULTS, engine="python", dtype=TEXTS))
+        if "sparsity" in results:
+            results["sparsity"] = [_level(value) for value in results["sparsity"]]
+        return results
     rows = [row(path) for path in _finished(folder)]
     if not rows:
         raise RunError(f"no finished runs in {folder}")
     return pd.DataFrame(rows)
+
+
+def _level(value: Any) -> float | str:  # noqa: ANN401
+    """Return a target sparsity as a number; beside an ``auto`` the whole column is read as text."""
+    return "auto" if value == "auto" else float(value)
 
 
 def _completed(results: pd.DataFrame) -> pd.DataFrame:
