@@ -14,7 +14,7 @@ install: .venv/installed
 	touch $@
 
 demo: install
-	$(BIN)/python -m pyro_bayesprune.demo
+	$(BIN)/python -m pyro_bayesprune.cli.demo
 
 test: install
 	$(PYTEST) -m "not slow and not dask and not browser"
@@ -35,12 +35,13 @@ test-oldest: .venv-oldest/installed
 
 # reports/reliability.md; a quarter of an hour
 attack: install
-	OMP_NUM_THREADS=1 $(BIN)/python tests/attack.py --out reports/reliability.md
+	OMP_NUM_THREADS=1 $(BIN)/python tests/faults/attack.py --out reports/reliability.md
 
 lint: install
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache
 
 docs: install
 	$(BIN)/sphinx-build -q -W --keep-going -c docs . docs/_build/html

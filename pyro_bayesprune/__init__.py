@@ -4,6 +4,21 @@ Names load on first use (torch, ArviZ and Matplotlib are slow to import); ``__in
 the list.
 """
 
+from importlib import import_module
+
 import lazy_loader
 
-__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
+from pyro_bayesprune import _deprecated
+
+__version__ = "0.2.0.dev0"
+
+_load, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
+_deprecated.install()
+
+
+def __getattr__(name: str) -> object:
+    if name == "Result":
+        return _deprecated.moved("experiment", name)
+    if name in _deprecated.MODULES and name not in __all__:
+        return import_module(f"{__name__}.{name}")
+    return _load(name)

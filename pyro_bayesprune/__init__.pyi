@@ -1,31 +1,25 @@
-from . import (
-    config,
-    criteria,
-    curvature,
-    data,
-    diagnostics,
-    draws,
-    evidence,
-    experiment,
-    export,
-    inference_data,
-    metrics,
-    networks,
-    paper,
-    plots,
-    priors,
-    report,
-    results,
-    runs,
-    training,
-)
-from .config import Config, configure
-from .data import Dataset, load_dataset
-from .experiment import Result, load_run, run
-from .grids import grid
-from .model import BayesianModule, categorical, gaussian, pruned
-from .networks import CNN, FCN
-from .posterior import BayesFactor, LogJoint, log_joint
-from .pruning import Pruning, prune_step
-from .results import load_histories, load_results
-from .training import Fit, fit, train
+from . import data, diagnostics, experiments, export, inference, models, paper, plots, pruning
+from . import reporting, training
+from .data.builtin import load_dataset
+from .data.dataset import Dataset
+from .experiments.config import Config, configure
+from .experiments.grids import grid
+from .experiments.loading import Run, load_run, load_runs
+from .experiments.results import load_histories, load_results
+from .experiments.running import run
+from .inference import metrics
+from .inference.bayes_factor import BayesFactor
+from .inference.log_joint import LogJoint, log_joint
+from .models import networks, priors
+from .models.handler import pruned
+from .models.likelihoods import categorical, gaussian
+from .models.module import BayesianModule
+from .models.networks import CNN, FCN
+from .pruning import criteria
+from .pruning.settings import Pruning
+from .pruning.step import prune_step
+from .reporting.page import report
+from .training.fitting import Fit, fit
+from .training.loop import train
+
+__version__: str

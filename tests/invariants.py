@@ -1,16 +1,16 @@
 """What must hold in every training: checked in those that the tests run in their process.
 
-`conftest` puts `CheckedTrainer` and `checked_step` in the place of what `training` uses.
+`conftest` puts `CheckedTrainer` and `checked_step` in the place of what `train` uses.
 """
 
 import math
 
 import torch
 
-from pyro_bayesprune import pruning as pruning_module
-from pyro_bayesprune import training
-from pyro_bayesprune.metrics import sparsity
-from pyro_bayesprune.svi import Trainer
+from pyro_bayesprune.inference.metrics import sparsity
+from pyro_bayesprune.pruning import step
+from pyro_bayesprune.training import loop
+from pyro_bayesprune.training.trainer import Trainer
 
 
 def check_zero(trainer, masks):
@@ -91,7 +91,7 @@ def check_record(record, pruning):
         assert record.recorded > record.log_threshold
 
 
-prune_step = pruning_module.prune_step
+prune_step = step.prune_step
 
 
 def checked_step(model, state, data, pruning, **options):
@@ -110,5 +110,5 @@ def checked_step(model, state, data, pruning, **options):
 
 def install(patch):
     """Let every training of this process be checked."""
-    patch.setattr(training, "Trainer", CheckedTrainer)
-    patch.setattr(training, "prune_step", checked_step)
+    patch.setattr(loop, "Trainer", CheckedTrainer)
+    patch.setattr(loop, "prune_step", checked_step)

@@ -16,10 +16,10 @@ from unittest import mock
 
 import torch
 
-from pyro_bayesprune.config import METHODS, configure
-from pyro_bayesprune.data import digest
-from pyro_bayesprune.experiment import run
-from pyro_bayesprune.results import record
+from pyro_bayesprune._utils.files import digest
+from pyro_bayesprune.experiments.config import METHODS, configure
+from pyro_bayesprune.experiments.results import record
+from pyro_bayesprune.experiments.running import run
 
 FOLDER = Path(__file__).parent / "fixtures"
 SMALL = {"hidden": (24, 12), "epochs": 3}
@@ -58,15 +58,15 @@ def final_hashes(out):
 
 def interrupt_after_one_epoch(out):
     """Leave the folder of a run that was stopped after its first epoch."""
-    from pyro_bayesprune import runs
+    from pyro_bayesprune.experiments import folders
 
-    write = runs.write_history
+    write = folders.write_history
 
     def write_and_stop(*args):
         write(*args)
         raise KeyboardInterrupt
 
-    with mock.patch.object(runs, "write_history", write_and_stop):
+    with mock.patch.object(folders, "write_history", write_and_stop):
         try:
             run(UNFINISHED, out=out, progress=False)
         except KeyboardInterrupt:

@@ -10,10 +10,11 @@ import pytest
 from make_fixtures import FINISHED, FOLDER, UNFINISHED
 
 import pyro_bayesprune as bp
+from pyro_bayesprune._utils.files import digest
 from pyro_bayesprune.cli import main
-from pyro_bayesprune.config import Config
-from pyro_bayesprune.data import digest
-from pyro_bayesprune.experiment import load_run, run
+from pyro_bayesprune.experiments.config import Config
+from pyro_bayesprune.experiments.loading import load_run
+from pyro_bayesprune.experiments.running import run
 
 ROOT = Path(__file__).parents[2]
 STORES = sorted([*ROOT.glob("reports/**/results.csv"), FOLDER / "store" / "results.csv"])

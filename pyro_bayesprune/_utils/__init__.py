@@ -1,0 +1,1 @@
+"""Helpers of all packages: random streams, files, checks, provenance, progress, tables."""

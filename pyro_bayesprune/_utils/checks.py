@@ -1,0 +1,28 @@
+"""Checks of arguments: a ValueError that names the argument, what was expected and what came."""
+
+import sys
+
+import torch
+from torch import Tensor
+
+
+def positive(name: str, value: float) -> None:
+    """Raise a ValueError unless ``value`` is a positive finite number (denormals count as zero)."""
+    numeric = isinstance(value, (int, float))
+    if not (numeric and sys.float_info.min <= value <= sys.float_info.max):
+        raise ValueError(f"{name} must be a positive finite number, got {value!r}")
+
+
+def check_finite(name: str, values: Tensor) -> None:
+    """Raise a ValueError that names ``name`` if ``values`` hold NaN or infinity."""
+    if not values.is_floating_point() or not values.numel():
+        return
+    if not torch.stack(values.aminmax()).isfinite().all():  # NaN is both; needs no copy of values
+        bad = int((~torch.isfinite(values)).sum())
+        raise ValueError(f"{name} must be finite, got {bad} NaN or infinite values")
+
+
+def check_choice(name: str, value: object, choices: tuple[str, ...]) -> None:
+    """Raise a ValueError that names ``name`` unless ``value`` is one of ``choices``."""
+    if value not in choices:
+        raise ValueError(f"{name} must be one of {', '.join(choices)}, got {value!r}")

@@ -1,0 +1,111 @@
+"""Data sets by name: digits from scikit-learn, others from files that torchvision downloads."""
+
+import os
+import tempfile
+from http.client import HTTPException
+from pathlib import Path
+from typing import Any
+
+import torch
+from filelock import FileLock
+from torch import Tensor
+
+from pyro_bayesprune.data.dataset import Dataset, Pair
+from pyro_bayesprune.data.files import TENSORS, read_file, write_file
+from pyro_bayesprune.data.splitting import held_out, split
+
+DATA_VARIABLE = "PYRO_BAYESPRUNE_DATA"
+TORCHVISION = {"mnist": "MNIST", "fashion_mnist": "FashionMNIST", "cifar10": "CIFAR10"}
+
+
+def load_dataset(
+    name: str,
+    data_dir: str | Path | None = None,
+    *,
+    validation: float = 0.1,
+    seed: int = 0,
+) -> Dataset:
+    """Return a data set by name, or from a file in the project's format.
+
+    ``digits`` (8x8, from scikit-learn) needs no file. The others are read from
+    ``<data_dir>/<name>.safetensors``; where that is missing, torchvision downloads them once.
+
+    Args:
+        name: ``digits``, ``mnist``, ``fashion_mnist``, ``cifar10``, or the path of a file.
+        data_dir: folder of the files; by default the environment variable
+            ``PYRO_BAYESPRUNE_DATA``, or a cache folder of the platform's convention.
+        validation: share of the training set that is held out, stratified by class.
+        seed: decides which examples are held out.
+
+    Raises:
+        ValueError: for an unknown name or a file that is not in the format.
+        OSError: if a download fails; the message says what to do.
+    """
+    if name == "digits":
+        return split(_digits(), validation=validation, seed=seed, name=name)
+    path = fetch(name, data_dir) if name in TORCHVISION else Path(name)
+    if not path.is_file():
+        known = ", ".join(["digits", *TORCHVISION])
+        raise ValueError(f"unknown data set {name!r}: expected {known} or the path of a file")
+    return split(read_file(path), validation=validation, seed=seed, name=path.stem)
+
+
+def _digits() -> dict[str, Tensor]:
+    from sklearn.datasets import load_digits
+
+    bunch = load_digits()
+    images = torch.from_numpy(bunch.images * (255 / 16)).round().to(torch.uint8).unsqueeze(1)
+    labels = torch.from_numpy(bunch.target).long()
+    test = held_out(labels, 0.2, seed=0)
+    return dict(
+        zip(TENSORS, (images[~test], labels[~test], images[test], labels[test]), strict=True)
+    )
+
+
+def data_folder(data_dir: str | Path | None = None) -> Path:
+    """Return the data folder: the argument, ``PYRO_BAYESPRUNE_DATA``, or the platform's cache."""
+    from platformdirs import user_cache_path
+
+    return Path(data_dir or os.environ.get(DATA_VARIABLE) or user_cache_path("pyro_bayesprune"))
+
+
+def fetch(name: str, data_dir: str | Path | None = None) -> Path:
+    """Return the file of a data set, downloading and writing it once where it is missing.
+
+    Raises:
+        ValueError: if torchvision is not asked for this name.
+        OSError: if the download fails; the message says what to do.
+    """
+    if name not in TORCHVISION:
+        raise ValueError(f"cannot fetch {name!r}: expected one of {', '.join(TORCHVISION)}")
+    path = data_folder(data_dir) / f"{name}.safetensors"
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(path.with_suffix(".lock")):  # the runs of a grid may all want it at once
+            if not path.exists():
+                _download(name, path)
+    return path
+
+
+def _download(name: str, path: Path) -> None:
+    """Let torchvision download a data set, and write it to ``path``."""
+    import torchvision
+
+    source = getattr(torchvision.datasets, TORCHVISION[name])
+    with tempfile.TemporaryDirectory(dir=path.parent) as folder:
+        try:
+            parts = [source(folder, train=train, download=True) for train in (True, False)]
+        except (OSError, RuntimeError, HTTPException) as error:
+            raise OSError(
+                f"could not download {name} ({error}). Put {path.name} into {path.parent}, or name "
+                f"the folder that has it by data_dir (--data-dir) or {DATA_VARIABLE}."
+            ) from error
+        train, test = (_tensors(part) for part in parts)
+        write_file(path, dict(zip(TENSORS, (*train, *test), strict=True)))
+
+
+def _tensors(images: Any) -> Pair:  # noqa: ANN401  (one of torchvision's data sets)
+    """Return images (n, c, h, w) and labels; torchvision has (n, h, w) or (n, h, w, c)."""
+    pixels = torch.as_tensor(images.data)
+    pixels = pixels.unsqueeze(1) if pixels.dim() == 3 else pixels.permute(0, 3, 1, 2)
+    return pixels.contiguous(), torch.as_tensor(images.targets).long()

@@ -1,0 +1,10 @@
+"""Files of pruned networks: compacted, encoded, as torch.export programs or ONNX."""
+
+from pyro_bayesprune._deprecated import attach
+
+__getattr__, __dir__, __all__ = attach(
+    __name__,
+    compaction=["compact"],
+    files=["read", "write"],
+    graphs=["onnx_session"],
+)

@@ -1,0 +1,106 @@
+"""Predictions of any Pyro model at a point."""
+
+import math
+from collections.abc import Iterator, Mapping
+
+import pyro.distributions as dist
+import torch
+from pyro import poutine
+from torch import Tensor
+
+from pyro_bayesprune.inference.log_joint import CHUNK, at_point
+from pyro_bayesprune.models.module import Model, evaluation_mode
+from pyro_bayesprune.models.priors import elementwise
+from pyro_bayesprune.models.sites import in_data_plate, scored_sites
+
+
+@torch.no_grad()
+def predictive(
+    model: Model,
+    weights: Mapping[str, Tensor],
+    x: Tensor,
+    masks: Mapping[str, Tensor] | None = None,
+    *,
+    chunk_size: int = CHUNK,
+) -> Iterator[dist.TorchDistribution]:
+    """Yield the distribution of the targets of ``x`` at a point, a chunk at a time.
+
+    Raises:
+        ValueError: if the model has not exactly one observed site inside the plate ``data``.
+    """
+    held = at_point(model, weights, masks)
+    with evaluation_mode(model):
+        for chunk in x.split(chunk_size):
+            with torch.random.fork_rng():  # the trace samples targets
+                trace = poutine.trace(held).get_trace(chunk)
+            inside = [
+                s for s in scored_sites(trace) if in_data_plate(s) and s["name"] not in weights
+            ]
+            if len(inside) != 1:
+                names = [site["name"] for site in inside]
+                raise ValueError(f"prediction needs one observed site, the model has {names}")
+            yield inside[0]["fn"]
+
+
+def class_probabilities(
+    model: Model,
+    weights: Mapping[str, Tensor],
+    x: Tensor,
+    masks: Mapping[str, Tensor] | None = None,
+) -> Tensor:
+    """Return the class probabilities (n, classes) of inputs ``x`` (n, ...) at a point.
+
+    Raises:
+        ValueError: if the observed site is not a categorical distribution.
+    """
+    chunks = []
+    for target in predictive(model, weights, x, masks):
+        base = elementwise(target)
+        if not isinstance(base, torch.distributions.Categorical):
+            raise ValueError(f"class probabilities need a categorical site, got {base}")
+        chunks.append(base.probs)
+    return torch.cat(chunks)
+
+
+def mean_prediction(
+    model: Model,
+    weights: Mapping[str, Tensor],
+    x: Tensor,
+    masks: Mapping[str, Tensor] | None = None,
+) -> Tensor:
+    """Return the mean of the targets' distribution for inputs ``x`` (n, ...) at a point.
+
+    Raises:
+        ValueError: if the observed site is categorical: classes have no mean.
+    """
+    means = []
+    for target in predictive(model, weights, x, masks):
+        if isinstance(elementwise(target), torch.distributions.Categorical):
+            raise ValueError("classes have no mean: ask for their probabilities (predict_proba)")
+        means.append(target.mean)
+    return torch.cat(means)
+
+
+@torch.no_grad()
+def held_out_loss(
+    model: Model,
+    weights: Mapping[str, Tensor],
+    x: Tensor,
+    y: Tensor,
+    masks: Mapping[str, Tensor] | None = None,
+) -> tuple[float, float]:
+    """Return the mean negative log likelihood (nats an example) and the accuracy of held-out data.
+
+    The accuracy is NaN where the targets are not classes.
+    """
+    log_likelihood, correct, start = 0.0, 0.0, 0
+    for target in predictive(model, weights, x, masks):
+        base = elementwise(target)
+        truth = y[start : start + CHUNK]
+        start += len(truth)
+        log_likelihood += base.log_prob(truth).sum(dtype=torch.float64).item()
+        if isinstance(base, torch.distributions.Categorical):
+            correct += (base.logits.argmax(-1) == truth).sum().item()
+        else:
+            correct = math.nan
+    return -log_likelihood / len(x), correct / len(x)

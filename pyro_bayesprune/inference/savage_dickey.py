@@ -1,0 +1,42 @@
+"""Savage-Dickey Bayes factors in favour of removing weights, under a Gaussian posterior."""
+
+import torch
+from torch import Tensor
+
+
+def savage_dickey(theta: Tensor, precision: Tensor, delta: Tensor) -> Tensor:
+    """Return log Bayes factors in favour of removing each weight alone, nats, elementwise.
+
+    The network without weight i is nested in the one with it at θ_i = 0, and the priors of the
+    others agree, so the ratio of their marginal likelihoods is that of posterior to prior density
+    at zero (Dickey, 1971). With a Gaussian marginal posterior N(θ_i, 1/Λ_i) and prior N(0, 1/δ_i):
+
+        log BF_i = ln N(0; θ_i, 1/Λ_i) - ln N(0; 0, 1/δ_i) = ½ ln(Λ_i / δ_i) - ½ Λ_i θ_i².
+
+    Exact where the posterior is Gaussian. The factors of several weights do not add up, unless the
+    posterior's precision is diagonal; see `savage_dickey_group`.
+
+    Args:
+        theta: posterior means.
+        precision: *marginal* posterior precisions Λ_i = 1/[P⁻¹]_ii (P_ii only where P is diagonal).
+        delta: prior precisions.
+    """
+    return (precision / delta).log() / 2 - precision * theta.square() / 2
+
+
+def savage_dickey_group(theta: Tensor, covariance: Tensor, delta: Tensor) -> float:
+    """Return the log Bayes factor in favour of removing a group of m weights together, nats.
+
+    As `savage_dickey`, with the group's marginal posterior N(θ, Σ), Λ = Σ⁻¹:
+
+        ½ ln|Λ| - ½ Σ ln δ_i - ½ θᵀΛθ.
+
+    Args:
+        theta: posterior means (m,).
+        covariance: the group's block of the posterior covariance P⁻¹ (m, m).
+        delta: prior precisions (m,).
+    """
+    factor = torch.linalg.cholesky(covariance)
+    white = torch.linalg.solve_triangular(factor, theta[:, None], upper=False)
+    log_det = -2 * factor.diagonal().log().sum()
+    return ((log_det - delta.log().sum() - white.square().sum()) / 2).item()

@@ -1,0 +1,166 @@
+"""Inspection of a Pyro model's sites, and the log density of a single site."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from pyro import poutine
+from pyro.distributions.util import scale_and_mask
+from torch import Tensor
+
+from pyro_bayesprune.models.handler import MaskedPrior
+from pyro_bayesprune.models.module import Model, evaluation_mode
+from pyro_bayesprune.models.priors import elementwise
+
+Site = dict[str, Any]
+NO_SUBSAMPLE = (
+    'the plate "data" must take the batch as its subsample, pyro.plate("data", N, subsample=x)'
+)
+
+
+@dataclass(frozen=True)
+class ModelSites:
+    """What a model samples: latent sites, and those observed inside the plate ``data``."""
+
+    latent: dict[str, Site]
+    observed: dict[str, Site]
+    num_data: int
+
+
+def inspect_model(model: Model, x: Tensor, y: Tensor) -> ModelSites:
+    """Return the sites of ``model``, read from an unconditioned trace of a few examples.
+
+    Args:
+        model: a Pyro model called as ``model(x, y)``.
+        x: inputs (n, ...); at most two are used.
+        y: targets (n, ...).
+
+    Raises:
+        ValueError: without a plate ``data`` that takes the batch as its subsample, with a latent or
+            parameter site where there must be none, or when N is not the plate's.
+    """
+    few = min(2, len(x))
+    trace = _trace_of(model, x[:few], y[:few])
+    nodes, plate = trace.nodes, trace.nodes.get("data")
+    if plate is None or not poutine.util.site_is_subsample(plate):
+        raise ValueError(
+            'the model has no plate "data": observe the targets inside '
+            'pyro.plate("data", N, subsample=x), N the number of training examples'
+        )
+    sites = {site["name"]: site for site in scored_sites(trace)}
+    latent = {n: s for n, s in sites.items() if not s["is_observed"]}
+    observed = {n: s for n, s in sites.items() if s["is_observed"] and in_data_plate(s)}
+    _check_sites(nodes, latent, observed)
+    frame = data_frame(next(iter(observed.values())))
+    if frame.size != few:
+        raise ValueError(f"{NO_SUBSAMPLE}: for {few} examples its size was {frame.size}")
+    for site in latent.values():  # asked for shapes only: hold no sample of a whole network
+        site["value"] = site["value"].new_zeros(()).expand(site["value"].shape)
+    return ModelSites(latent, observed, frame.full_size)
+
+
+def _trace_of(model: Model, x: Tensor, y: Tensor) -> poutine.Trace:
+    try:
+        with evaluation_mode(model), torch.no_grad(), torch.random.fork_rng():
+            return poutine.trace(model).get_trace(x, y)
+    except (ValueError, RuntimeError, TypeError) as error:
+        told = " ".join(str(error).split("Trace Shapes:")[0].split())  # shapes: see the cause
+        if "plate('data')" in told:
+            raise ValueError(f"{NO_SUBSAMPLE}; for {len(x)} examples Pyro says: {told}") from error
+        inputs = f"{x.dtype} of shape (n, {', '.join(map(str, x.shape[1:]))})"
+        raise ValueError(f"model(x, y) fails for inputs {inputs}: {told}") from error
+
+
+def _check_sites(
+    nodes: Mapping[str, Site], latent: Mapping[str, Site], observed: Mapping[str, Site]
+) -> None:
+    for name, site in latent.items():
+        if in_data_plate(site):
+            raise ValueError(f'the latent site {name!r} stands inside the plate "data"')
+    params = [name for name, site in nodes.items() if site["type"] == "param"]
+    if params:
+        raise ValueError(f"the model has parameters {params}: give them priors (pyro.sample)")
+    if not observed:
+        raise ValueError('the model observes nothing inside the plate "data"')
+
+
+def check_num_data(model_sites: ModelSites, num_data: int) -> None:
+    """Raise a ValueError unless the plate's size is the number of training examples."""
+    if model_sites.num_data != num_data:
+        raise ValueError(
+            f'the plate "data" has size {model_sites.num_data}, the training data have {num_data} '
+            f"examples (a BayesianModule's num_data, or the size in pyro.plate)"
+        )
+
+
+def check_targets(sites: ModelSites, y: Tensor, part: str = "train") -> None:
+    """Raise a ValueError unless ``y`` are targets that the observed site can have."""
+    for name, site in sites.observed.items():
+        base = elementwise(site["fn"])
+        if isinstance(base, torch.distributions.Categorical):
+            classes = base.logits.shape[-1]
+            if y.is_floating_point() or int(y.max()) >= classes:
+                raise ValueError(
+                    f"{part} labels of the site {name!r} must be integers from 0 to {classes - 1}, "
+                    f"got {y.dtype} up to {y.max().item()}"
+                )
+
+
+def check_weights(sites: ModelSites, weights: Mapping[str, Tensor]) -> None:
+    """Raise a ValueError unless ``weights`` has a value of the right shape for each latent site."""
+    if set(weights) != set(sites.latent):
+        missing, extra = set(sites.latent) - set(weights), set(weights) - set(sites.latent)
+        raise ValueError(
+            f"weights must name the model's latent sites; "
+            f"missing {sorted(missing)}, unknown {sorted(extra)}"
+        )
+    for name, site in sites.latent.items():
+        expected, found = tuple(site["value"].shape), tuple(weights[name].shape)
+        if expected != found:
+            raise ValueError(f"weights of {name!r} must have shape {expected}, got {found}")
+
+
+def site_log_prob(site: Site) -> Tensor:
+    """Return a site's log density (float64 scalar), with its scale and mask, summed in float64."""
+    fn, value, scale, mask = site["fn"], site["value"], site["scale"], site["mask"]
+    if mask is None and not isinstance(scale, Tensor):
+        if isinstance(fn, MaskedPrior):
+            log_prob = fn.elementwise_log_prob(value)
+        else:
+            log_prob = elementwise(fn).log_prob(value)
+        return log_prob.sum(dtype=torch.float64) * scale
+    return scale_and_mask(fn.log_prob(value), scale, mask).sum(dtype=torch.float64)
+
+
+def example_log_prob(site: Site) -> Tensor:
+    """Return the log density (n,) of each example in a site inside the plate ``data``, float64."""
+    log_prob = scale_and_mask(site["fn"].log_prob(site["value"]), site["scale"], site["mask"])
+    log_prob = log_prob.double() / plate_scale(site)
+    frame = data_frame(site)
+    others = [dim for dim in range(-log_prob.dim(), 0) if dim != frame.dim]
+    return log_prob.sum(others) if others else log_prob
+
+
+def data_frame(site: Site) -> Any:  # noqa: ANN401  (a named tuple of Pyro's)
+    """Return the frame of the plate ``data`` that a site stands in."""
+    return next(frame for frame in site["cond_indep_stack"] if frame.name == "data")
+
+
+def plate_scale(site: Site) -> float:
+    """Return the data plate's own scale N/B of a site inside it."""
+    frame = data_frame(site)
+    return frame.full_size / frame.size
+
+
+def scored_sites(trace: poutine.Trace) -> Iterator[Site]:
+    """Yield the sites of a trace that have a density: no subsamples, no `pyro.deterministic`."""
+    samples = (site for site in trace.nodes.values() if site["type"] == "sample")
+    for site in samples:
+        if not (poutine.util.site_is_subsample(site) or site["infer"].get("_deterministic")):
+            yield site
+
+
+def in_data_plate(site: Mapping[str, Any]) -> bool:
+    """Say whether a site of a trace stands inside the plate ``data``."""
+    return any(frame.name == "data" for frame in site["cond_indep_stack"])

@@ -1,0 +1,96 @@
+"""Masks: which weights of each site go first, and how many."""
+
+import math
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from pyro_bayesprune.models.module import Masks, Weights
+from pyro_bayesprune.pruning.registry import Scope
+
+
+def keep_highest(scores: Tensor, num_pruned: int) -> Tensor:
+    """Return a bool tensor that is False at the ``num_pruned`` lowest scores.
+
+    Ties are broken by position (the first go first), so that equal scores give equal masks.
+    """
+    flat = scores.flatten()
+    if not num_pruned:
+        return torch.ones_like(scores, dtype=torch.bool)
+    threshold = flat.kthvalue(num_pruned).values
+    below, tied = flat < threshold, flat == threshold
+    first_tied = tied & (tied.cumsum(0) <= num_pruned - below.sum())
+    return ~(below | first_tied).view(scores.shape)
+
+
+def propose_masks(
+    scores: Mapping[str, Tensor],
+    weights: Mapping[str, Tensor],
+    masks: Mapping[str, Tensor],
+    level: float,
+    scope: Scope,
+) -> Masks:
+    """Return masks that zero round(n · level) weights: of each site, or of all together.
+
+    With scope ``"unit"``, all weights of round(n · level) of each site's n units (its first
+    dimension). What ``masks`` prune already stays pruned, and weights that are zero go next,
+    whatever their score.
+    """
+    _check_scores(scores, masks)
+    if scope == "unit":
+        units = propose_masks(*_by_unit(scores, weights, masks), level, "layer")
+        return {n: m & units[n].view(-1, *[1] * (m.dim() - 1)) for n, m in masks.items()}
+    ranked = {name: _ranked(name, scores, weights, masks) for name in masks}
+    groups = [list(ranked)] if scope == "global" else [[name] for name in ranked]
+    proposed: Masks = {}
+    for group in filter(None, groups):
+        joined = torch.cat([ranked[name] for name in group])
+        keep = keep_highest(joined, round(len(joined) * level))
+        for name, part in zip(group, keep.split([len(ranked[n]) for n in group]), strict=True):
+            proposed[name] = part.view(masks[name].shape) & masks[name]
+    return proposed
+
+
+def _by_unit(
+    scores: Mapping[str, Tensor], weights: Mapping[str, Tensor], masks: Mapping[str, Tensor]
+) -> tuple[Weights, Weights, Masks]:
+    """Return each unit's summed score, largest weight and whether any is kept, (n,) each."""
+    return (
+        {n: scores[n].flatten(1).sum(1) for n in masks},
+        {n: weights[n].flatten(1).abs().amax(1) for n in masks},
+        {n: m.flatten(1).any(1) for n, m in masks.items()},
+    )
+
+
+def _check_scores(scores: Mapping[str, Tensor], masks: Mapping[str, Tensor]) -> None:
+    if not isinstance(scores, Mapping):
+        raise ValueError(f"the criterion must return scores by site, got {type(scores).__name__}")
+    missing = sorted(set(masks) - set(scores))
+    if missing:
+        raise ValueError(f"the criterion gave no scores for {missing}, only for {sorted(scores)}")
+    for name, mask in masks.items():
+        score = scores[name]
+        if score.shape != mask.shape or not score.is_floating_point() or score.isnan().any():
+            raise ValueError(
+                f"the criterion's scores of {name!r} must be numbers of shape {tuple(mask.shape)}, "
+                f"got {score.dtype} of shape {tuple(score.shape)} with {int(score.isnan().sum())} "
+                f"NaN"
+            )
+
+
+def _ranked(
+    name: str,
+    scores: Mapping[str, Tensor],
+    weights: Mapping[str, Tensor],
+    masks: Mapping[str, Tensor],
+) -> Tensor:
+    score, mask = scores[name], masks[name]
+    first = torch.finfo(score.dtype).min
+    score = score.clamp(min=first).masked_fill(weights[name] == 0, first)
+    return score.masked_fill(~mask, -math.inf).flatten()
+
+
+def apply_masks(weights: Mapping[str, Tensor], masks: Mapping[str, Tensor]) -> Weights:
+    """Return the weights with the pruned ones set to zero."""
+    return {n: w.masked_fill(~masks[n], 0) if n in masks else w for n, w in weights.items()}

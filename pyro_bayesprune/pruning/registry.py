@@ -1,0 +1,121 @@
+"""The names that configurations and the command line use, and what each of them stands for.
+
+A name leads to the place of its function, ``"module:function"`` below `pyro_bayesprune`, so that
+this module loads neither torch nor Pyro. A new data set, network, prior, criterion or schedule is
+one function and one line here.
+"""
+
+from collections.abc import Callable
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, Literal
+
+Gate = Literal["propose", "previous", "always"]
+Evaluation = Literal["full", "sequential"]
+Scope = Literal["layer", "global", "unit"]
+Per = Literal["datum", "dataset"]
+Objective = Literal["map", "mle"]
+Restart = Literal["no", "rewind", "reinitialise", "shuffle"]
+
+DATASETS = {
+    "digits": "data.builtin:load_dataset",
+    "mnist": "data.builtin:load_dataset",
+    "fashion_mnist": "data.builtin:load_dataset",
+    "cifar10": "data.builtin:load_dataset",
+}
+NETWORKS = {
+    "fcn": "models.networks:FCN",
+    "cnn": "models.networks:CNN",
+    "lenet_300_100": "models.networks:lenet_300_100",
+    "lenet5": "models.networks:LeNet5",
+}
+PRIORS = {
+    "normal": "models.priors:normal",
+    "fan_in_normal": "models.priors:fan_in_normal",
+    "laplace": "models.priors:laplace",
+    "student_t": "models.priors:student_t",
+    "layer_scale": "models.priors:layer_scale",
+    "evidence_normal": "models.priors:evidence_normal",
+}
+CRITERIA = {
+    "magnitude": "pruning.criteria:magnitude",
+    "random": "pruning.criteria:random",
+    "shuffled_magnitude": "pruning.criteria:shuffled_magnitude",
+    "fisher": "pruning.criteria:fisher",
+    "opd": "pruning.criteria:opd",
+    "snr": "pruning.criteria:snr",
+    "savage_dickey": "pruning.criteria:savage_dickey",
+}
+SCHEDULES = {
+    "cubic": "pruning.schedules:cubic",
+    "constant": "pruning.schedules:constant",
+    "one_shot": "pruning.schedules:one_shot",
+}
+
+# The paper's methods and the presets stand for settings of a configuration.
+METHODS: dict[str, dict[str, Any]] = {
+    "unpruned": {"objective": "mle", "criterion": "magnitude", "gate": "always", "sparsity": 0.0},
+    "bayes_unpruned": {
+        "objective": "map",
+        "prior": "normal",
+        "criterion": "magnitude",
+        "gate": "previous",
+        "sparsity": 0.0,
+    },
+    "random": {"objective": "mle", "criterion": "random", "gate": "always"},
+    "magnitude": {"objective": "mle", "criterion": "magnitude", "gate": "always"},
+    "bayes_random": {
+        "objective": "map",
+        "prior": "normal",
+        "criterion": "random",
+        "gate": "previous",
+    },
+    "bayes_magnitude": {
+        "objective": "map",
+        "prior": "normal",
+        "criterion": "magnitude",
+        "gate": "previous",
+    },
+}
+PRESETS: dict[str, dict[str, Any]] = {
+    "default": {},
+    "paper": {
+        "validation": 0.0,
+        "hidden": (1024, 1024, 1024),
+        "prior_scale": 1.0,
+        "gate": "previous",
+        "beta": 0.9,
+        "schedule": "constant",
+        "annealing": False,
+    },
+}
+
+if TYPE_CHECKING:
+    NetworkName = str
+    PriorName = str
+    CriterionName = str
+    ScheduleName = str
+    MethodName = str
+    PresetName = str
+else:  # choices of the command line; a type checker knows no computed literals
+    NetworkName = Literal[tuple(NETWORKS)]
+    PriorName = Literal[tuple(PRIORS)]
+    CriterionName = Literal[tuple(CRITERIA)]
+    ScheduleName = Literal[tuple(SCHEDULES)]
+    MethodName = Literal[tuple(METHODS)]
+    PresetName = Literal[tuple(PRESETS)]
+
+
+def resolve(names: dict[str, str], name: str) -> Callable[..., Any]:
+    """Return the function that a name stands for.
+
+    Args:
+        names: one of the dictionaries of this module, e.g. `CRITERIA`.
+        name: one of its keys.
+
+    Raises:
+        ValueError: for an unknown name.
+    """
+    if name not in names:
+        raise ValueError(f"unknown name {name!r}: expected one of {', '.join(names)}")
+    module, _, function = names[name].partition(":")
+    return getattr(import_module(f"pyro_bayesprune.{module}"), function)

@@ -1,0 +1,24 @@
+"""Schedules: the target sparsity at the end of each epoch."""
+
+from collections.abc import Callable
+
+REACHED_AT = 0.6  # share of the epochs at which rising schedules reach their target
+
+
+def constant(epoch: int, epochs: int, target: float) -> float:
+    """Return the target at every epoch (the paper's schedule)."""
+    return target
+
+
+def cubic(epoch: int, epochs: int, target: float) -> float:
+    """Return the cubic schedule (Zhu & Gupta, 2017), at its target from 60% of the epochs on."""
+    progress = min(1.0, epoch / max(1.0, REACHED_AT * epochs))
+    return target * (1 - (1 - progress) ** 3)
+
+
+def one_shot(epoch: int, epochs: int, target: float) -> float:
+    """Return 0 until 60% of the epochs have passed and the target from then on."""
+    return target if epoch >= REACHED_AT * epochs else 0.0
+
+
+Schedule = Callable[[int, int, float], float]

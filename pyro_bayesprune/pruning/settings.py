@@ -1,0 +1,130 @@
+"""How to prune: the settings of a pruning step."""
+
+import math
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+from pyro_bayesprune._utils.checks import check_choice
+from pyro_bayesprune.models.handler import PrunedPrior, check_pruned_prior
+from pyro_bayesprune.pruning.criteria import Criterion
+from pyro_bayesprune.pruning.registry import (
+    CRITERIA,
+    SCHEDULES,
+    Evaluation,
+    Gate,
+    Per,
+    Scope,
+    resolve,
+)
+from pyro_bayesprune.pruning.schedules import REACHED_AT, Schedule
+
+
+@dataclass(frozen=True)
+class Pruning:
+    """How to prune while training.
+
+    Args:
+        criterion: ``"magnitude"``, ``"random"``, or a function; see `pyro_bayesprune.criteria`.
+        sparsity: target share of prunable weights that are zero, in [0, 1). ``"auto"`` lets the
+            evidence choose: in each of the first 60% of the epochs the step removes the largest of
+            1/2, 1/4, ... 1/64 of the weights that are left, in the criterion's order, whose log
+            Bayes factor of kind ``laplace`` is above the threshold. That is the joint ratio of all
+            training examples and a lower bound of what the Occam factor gains, by
+            `evidence.occam_gains`. Masks persist, so sparsity ratchets up as the network adapts;
+            the last epochs fine-tune. Needs a `BayesianModule` with zero-mean Normal priors and the
+            gate ``"propose"``; the schedule plays no part.
+        gate: ``"propose"`` (compare, then keep or back off), ``"previous"`` (the paper's
+            Algorithm 1: by the Bayes factor recorded last) or ``"always"``.
+        beta: threshold of the Bayes factor on the scale ``per``; 0 lets everything pass.
+        per: ``"datum"`` compares BF^(1/N), ``"dataset"`` the exact ratio.
+        scope: prune each ``"layer"`` to the target (the paper's), all together (``"global"``), or
+            in each layer whole units and filters (``"unit"``, of a `BayesianModule`): of a layer's
+            n units the round(n · sparsity) whose weights have the lowest sum of scores. The output
+            layer keeps its units; a pruned unit keeps its bias, a constant that
+            `pyro_bayesprune.export.compact` folds into the next layer.
+        schedule: ``"cubic"``, ``"constant"`` (the paper's), ``"one_shot"``, or a function
+            ``(epoch, epochs, target) -> sparsity``.
+        regrow: lift the masks after each step, so that weights may come back.
+        sites: names or patterns of the sites to prune; None for the default (matrices
+            of a `BayesianModule`, real sites of more than one element of another model).
+        pruned_prior: prior of a pruned weight; only ``"density"`` may decide.
+        evaluation: ``"full"`` computes joint densities on all training data; ``"sequential"``
+            estimates each candidate's log Bayes factor on a growing random subset until the
+            decision is clear (`sequential.estimate_sum`). Joint densities are then unknown, so
+            that twins, which compare them, need ``"full"``.
+        alpha: error rate of a sequential comparison with the threshold, for each candidate.
+
+    Raises:
+        ValueError: for a value out of its range; the message names it.
+    """
+
+    criterion: str | Criterion = "magnitude"
+    sparsity: float | Literal["auto"] = 0.9
+    gate: Gate = "propose"
+    beta: float = 0.95
+    per: Per = "datum"
+    scope: Scope = "layer"
+    schedule: str | Schedule = "cubic"
+    regrow: bool = False
+    sites: tuple[str, ...] | None = None
+    pruned_prior: PrunedPrior = "density"
+    evaluation: Evaluation = "full"
+    alpha: float = 0.01
+
+    def __post_init__(self) -> None:
+        if self.sparsity == "auto":
+            if self.gate != "propose":
+                raise ValueError(f"sparsity='auto' needs gate='propose', got {self.gate!r}")
+        elif not (isinstance(self.sparsity, (int, float)) and 0 <= self.sparsity < 1):
+            raise ValueError(f"sparsity must be in [0, 1) or 'auto', got {self.sparsity!r}")
+        if not (isinstance(self.beta, (int, float)) and 0 <= self.beta < math.inf):
+            raise ValueError(f"beta must be a finite number of at least 0, got {self.beta!r}")
+        check_choice("gate", self.gate, get_args(Gate))
+        check_choice("per", self.per, get_args(Per))
+        check_choice("scope", self.scope, get_args(Scope))
+        check_choice("evaluation", self.evaluation, get_args(Evaluation))
+        if not 0 < self.alpha < 1:
+            raise ValueError(f"alpha must be in (0, 1), got {self.alpha!r}")
+        if self.evaluation == "sequential" and self.gate == "always":
+            raise ValueError(
+                "evaluation='sequential' reads data until a decision is clear: gate='always' "
+                "decides nothing by them"
+            )
+        if not callable(self.criterion):
+            check_choice("criterion", self.criterion, tuple(CRITERIA))
+        if not callable(self.schedule):
+            check_choice("schedule", self.schedule, tuple(SCHEDULES))
+        check_pruned_prior(self.pruned_prior)
+        if self.pruned_prior != "density" and self.gate != "always":
+            raise ValueError(
+                "pruned_prior='dropped' compares a density with a mass: its sign depends on the "
+                "units of the weights. It may be reported (gate='always'), never decide."
+            )
+
+    def target(self, epoch: int, epochs: int) -> float:
+        """Return the schedule's sparsity at the end of ``epoch`` (counted from 1).
+
+        Under ``"auto"`` it is out of reach, 1, while there is to be pruning, and then 0.
+        """
+        if self.sparsity == "auto":
+            return float(epoch <= max(1.0, REACHED_AT * epochs))
+        schedule = self.schedule if callable(self.schedule) else resolve(SCHEDULES, self.schedule)
+        target = schedule(epoch, epochs, self.sparsity)
+        if not isinstance(target, (int, float)) or math.isnan(target):
+            raise ValueError(f"the schedule must return a number, got {target!r}")
+        return min(self.sparsity, max(0.0, target))
+
+    def log_threshold(self, num_data: int) -> float:
+        """Return the threshold of the log Bayes factor over the data set, in nats."""
+        log_beta = math.log(self.beta) if self.beta else -math.inf
+        return log_beta * num_data if self.per == "datum" else log_beta
+
+    @property
+    def kind(self) -> str:
+        """Kind of the Bayes factor that decides."""
+        return "laplace" if self.sparsity == "auto" else "joint"
+
+    @property
+    def score(self) -> Criterion:
+        """The criterion as a function."""
+        return self.criterion if callable(self.criterion) else resolve(CRITERIA, self.criterion)

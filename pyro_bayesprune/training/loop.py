@@ -1,0 +1,235 @@
+"""MAP training by SVI with AutoDelta, one pruning step at the end of each epoch."""
+
+import copy
+import math
+import time
+import warnings
+from collections.abc import Generator, Mapping
+from typing import cast, get_args
+
+import torch
+from pyro.optim import PyroOptim
+from torch import Tensor
+
+from pyro_bayesprune._utils.checks import check_finite, positive
+from pyro_bayesprune._utils.process import memory_kept
+from pyro_bayesprune._utils.random import random_stream
+from pyro_bayesprune.data.dataset import Dataset, Pair, random_sample, train_part
+from pyro_bayesprune.inference.evidence import evidence_scales
+from pyro_bayesprune.inference.prediction import held_out_loss
+from pyro_bayesprune.models.module import BayesianModule, Masks, Model, network
+from pyro_bayesprune.models.priors import EVIDENCE
+from pyro_bayesprune.models.sites import (
+    ModelSites,
+    check_num_data,
+    check_targets,
+    check_weights,
+    inspect_model,
+)
+from pyro_bayesprune.pruning.prunable import prunable_sites
+from pyro_bayesprune.pruning.record import PruneState
+from pyro_bayesprune.pruning.settings import Pruning
+from pyro_bayesprune.pruning.step import prune_step
+from pyro_bayesprune.training.optimizer import adam
+from pyro_bayesprune.training.state import Epoch, State
+from pyro_bayesprune.training.trainer import Objective, Trainer, check_site_names
+
+UNPRUNED = Pruning(sparsity=0.0)
+
+
+def _checked(
+    model: Model, data: Dataset, epochs: int, batch_size: int, objective: str, temp: float
+) -> ModelSites:
+    for name, value in {"epochs": epochs, "batch_size": batch_size}.items():
+        if not isinstance(value, int) or value < 1:
+            raise ValueError(f"{name} must be a positive integer, got {value!r}")
+    if objective not in get_args(Objective):
+        raise ValueError(f"objective must be 'map' or 'mle', got {objective!r}")
+    positive("temperature", temp)
+    x, y = data.train_x, data.train_y
+    sites = inspect_model(model, x, y)
+    check_num_data(sites, len(x))
+    if len(sites.observed) != 1:
+        raise ValueError(f"training needs one observed site, the model has {list(sites.observed)}")
+    parts = {"train": y, "validation": data.validation_y, "test": data.test_y}
+    for part, targets in parts.items():
+        if targets is not None:
+            check_targets(sites, targets, part)
+    check_site_names(list(sites.latent))
+    return sites
+
+
+def train(
+    model: Model,
+    data: Dataset | Pair,
+    *,
+    pruning: Pruning | None = None,
+    epochs: int = 25,
+    batch_size: int = 64,
+    optim: PyroOptim | None = None,
+    objective: Objective = "map",
+    temperature: float = 1.0,
+    seed: int = 0,
+    initial_weights: Mapping[str, Tensor] | None = None,
+    state: State | None = None,
+    device: str | torch.device | None = None,
+) -> Generator[tuple[State, Epoch]]:
+    """Train to the MAP and prune at the end of each epoch; yield after each one.
+
+    The model given is never changed. Random numbers come from streams of their own (initial values,
+    data order, dropout, pruning), so that all methods of one seed share what they can share. With
+    the same machine, versions and number of threads, a seed gives the same numbers bit for bit.
+
+    Args:
+        model: a Pyro model called as ``model(x, y)`` with a plate ``data``.
+        data: a `Dataset` (its training part decides, its validation part is measured) or a pair.
+        pruning: how to prune; None trains without.
+        epochs: passes over the data in all, those of ``state`` included.
+        batch_size: examples a step.
+        optim: any `pyro.optim` optimiser; by default Adam of learning rate 0.001 that falls to
+            zero over the last 40% of the epochs. A schedule takes its step after each epoch.
+        objective: ``"map"``: −(log likelihood + log prior)/N; ``"mle"``: −log likelihood/N.
+        temperature: divides the log likelihood, in training and in decisions (cold posteriors).
+        seed: of the data order, the pruning and everything else that is random here.
+        initial_weights: values for some or all sites; a `BayesianModule` starts from its module's.
+        state: go on from here.
+        device: where to compute; by default where the data are.
+
+    Raises:
+        ValueError: for a model or data that do not fit; the message names what is wrong.
+        TrainingDiverged: when a loss is not finite.
+
+    Warns:
+        RuntimeWarning: when a step leaves a site no weight (recorded as a sparsity of 1).
+    """
+    pruning = pruning or UNPRUNED
+    optim = optim or adam(1e-3, epochs, annealing=True)
+    _check_kind("pruning", pruning, Pruning)
+    _check_kind("optim", optim, PyroOptim)
+    data, model = _on_device(data, model, device)
+    sites = _checked(model, data, epochs, batch_size, objective, temperature)
+    _check_initial(sites, initial_weights, state)
+    trainer = Trainer(
+        model,
+        data.train_x,
+        data.train_y,
+        initial_weights=state.weights if state else initial_weights or {},
+        optim=optim,
+        objective=objective,
+        temperature=temperature,
+        seed=seed,
+    )
+    trainer.hold(name for name, site in sites.latent.items() if site["infer"].get(EVIDENCE))
+    if state is None:
+        names = prunable_sites(model, sites, pruning.sites, pruning.scope)
+        masks = {n: torch.ones_like(trainer.params[n], dtype=torch.bool) for n in names}
+        state = State(0, {}, masks, {}, {}, None)
+    else:
+        _continue(trainer, state, pruning)
+    for _ in range(state.epoch, epochs):
+        with memory_kept():
+            state, seen = _one_epoch(trainer, data, pruning, state, epochs, batch_size)
+        yield state, seen
+
+
+def _continue(trainer: Trainer, state: State, pruning: Pruning) -> None:
+    if state.optimizer:
+        trainer.optim.set_state(state.optimizer)
+    trainer.restore(state.buffers)
+    trainer.project(state.masks, hold=not pruning.regrow)
+
+
+def _one_epoch(
+    trainer: Trainer, data: Dataset, pruning: Pruning, state: State, epochs: int, batch_size: int
+) -> tuple[State, Epoch]:
+    """Train for an epoch, take its pruning step, look at the result."""
+    model, epoch, temperature = trainer.model, state.epoch + 1, trainer.elbo.temperature
+    started = time.perf_counter()
+    train_loss = trainer.run_epoch(epoch, batch_size)
+    trained = time.perf_counter()
+    if trainer.held_sites:
+        sample = random_sample(data, random_stream(trainer.seed, "evidence", epoch))
+        _set_scales(trainer, sample, state.masks, temperature)
+    pruned, record = prune_step(
+        model,
+        PruneState(trainer.weights(), state.masks, state.log_bf),
+        data,
+        pruning,
+        epoch=epoch,
+        epochs=epochs,
+        generator=random_stream(trainer.seed, "pruning", epoch),
+        temperature=temperature,
+    )
+    _warn_of_emptied(epoch, state.masks, pruned.masks)
+    trainer.project(pruned.masks, hold=not pruning.regrow)
+    trainer.settle()
+    times = trained - started, time.perf_counter() - trained
+    held_out = (
+        *_held_out(model, pruned, data.validation_x, data.validation_y),
+        *_held_out(model, pruned, data.test_x, data.test_y),
+    )
+    moments = copy.deepcopy(trainer.optim.get_state())
+    return (
+        State(epoch, pruned.weights, pruned.masks, trainer.buffers(), moments, pruned.log_bf),
+        Epoch(record, train_loss, *held_out, *times, temperature),
+    )
+
+
+def _set_scales(trainer: Trainer, sample: Pair, masks: Masks, temperature: float) -> None:
+    """Move the scales of `priors.evidence_normal` to where the evidence is largest."""
+    model, weights = cast(BayesianModule, trainer.model), trainer.weights()
+    found = evidence_scales(model, weights, sample, masks, temperature=temperature)
+    for site in trainer.held_sites:
+        trainer.set(site, found[site.removesuffix("_scale")])
+
+
+def _warn_of_emptied(epoch: int, before: Masks, after: Masks) -> None:
+    """Warn of a layer that passes nothing on: allowed (the paper's collapse), never silent."""
+    emptied = [name for name, mask in after.items() if not mask.any() and before[name].any()]
+    if emptied:
+        message = f"no weight of {', '.join(emptied)} is left after the step of epoch {epoch}"
+        warnings.warn(message, RuntimeWarning, stacklevel=2)
+
+
+def _check_kind(name: str, value: object, kind: type) -> None:
+    if not isinstance(value, kind):
+        raise ValueError(f"{name} must be a {kind.__name__}, got {type(value).__name__}")
+
+
+def _on_device(
+    data: Dataset | Pair, model: Model, device: str | torch.device | None
+) -> tuple[Dataset, Model]:
+    """Return the data, and a copy of the model in training mode, on the device."""
+    if not isinstance(data, Dataset):
+        data = Dataset(*train_part(data))
+    if device is not None:
+        data = data.to(device)
+    module = network(model := copy.deepcopy(model))  # a function is its own copy
+    if module is not None:
+        module.to(data.train_x.device).train()
+    return data, model
+
+
+def _check_initial(
+    sites: ModelSites, initial: Mapping[str, Tensor] | None, state: State | None
+) -> None:
+    if state is not None and initial is not None:
+        raise ValueError("give initial_weights or state, not both")
+    if state is not None:
+        check_weights(sites, state.weights)
+    elif initial is not None:
+        unknown = set(initial) - set(sites.latent)
+        if unknown:
+            raise ValueError(f"initial_weights for unknown sites {sorted(unknown)}")
+        filled = {n: initial.get(n, site["value"]) for n, site in sites.latent.items()}
+        check_weights(sites, filled)
+        for name, value in filled.items():
+            check_finite(f"initial_weights of {name!r}", value)
+
+
+def _held_out(
+    model: Model, state: PruneState, x: Tensor | None, y: Tensor | None
+) -> tuple[float, float]:
+    if x is None or y is None:
+        return math.nan, math.nan
+    return held_out_loss(model, state.weights, x, y)

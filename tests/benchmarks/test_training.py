@@ -1,0 +1,89 @@
+"""The benchmark compares like with like; times themselves are not tested."""
+
+import pandas as pd
+import pytest
+import torch
+from helpers import report_script
+
+import pyro_bayesprune as bp
+from pyro_bayesprune._utils.process import flushed_denormals
+from pyro_bayesprune._utils.random import random_stream
+from pyro_bayesprune.benchmarks import competitors, plain_pytorch, training
+
+SMALL = competitors.Setting(batch_size=8, steps=3, rounds=2, hidden=(16, 16, 16))
+
+
+@pytest.mark.parametrize("network", ["fcn", "cnn"])
+def test_the_plain_loop_and_ours_have_the_same_losses(network):
+    setting = competitors.Setting(network, batch_size=16, hidden=(64, 64, 64))
+    x, y = setting.examples(160)
+    model = bp.BayesianModule(setting.build(), bp.priors.normal(0.3), len(x))
+    trainer = competitors._trainer(model, x, y)
+    ours, step = [], trainer.svi.step
+    trainer.svi.step = lambda *batch: ours.append(step(*batch)) or ours[-1]
+    trainer.run_epoch(1, 16)
+
+    order = torch.randperm(len(x), generator=random_stream(0, "order", 1))
+    decay = 1 / (len(x) * 0.3**2)
+    plain = plain_pytorch.steps(setting.build(), x, y, order, 16, decay)
+    torch.testing.assert_close(ours, [next(plain) for _ in ours], atol=1e-4, rtol=0)
+
+
+def test_the_plain_loop_is_short_and_knows_nothing_of_us():
+    with open(plain_pytorch.__file__) as file:
+        source = file.read()
+    assert len(source.splitlines()) <= 30 and "import pyro" not in source
+
+
+def test_flushed_denormals_reach_all_threads_and_go_back():
+    threads = torch.get_num_threads()
+    torch.set_num_threads(2)
+    denormal = torch.full((1 << 20,), 1e-40)
+    assert (denormal * 1.0).all()  # the workers run by now
+    with flushed_denormals():
+        assert not (denormal * 1.0).any()
+    assert (denormal * 1.0).all()
+    torch.set_num_threads(threads)
+
+
+@pytest.mark.parametrize("what", competitors.COMPETITORS)
+def test_every_competitor_is_measured(what):
+    row = training.steps(SMALL, ("plain", what))[-1]
+    assert row["what"] == what and row["ratio_to_plain"] > 0 and row["peak_memory_ratio"] > 0
+
+
+@pytest.mark.parametrize("network", ["fcn", "cnn"])
+def test_the_end_of_an_epoch_is_measured(network):
+    setting = competitors.Setting(network, batch_size=8, steps=2, rounds=1, hidden=(16, 16, 16))
+    rows = training.epoch_end(setting, 1100)
+    assert [row["decision"] for row in rows] == ["pruned", "pruned", "unchanged"]
+    assert rows[1]["data_read"] < 1
+    text = training.table({"rows": rows})
+    assert all(row["what"] in text for row in rows)
+
+
+def test_a_stack_of_networks_learns_what_each_would_alone():
+    x, y = SMALL.examples(24)
+    torch.manual_seed(0)
+    run = report_script("speed").stacked(SMALL, x, y, number=2)
+    run()
+    params = dict(zip(run.__code__.co_freevars, run.__closure__, strict=True))["params"]
+    torch.manual_seed(0)
+    net = SMALL.build()
+    plain = plain_pytorch.steps(net, x, y, torch.randperm(len(x)), SMALL.batch_size, 1 / len(x))
+    for _ in range(SMALL.steps):
+        next(plain)
+    for name, alone in net.named_parameters():
+        for together in params.cell_contents[name]:
+            torch.testing.assert_close(together, alone, atol=1e-5, rtol=1e-4)
+
+
+def test_the_scaling_figure_draws_the_measured_ratios():
+    rows = [
+        {"over": over, "value": value, "what": "normal", "ratio_to_plain": value / 100}
+        for over in ("width", "batch_size", "examples")
+        for value in (64, 256)
+    ]
+    for axes in report_script("speed").figure(pd.DataFrame(rows)).axes:
+        (line,) = axes.get_lines()
+        assert list(line.get_xdata()) == [64, 256] and list(line.get_ydata()) == [0.64, 2.56]

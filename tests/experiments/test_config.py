@@ -1,0 +1,294 @@
+"""Configurations: presets, methods, ids; every name in them is something that trains."""
+
+import dataclasses
+import hashlib
+import json
+import math
+import subprocess
+import sys
+from dataclasses import fields
+from typing import get_args
+
+import pytest
+import torch
+from helpers import raw_tensors
+
+import pyro_bayesprune as bp
+from pyro_bayesprune.data.splitting import split
+from pyro_bayesprune.experiments.build import build_model, epochs_of
+from pyro_bayesprune.experiments.config import ADDED, Config, configure
+from pyro_bayesprune.pruning import registry
+from pyro_bayesprune.pruning.registry import (
+    CRITERIA,
+    METHODS,
+    NETWORKS,
+    PRESETS,
+    PRIORS,
+    SCHEDULES,
+)
+
+NEED_NORMAL = {"opd", "snr"}  # criteria with the prior's curvature in them
+NOT_NORMAL = {"laplace", "student_t"}
+TINY = {"hidden": (6,), "channels": (2, 3), "epochs": 1, "batch_size": 20}
+OTHER = {  # a valid value of each field that is not the default
+    "dataset": "mnist",
+    "validation": 0.2,
+    "hidden": (7,),
+    "channels": (3, 4),
+    "prior_scale": 0.5,
+    "prior_df": 4.0,
+    "temperature": 0.5,
+    "sparsity": 0.25,
+    "beta": 0.5,
+    "alpha": 0.05,
+    "learning_rate": 0.01,
+}
+
+
+def choices(name):
+    """The names that a field of Config may have."""
+    return list(get_args(Config.__dataclass_fields__[name].type))
+
+
+def another(field):
+    """A value of a field that is not its default."""
+    if field.name in OTHER:
+        return OTHER[field.name]
+    if get_args(field.type):
+        return choices(field.name)[1 if field.default == choices(field.name)[0] else 0]
+    return not field.default if field.type is bool else field.default + 1
+
+
+# --- presets and methods
+
+
+def test_defaults_are_what_is_recommended():
+    config = configure()
+    assert config == Config()
+    assert (config.prior, config.prior_scale, config.objective) == ("normal", 0.3, "map")
+    assert (config.criterion, config.gate, config.per, config.beta) == (
+        "magnitude",
+        "propose",
+        "datum",
+        0.95,
+    )
+    assert (config.schedule, config.scope, config.regrow) == ("cubic", "layer", False)
+    assert (config.epochs, config.batch_size, config.learning_rate) == (25, 64, 1e-3)
+
+
+def test_paper_preset_is_what_the_paper_did():
+    config = configure("paper")
+    assert (config.hidden, config.channels) == ((1024, 1024, 1024), (32, 64))
+    assert (config.validation, config.epochs, config.beta, config.prior_scale) == (0, 25, 0.9, 1)
+    assert (config.schedule, config.regrow, config.gate) == ("constant", False, "previous")
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("preset", PRESETS)
+def test_methods_expand_before_hashing(preset, method):
+    by_name = configure(preset, method, seed=3)
+    by_hand = Config.from_dict(PRESETS[preset] | METHODS[method] | {"seed": 3})
+    assert by_name == by_hand and by_name.id == by_hand.id
+    assert by_name.method == method
+    assert "method" not in by_name.to_dict() and "preset" not in by_name.to_dict()
+
+
+@pytest.mark.parametrize(
+    "method, setting", [(method, name) for method in METHODS for name in METHODS[method]]
+)
+def test_a_method_beside_what_it_expands_to_is_an_error(method, setting):
+    value = METHODS[method][setting]  # even where both say the same
+    with pytest.raises(ValueError, match=f"'{method}' decides {setting}: .* not both"):
+        configure("default", method, **{setting: value})
+
+
+def test_other_combinations_are_custom():
+    assert Config().method == "custom"
+    assert configure(objective="mle", gate="always", sparsity=0.0).method == "unpruned"
+
+
+@pytest.mark.parametrize("bad", ["fisherman", "", ["paper"], None, 3])
+def test_unknown_presets_and_methods(bad):
+    with pytest.raises(ValueError, match="unknown preset .* expected one of default, paper"):
+        configure(bad)
+    if bad is not None:
+        with pytest.raises(ValueError, match="unknown method .* expected one of unpruned, "):
+            configure("default", bad)
+
+
+# --- ids
+
+
+def test_ids_are_the_same_in_every_process():
+    values = Config(seed=3, hidden=(5, 6)).to_dict()
+    older = {name: value for name, value in values.items() if name not in ADDED}
+    settings = json.dumps(older, sort_keys=True)
+    canonical = settings.replace(", ", ",").replace(": ", ":")
+    expected = hashlib.sha256(canonical.encode()).hexdigest()[:16]
+    code = "import pyro_bayesprune as bp; print(bp.Config(seed=3, hidden=(5, 6)).id)"
+    for seed in ("0", "1"):
+        done = subprocess.run(
+            [sys.executable, "-c", code],
+            env={"PYTHONHASHSEED": seed},
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        assert done.stdout.strip() == expected
+
+
+@pytest.mark.parametrize("field", fields(Config), ids=lambda field: field.name)
+def test_every_field_changes_the_id_and_survives_json(field):
+    base = Config(restart="rewind") if field.name in ("rounds", "rewind_epoch") else Config()
+    changed = dataclasses.replace(base, **{field.name: another(field)})
+    assert changed != base and changed.id != base.id
+    read = Config.from_dict(json.loads(json.dumps(changed.to_dict())))
+    assert read == changed and read.id == changed.id
+
+
+def test_equal_configurations_have_equal_ids():
+    assert (
+        Config(prior_scale=1, sparsity=0, beta=1).id
+        == Config(prior_scale=1.0, sparsity=0.0, beta=1.0).id
+    )
+    assert Config(sparsity=-0.0).id == Config(sparsity=0.0).id
+    assert Config.from_dict({"hidden": [5]}).id == Config(hidden=(5,)).id
+
+
+def test_a_configuration_does_not_change():
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        Config().seed = 1
+
+
+# --- values out of range
+
+
+BAD = [
+    *[(name, value) for name in ("validation", "sparsity") for value in (-0.1, 1.0, 2)],
+    *[(name, value) for name in ("prior_scale", "prior_df", "temperature") for value in (0, -1.0)],
+    *[(name, value) for name in ("epochs", "batch_size") for value in (0, -1, 1.5, True, "3")],
+    *[("learning_rate", value) for value in (0.0, -1e-3, "fast", None, [1])],
+    *[("alpha", value) for value in (0.0, 1.0, -1)],
+    *[("hidden", value) for value in (5, (0,), (5, -1), (1.5,), "55", (True,), None, {"a": 1})],
+    *[("channels", value) for value in ((), (3,), (3, 4, 5), (0, 1))],
+    *[("beta", value) for value in (-0.1, float("nan"), float("inf"), True, 10**400)],
+    *[("seed", value) for value in ("a", 0.5, None)],
+    *[("regrow", value) for value in ("yes", 1, None)],
+    *[("dataset", value) for value in (3, None, ["digits"])],
+    *[(field.name, "nonsense") for field in fields(Config) if get_args(field.type)],
+    *[("network", value) for value in (["fcn"], 3, None)],
+    ("sparsity", [0.5]),
+]
+
+
+@pytest.mark.parametrize("name, value", BAD)
+def test_a_value_out_of_range_is_an_error_that_names_it(name, value):
+    with pytest.raises(ValueError, match=rf"^{name} must be .*, got ") as caught:
+        Config.from_dict({name: value})
+    assert "\n" not in str(caught.value)
+
+
+def test_unknown_settings_are_listed():
+    with pytest.raises(ValueError, match=r"unknown settings \['epoch', 'layers'\]; there are"):
+        configure(layers=3, epoch=2)
+    with pytest.raises(ValueError, match="unknown settings"):
+        Config.from_dict({1: 2, "a": 3})
+
+
+# --- contract: names and what they stand for
+
+
+@pytest.mark.parametrize(
+    "field, registered",
+    [
+        ("network", NETWORKS),
+        ("prior", PRIORS),
+        ("criterion", CRITERIA),
+        ("schedule", SCHEDULES),
+    ],
+)
+def test_choices_are_what_is_registered(field, registered):
+    assert set(choices(field)) == set(registered)
+
+
+def test_choices_of_the_command_line_are_what_is_registered():
+
+    assert set(get_args(registry.MethodName)) == set(METHODS)
+    assert set(get_args(registry.PresetName)) == set(PRESETS)
+
+
+@pytest.mark.parametrize("network", NETWORKS)
+def test_every_network_trains(network):
+    data = split(raw_tensors(n=40, size=(16, 16)), validation=0.0)
+    config = Config(network=network, **TINY)
+    model = build_model(config, data.shape, data.num_classes, data.num_train)
+    [(state, epoch)] = epochs_of(config, model, data, epochs=1)
+    assert state.weights and math.isfinite(epoch.train_loss)
+
+
+def test_the_published_networks_have_their_published_sizes():
+    from pyro_bayesprune.models.networks import LeNet5
+
+    def weights(net):
+        return sum(p.numel() for p in net.parameters() if p.dim() > 1)
+
+    assert weights(LeNet5((1, 28, 28), 10)) == 430_500
+    model = build_model(Config(network="lenet_300_100"), (1, 28, 28), 10, 100)
+    assert weights(model.net) == 266_200
+    with pytest.raises(ValueError, match="height>=16"):
+        LeNet5((1, 8, 8), 10)
+
+
+def test_younger_fields_change_no_id_at_their_defaults():
+    values = Config().to_dict()
+    older = {name: value for name, value in values.items() if name not in ADDED}
+    text = json.dumps(older, sort_keys=True, separators=(",", ":"))
+    assert Config().id == hashlib.sha256(text.encode()).hexdigest()[:16]
+    assert Config(restart="rewind", rounds=2).id != Config(restart="rewind").id
+
+
+@pytest.mark.parametrize(
+    "settings, told",
+    [
+        ({"rounds": 0}, "rounds must be 1"),
+        ({"rounds": 2}, "with a restart"),
+        ({"rounds": 2, "restart": "rewind", "sparsity": "auto"}, "sparsity auto"),
+        ({"rewind_epoch": 1}, "0 unless restart is rewind"),
+        ({"rewind_epoch": 26, "restart": "rewind"}, "from 0 to epochs"),
+    ],
+)
+def test_rounds_that_cannot_be_are_told(settings, told):
+    with pytest.raises(ValueError, match=told):
+        Config(**settings)
+
+
+@pytest.mark.parametrize("criterion", CRITERIA)
+@pytest.mark.parametrize("prior", PRIORS)
+@pytest.mark.parametrize("network", ["fcn", "cnn"])
+def test_every_combination_trains(network, prior, criterion):
+    data = split(raw_tensors(n=40), validation=0.0)
+    config = Config(
+        network=network, prior=prior, criterion=criterion, gate="always", schedule="constant",
+        sparsity=0.5, **TINY,
+    )  # fmt: skip
+    model = build_model(config, data.shape, data.num_classes, data.num_train)
+    if criterion in NEED_NORMAL and prior in NOT_NORMAL:
+        with pytest.raises(ValueError, match="needs independent zero-mean Normal priors"):
+            next(epochs_of(config, model, data, epochs=1))
+        return
+    [(state, epoch)] = epochs_of(config, model, data, epochs=1)
+    assert epoch.step.decision == "pruned"
+    for name, mask in state.masks.items():
+        assert int((~mask).sum()) == round(0.5 * mask.numel())
+        assert (state.weights[name][~mask] == 0).all()
+    assert all(torch.isfinite(weight).all() for weight in state.weights.values())
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_every_method_trains(name):
+    data = split(raw_tensors(n=40), validation=0.0)
+    config = configure("paper", name, **TINY)
+    model = build_model(config, data.shape, data.num_classes, data.num_train)
+    [(state, epoch)] = epochs_of(config, model, data, epochs=1)
+    assert epoch.step.decision == ("pruned" if config.sparsity else "unchanged")
+    assert bp.metrics.sparsity(state.masks) == pytest.approx(config.sparsity, abs=0.02)

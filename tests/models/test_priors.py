@@ -1,0 +1,130 @@
+"""Priors: their densities, their gradients in closed form, their places in a model."""
+
+import math
+
+import pyro.distributions as dist
+import pytest
+import torch
+from helpers import class_data, lifted, mlp, net_weights
+from pyro import poutine
+
+import pyro_bayesprune as bp
+from pyro_bayesprune.training.prior_gradients import energy_gradient, weight_decay
+
+SHAPE = torch.Size([4, 3])
+VALUE = torch.linspace(-1, 1, 12, dtype=torch.float64).view(SHAPE)
+FORMULAS = {
+    "normal": (bp.priors.normal(0.3), lambda w: -(w**2) / 0.18 - math.log(0.3 * math.tau**0.5)),
+    "fan_in": (
+        bp.priors.fan_in_normal(2.0),  # σ = 2 / √3
+        lambda w: -(w**2) * 3 / 8 - math.log(2 / 3**0.5 * math.tau**0.5),
+    ),
+    "laplace": (bp.priors.laplace(0.1), lambda w: -w.abs() / 0.1 - math.log(0.2)),
+    "cauchy": (
+        bp.priors.student_t(1.0, 0.5),
+        lambda w: -torch.log(math.pi * 0.5 * (1 + (w / 0.5) ** 2)),
+    ),
+}
+
+
+@pytest.fixture(autouse=True)
+def _double():
+    torch.set_default_dtype(torch.float64)
+    yield
+    torch.set_default_dtype(torch.float32)
+
+
+@pytest.mark.parametrize(("prior", "formula"), FORMULAS.values(), ids=list(FORMULAS))
+def test_log_densities_are_the_formulas(prior, formula):
+    found = prior("fc1.weight", SHAPE)
+    assert found.event_shape == SHAPE and found.batch_shape == ()
+    assert found.log_prob(VALUE).item() == pytest.approx(formula(VALUE).sum().item(), abs=1e-9)
+
+
+def test_closed_form_gradients_are_those_of_autograd():
+    scales = torch.tensor([0.1, 1.0, 2.0])
+    for distribution in (
+        dist.Normal(0.0, 0.3).expand(SHAPE).to_event(2),
+        dist.Normal(0.0, 0.3).expand(SHAPE),
+        dist.Normal(0.7, 0.3).expand(SHAPE).to_event(2),
+        dist.Normal(VALUE / 3, VALUE.abs() + 0.1).to_event(2),
+        dist.Normal(torch.zeros(3), scales).expand(SHAPE).to_event(2),
+        dist.Laplace(0.0, 0.1).expand(SHAPE).to_event(2),
+        dist.Laplace(0.05, VALUE.abs() + 0.1).to_event(2),
+        dist.StudentT(3.0, 0.0, 0.2).expand(SHAPE).to_event(2),
+        dist.StudentT(VALUE.abs() + 1, VALUE / 2, VALUE.abs() + 0.1).to_event(2),
+    ):
+        weight = (VALUE + 0.03).requires_grad_()
+        (-2.5 * distribution.log_prob(weight).sum()).backward()
+        found = torch.ones(SHAPE)
+        energy_gradient(distribution)(found, weight.detach(), 2.5)
+        assert torch.allclose(found - 1, weight.grad, rtol=0, atol=1e-12), distribution
+
+
+def test_no_closed_form_where_a_parameter_is_learnt_or_the_family_is_another():
+    scale = torch.tensor(0.3, requires_grad=True)
+    assert energy_gradient(dist.Normal(0.0, scale).expand(SHAPE).to_event(2)) is None
+    assert energy_gradient(dist.Cauchy(0.0, 1.0).expand(SHAPE).to_event(2)) is None
+
+
+def test_weight_decay_is_the_precision_of_a_zero_mean_normal_and_of_nothing_else():
+    shaped = dist.Normal(0.0, torch.tensor([0.1, 1.0, 2.0])).expand(SHAPE).to_event(2)
+    assert weight_decay(bp.priors.normal(0.25)("w", SHAPE)) == pytest.approx(16)
+    for other in (dist.Normal(0.1, 0.3).expand(SHAPE), shaped, bp.priors.laplace(0.1)("w", SHAPE)):
+        assert weight_decay(other) is None
+
+
+def test_fan_in_is_what_a_unit_sums_over():
+    prior = bp.priors.fan_in_normal()
+    for shape, fan_in in (((5, 16), 16), ((8, 4, 3, 3), 36), ((5,), 1)):
+        found = prior("w", torch.Size(shape)).base_dist.scale
+        assert torch.allclose(found, torch.full(shape, fan_in**-0.5))
+
+
+def test_by_site_takes_the_first_pattern_that_matches():
+    prior = bp.priors.by_site(
+        {"*.bias": bp.priors.normal(1.0), "fc1.*": bp.priors.laplace(0.1), "*": bp.priors.normal(2)}
+    )
+    assert prior("fc1.bias", SHAPE).base_dist.scale.max() == 1
+    assert isinstance(prior("fc1.weight", SHAPE).base_dist, dist.Laplace)
+    assert prior("fc2.weight", SHAPE).base_dist.scale.max() == 2
+
+
+def test_any_function_is_a_prior():
+    data = class_data(dtype=torch.float64)
+
+    def prior(name, shape):
+        return dist.Cauchy(0.0, 1.0).expand(shape).to_event(len(shape))
+
+    net = mlp()
+    found = bp.log_joint(lifted(net, data, prior), net_weights(net), data).log_prior
+    weights = torch.cat([w.flatten() for w in net_weights(net).values()])
+    expected = -torch.log(math.pi * (1 + weights**2)).sum().item()
+    assert found == pytest.approx(expected, abs=1e-9)
+
+
+def test_layer_scale_is_a_hierarchy():
+    """p(σ) p(W | σ) for matrices, a fixed Normal for biases; formulas from its docstring."""
+    data, net = class_data(dtype=torch.float64), mlp()
+    model = lifted(net, data, bp.priors.layer_scale(0.3, 4.0))
+    scales = {"0.weight_scale": torch.tensor(0.2), "2.weight_scale": torch.tensor(0.5)}
+    weights = net_weights(net) | scales
+    expected = 0.0
+    for name, w in net_weights(net).items():
+        scale = scales.get(f"{name}_scale", torch.tensor(0.3))
+        expected += dist.Normal(0.0, scale).log_prob(w).sum().item()
+        if w.dim() >= 2:
+            width = 1 / math.sqrt(4.0 * w.numel())
+            expected += dist.LogNormal(math.log(0.3), width).log_prob(scale).item()
+    found = bp.log_joint(model, weights, data).log_prior
+    assert found == pytest.approx(expected, abs=1e-9)
+
+
+def test_layer_scale_without_weights_has_the_mode_that_its_docstring_gives():
+    n, strength = 5000, 4.0
+    t = torch.linspace(-4, 1, 500_001)
+    prior = bp.priors.layer_scale(0.3, strength)
+    trace = poutine.trace(prior).get_trace("w", torch.Size([n, 1]))
+    hyperprior = trace.nodes["w_scale"]["fn"]
+    mode = t[(hyperprior.log_prob(t.exp()) - n * t).argmax()]  # n zeros have density ∝ σ^-n
+    assert mode.item() == pytest.approx(math.log(0.3) - 1 / strength, abs=1e-3)

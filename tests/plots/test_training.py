@@ -1,0 +1,122 @@
+"""The learning curves, tested on the data that they draw."""
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import pytest
+
+from pyro_bayesprune.plots import methods, style, training
+
+
+@pytest.fixture
+def history():
+    return pd.DataFrame(
+        {
+            "epoch": [1, 2, 3, 4],
+            "train_loss": [2.0, 1.0, 0.5, 0.25],
+            "validation_loss": [2.1, 1.2, 0.9, 0.8],
+            "log_bf": [-10.0, -300.0, 4.0, 0.0],
+            "decision": ["pruned", "refused", "pruned", "unchanged"],
+            "sparsity": [0.25, 0.25, 0.5, 0.5],
+        }
+    )
+
+
+def drawn(axes):
+    """The lines of an axes by label, as (x, y) arrays."""
+    return {line.get_label(): np.asarray(line.get_xydata()).T for line in axes.get_lines()}
+
+
+def test_losses_stand_on_the_left(history):
+    left, _, _ = training.learning_curves(history).axes
+    lines = drawn(left)
+    for name in ("train", "validation"):
+        np.testing.assert_array_equal(lines[name], [history["epoch"], history[f"{name}_loss"]])
+
+
+def test_steps_stand_on_the_right(history):
+    _, right, share = training.learning_curves(history).axes
+    expected = [history["epoch"], history["log_bf"]]
+    np.testing.assert_array_equal(drawn(right)["log Bayes factor"], expected)
+    expected = [history["epoch"], history["sparsity"]]
+    np.testing.assert_array_equal(drawn(share)["sparsity"], expected)
+
+
+def test_refused_steps_are_marked_where_they_are(history):
+    _, right, _ = training.learning_curves(history).axes
+    (crosses,) = right.collections
+    assert crosses.get_label() == "refused"
+    np.testing.assert_array_equal(crosses.get_offsets(), [[2, -300.0]])
+
+
+def test_nothing_is_marked_where_nothing_was_refused(history):
+    _, right, _ = training.learning_curves(history.assign(decision="pruned")).axes
+    assert not right.collections
+
+
+def test_the_legend_names_all_that_the_right_panel_draws(history):
+    *_, share = training.learning_curves(history).axes
+    names = [text.get_text() for text in share.get_legend().get_texts()]
+    assert names == ["log Bayes factor", "refused", "sparsity"]
+
+
+def test_curves_differ_in_marker_and_in_colour(history):
+    lines = [line for axes in training.learning_curves(history).axes for line in axes.get_lines()]
+    assert len({line.get_color() for line in lines}) == 4
+    for axes in (lines[:2], lines[2:]):
+        assert len({line.get_marker() for line in axes}) == 2
+
+
+def test_a_run_without_validation_data_has_one_loss(history):
+    left, *_ = training.learning_curves(history.assign(validation_loss=np.nan)).axes
+    assert list(drawn(left)) == ["train"]
+
+
+def test_nothing_is_shown_and_pyplot_keeps_nothing(history, monkeypatch):
+    monkeypatch.setattr(plt, "show", lambda *_, **__: pytest.fail("plt.show was called"))
+    before = dict(plt.rcParams)
+    training.learning_curves(history)
+    assert not plt.get_fignums()
+    assert dict(plt.rcParams) == before
+
+
+def test_the_figure_can_be_written(history, tmp_path):
+    training.learning_curves(history).savefig(tmp_path / "curves.svg")
+    assert "log Bayes factor (nats)" in (tmp_path / "curves.svg").read_text()
+
+
+def test_a_missing_column_is_named(history):
+    with pytest.raises(ValueError, match="log_bf"):
+        training.learning_curves(history.drop(columns="log_bf"))
+
+
+def test_the_parts_that_are_drawn_add_up(history):
+    parts = {"log_likelihood_ratio": [-30.0, -310.0, 3.0, 0.0], "log_prior_ratio": [5.0, 6, 1, 0]}
+    joint = history.assign(**parts).assign(log_bf=np.add(*parts.values()), log_occam_ratio=0.0)
+    assert "Occam factor" not in drawn(training.bayes_factor_parts(joint).axes[0])
+    gain = np.array([20.0, 10, 5, 0])
+    laplace = joint.assign(log_occam_ratio=gain, log_bf=joint["log_bf"] + gain)
+    lines = drawn(training.bayes_factor_parts(laplace).axes[0])
+    names = ("likelihood part", "prior part", "Occam factor")
+    np.testing.assert_allclose(sum(lines[n][1] for n in names), lines["log Bayes factor"][1])
+
+
+@pytest.mark.parametrize(("lowest", "scale"), [(0.01, "log"), (-0.5, "linear")])
+def test_losses_by_level_are_logarithmic_where_they_can_be(lowest, scale):
+    losses = pd.DataFrame({"level": [0.0, 0.0, 0.9, 0.9], "epoch": [1, 2, 1, 2], "seed": 0})
+    figure = methods.loss_by_level(losses.assign(test_loss=[2.0, 1.0, 0.5, lowest]))
+    assert figure.axes[0].get_yscale() == scale
+    assert drawn(figure.axes[0])["90%"].tolist() == [[1, 2], [0.5, lowest]]
+
+
+@pytest.mark.parametrize(("seeds", "told"), [([0, 0], "one seed"), ([0, 1], style.BAND)])
+def test_bands_are_spoken_of_only_where_there_are_some(seeds, told):
+    runs = pd.DataFrame({"level": 0.0, "epoch": 1, "seed": seeds, "test_loss": [0.1, 0.2]})
+    figure = methods.loss_by_level(runs)
+    assert figure.axes[0].get_legend().get_title().get_text() == f"target sparsity\n{told}"
+
+
+def test_lines_of_one_seed_are_told_apart_from_those_of_several():
+    runs = pd.DataFrame({"level": [0.0, 0.0, 0.9], "seed": [0, 1, 0], "epoch": 1, "test_loss": 0.1})
+    title = methods.loss_by_level(runs).axes[0].get_legend().get_title().get_text()
+    assert title.endswith(f"{style.BAND}\n({style.WITHOUT})")
