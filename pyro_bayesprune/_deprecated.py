@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from importlib import import_module
 from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
-from types import ModuleType
+from types import FunctionType, ModuleType
 from typing import Any
 
 import lazy_loader
@@ -22,18 +22,20 @@ MODULES: dict[str, tuple[str, ...]] = {
     "analysis": ("reporting.analysis", "experiments.folders"),
     "bench": ("benchmarks.training", "benchmarks.competitors"),
     "compaction": ("export.chain", "export.compaction"),
-    "config": ("experiments.config", "experiments.errors", "pruning.registry"),
-    "criteria": ("pruning.criteria", "pruning.registry"),
+    "config": ("pruning.registry", "experiments.config", "experiments.errors"),
+    "bench_deploy": ("benchmarks.deploy", "benchmarks.kernels", "benchmarks.variants"),
+    "criteria": ("pruning.registry", "pruning.criteria"),
     "curvature": ("inference.curvature", "inference.layer_curvature", "data.dataset"),
     "doubt": ("diagnostics.calibration", "diagnostics.shift"),
     "draws": ("inference.draws", "inference.draw_predictions"),
+    "elbo": ("training.elbo",),
     "evidence": ("inference.evidence", "inference.savage_dickey"),
     "experiment": (
+        "pruning.registry",
+        "pruning.replay",
         "experiments.running",
         "experiments.loading",
         "experiments.build",
-        "pruning.replay",
-        "pruning.registry",
         "_utils.provenance",
     ),
     "grids": ("experiments.grids", "experiments.designs"),
@@ -48,6 +50,7 @@ MODULES: dict[str, tuple[str, ...]] = {
     "metrics": ("inference.metrics",),
     "model": ("models.module", "models.handler", "models.likelihoods", "models.sites"),
     "networks": ("models.networks",),
+    "optimizer": ("training.optimizer",),
     "posterior": (
         "inference.log_joint",
         "inference.bayes_factor",
@@ -59,6 +62,8 @@ MODULES: dict[str, tuple[str, ...]] = {
     "results": ("experiments.results", "experiments.statistics"),
     "runs": ("experiments.folders", "experiments.errors", "_utils.files"),
     "sequential": ("pruning.sequential",),
+    "sparse": ("models.sparse",),
+    "svi": ("training.trainer", "_utils.process", "_utils.random"),
     "trust_plots": ("plots.predictions",),
 }
 # Packages that bear the name of an old module, and where names that left it are now.
@@ -69,13 +74,15 @@ NAMES: dict[str, tuple[str, ...]] = {
     "export": ("models.plain",),
     "paper": ("paper.table", "paper.drawing"),
     "plots": ("plots.style",),
-    "pruning": ("pruning.settings", "pruning.step", "pruning.record", "pruning.gates",
-                "pruning.schedules", "pruning.registry"),
+    "pruning": ("pruning.registry", "pruning.settings", "pruning.step", "pruning.record",
+                "pruning.gates", "pruning.schedules"),
     "reporting": ("reporting.page", "reporting.methods", "experiments.loading"),
     "training": ("training.loop", "training.fitting", "training.state", "training.trainer"),
 }  # fmt: skip
 # Names that are called otherwise now: old name to (module, new name).
 RENAMED = {
+    ("analysis", "FILE"): ("experiments.folders", "ANALYSIS"),
+    ("analysis", "load"): ("experiments.folders", "read_analysis"),
     ("report", "load"): ("experiments.loading", "load_runs"),
     ("reporting", "load"): ("experiments.loading", "load_runs"),
     ("experiment", "Result"): ("experiments.loading", "Run"),
@@ -95,14 +102,32 @@ def moved(old: str, name: str) -> Any:  # noqa: ANN401
     renamed = RENAMED.get((old, name))
     for target, new in [renamed] if renamed else [(t, name) for t in targets]:
         module = import_module(f"{PACKAGE}.{target}")
-        if hasattr(module, new) and not name.startswith("__"):
+        if _defines(module, new) and not name.startswith("__"):
             message = (
                 f"{PACKAGE}.{old}.{name} is now {PACKAGE}.{target}.{new}; the old name works until "
                 f"version {REMOVED_IN}"
             )
             warnings.warn(message, DeprecationWarning, stacklevel=3)
-            return getattr(module, new)
+            value = getattr(module, new)
+            return _functions(value) if target == "pruning.registry" else value
     raise AttributeError(f"module '{PACKAGE}.{old}' has no attribute {name!r}")
+
+
+def _functions(names: Any) -> Any:  # noqa: ANN401
+    """The old dictionaries of names had functions where the registry has their places."""
+    if not (isinstance(names, dict) and all(isinstance(place, str) for place in names.values())):
+        return names
+    resolve = import_module(f"{PACKAGE}.pruning.registry").resolve
+    return {name: resolve(names, name) for name in names}
+
+
+def _defines(module: ModuleType, name: str) -> bool:
+    """Whether a module has a name that it did not import from another module."""
+    value = getattr(module, name, None)
+    imported = isinstance(value, ModuleType)
+    if isinstance(value, (FunctionType, type)):
+        imported = value.__module__ != module.__name__
+    return hasattr(module, name) and not imported
 
 
 class _OldModule(ModuleType):

@@ -5,10 +5,10 @@ import sys
 from pathlib import Path
 
 import pyro_bayesprune as bp
-from pyro_bayesprune import inference_data, plots, trust_plots
-from pyro_bayesprune.analysis import analyse
-from pyro_bayesprune.experiment import build_data
-from pyro_bayesprune.report import report
+from pyro_bayesprune import diagnostics, plots
+from pyro_bayesprune.diagnostics.conversion import FILE
+from pyro_bayesprune.experiments.build import build_data
+from pyro_bayesprune.reporting import analyse
 
 HERE = Path(__file__).parent
 
@@ -23,14 +23,14 @@ def main(data_dir: str, out: str = "runs/example") -> None:
         folders.append(run.folder)
         if not (run.folder / "analysis.json").exists():
             analyse(run, build_data(config, data_dir), foreign=foreign, draws=300, warmup=250)
-    report(folders, HERE / "report.html")
-    idata = inference_data.load(run.folder / inference_data.FILE)
-    inference_data.summary(idata).to_csv(HERE / "summary.csv", float_format="%.6g")
+    bp.report(folders, HERE / "report.html")
+    idata = diagnostics.load(run.folder / FILE)
+    diagnostics.summary(idata).to_csv(HERE / "summary.csv", float_format="%.6g")
     (HERE / "groups.txt").write_text(
         "\n".join(f"{name}: {dict(idata[name].sizes)}" for name in idata.groups()) + "\n"
     )
     plots.learning_curves(run.history).savefig(HERE / "learning_curves.svg")
-    trust_plots.traces(inference_data.trace_frame(idata)).savefig(HERE / "traces.svg")
+    plots.traces(diagnostics.trace_frame(idata)).savefig(HERE / "traces.svg")
     picture(HERE / "report.html", HERE / "report.png")
 
 

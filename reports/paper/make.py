@@ -15,9 +15,12 @@ from typing import Any
 
 import pandas as pd
 
-from pyro_bayesprune import configure, load_histories, load_results, paper, plots, results
-from pyro_bayesprune.display import table_markdown
-from pyro_bayesprune.grids import controls, product
+from pyro_bayesprune import configure, load_histories, load_results, paper, plots
+from pyro_bayesprune._utils.tables import table_markdown
+from pyro_bayesprune.experiments.designs import controls, product
+from pyro_bayesprune.experiments.results import GROUP
+from pyro_bayesprune.paper import drawing
+from pyro_bayesprune.paper.table import DENSE, PRUNED
 
 HERE = Path(__file__).parent
 PAGES = (HERE / "README.md", HERE.parents[1] / "README.md")
@@ -109,7 +112,7 @@ def regrowth() -> str:
     lifted, persisting = load_histories(REGROWTH), load_histories(HERE)
     names = ["dataset", "network", "method", "level", "seed", "epoch"]
     persisting = persisting.set_index(names)["test_accuracy"]
-    theirs = paper.paper_table1().set_index(results.GROUP)["accuracy"]
+    theirs = paper.paper_table1().set_index(GROUP)["accuracy"]
     rows = []
     for run in load_results(REGROWTH).sort_values(["network", "method", "sparsity"]).itertuples():
         last = lifted[lifted["id"] == run.id].groupby("decision")["test_accuracy"].last()
@@ -162,7 +165,7 @@ def over_seeds(runs: pd.DataFrame) -> dict[str, str]:
     }
 
 
-def table1(levels: Sequence[float] = paper.LEVELS) -> str:
+def table1(levels: Sequence[float] = drawing.LEVELS) -> str:
     """Our Table 1 beside the paper's, without the notes."""
     table = paper.table1(load_results(HERE))
     return paper.markdown(table[table["sparsity"].isin((0.0, *levels))]).strip()
@@ -171,7 +174,7 @@ def table1(levels: Sequence[float] = paper.LEVELS) -> str:
 def likelihoods() -> str:
     """Test NLL of each method: the second number that a reader wants beside accuracy."""
     runs = load_results(HERE).pivot_table("test_loss", ["dataset", "network", "sparsity"], "method")
-    runs = runs.reindex(columns=[m for m in (*paper.DENSE, *paper.PRUNED) if m in runs])
+    runs = runs.reindex(columns=[m for m in (*DENSE, *PRUNED) if m in runs])
     return markdown(
         [
             {"dataset": dataset, "network": network.upper(), "sparsity": f"{sparsity:.0%}"}

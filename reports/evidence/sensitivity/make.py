@@ -6,6 +6,7 @@ posterior mode under N(0, 1); zeroing its 90% smallest weights is judged under w
 priors. Nothing but the prior's width changes.
 """
 
+import runpy
 from pathlib import Path
 
 import pandas as pd
@@ -13,20 +14,21 @@ import torch
 from matplotlib.figure import Figure
 
 import pyro_bayesprune as bp
-from pyro_bayesprune import curvature, evidence, results
-from pyro_bayesprune.calibration import log_factors
-from pyro_bayesprune.masks import propose_masks
-from pyro_bayesprune.networks import FCN
+from pyro_bayesprune.experiments.statistics import summary
+from pyro_bayesprune.inference import curvature, evidence
+from pyro_bayesprune.inference.savage_dickey import savage_dickey
+from pyro_bayesprune.pruning.masks import propose_masks
 
 HERE = Path(__file__).parent
 WIDTHS = (0.3, 1.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1000.0)
 LEVEL = 0.9
+log_factors = runpy.run_path(str(HERE.parent / "make.py"))["log_factors"]
 
 
 def sweep() -> pd.DataFrame:
     """Zeros and accuracies over seeds, by sparsity asked for, prior and its width."""
-    runs = results.load_results(HERE)
-    found = results.summary(runs, ["achieved_sparsity", "validation_accuracy", "test_accuracy"])
+    runs = bp.load_results(HERE)
+    found = summary(runs, ["achieved_sparsity", "validation_accuracy", "test_accuracy"])
     return found[["sparsity", "prior", "prior_scale", "measure", "mean", "std", "seeds"]]
 
 
@@ -34,7 +36,7 @@ def lindley() -> pd.DataFrame:
     """Log Bayes factors (nats) of the same pruning of the same weights, by width of the prior."""
     data = bp.load_dataset("digits")
     torch.manual_seed(0)
-    net = FCN(data.shape, data.num_classes, (128, 128, 128))
+    net = bp.FCN(data.shape, data.num_classes, (128, 128, 128))
 
     def model(width: float) -> bp.BayesianModule:
         return bp.BayesianModule(net, bp.priors.normal(width), data.num_train)
@@ -54,10 +56,7 @@ def _favoured(model: bp.BayesianModule, fit: bp.Fit, data: bp.Dataset) -> float:
     """The share of weights whose own Savage-Dickey factor is in favour of removing them."""
     precision = evidence.marginal_precision(model, fit.weights, data)
     delta = curvature.prior_precision(model, fit.weights)
-    factors = [
-        evidence.savage_dickey(fit.weights[name], precision[name], delta[name])
-        for name in fit.masks
-    ]
+    factors = [savage_dickey(fit.weights[name], precision[name], delta[name]) for name in fit.masks]
     return sum(int((f > 0).sum()) for f in factors) / sum(f.numel() for f in factors)
 
 
