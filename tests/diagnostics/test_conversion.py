@@ -1,48 +1,16 @@
-"""InferenceData: groups, files, and diagnostics whose conditions are respected."""
+"""InferenceData: groups, and files that are whole or refused."""
 
 import json
 
 import numpy as np
-import pandas as pd
 import pytest
-import torch
-from helpers import (
-    NOISE,
-    PRIOR,
-    around,
-    class_data,
-    closed_form,
-    lifted,
-    linear_gaussian,
-    mlp,
-    net_weights,
-    random_masks,
-)
 
 import pyro_bayesprune as bp
-from pyro_bayesprune.diagnostics import _arviz, conversion, statistics
-from pyro_bayesprune.inference import samplers
+from pyro_bayesprune.diagnostics import _arviz, conversion
 
 
-@pytest.fixture(scope="module")
-def trained():
-    """A small fit with its draws by NUTS over the last layer."""
-    torch.manual_seed(0)
-    data = class_data()
-    data = bp.Dataset(
-        data.train_x, data.train_y, test_x=data.validation_x, test_y=data.validation_y
-    )
-    model = lifted(mlp(), data)
-    fit = bp.fit(model, data, pruning=bp.Pruning(sparsity=0.5), epochs=3, progress=False)
-    draws = samplers.posterior_draws(fit, data, "last_layer_nuts", draws=60, chains=2, warmup=40)
-    idata = conversion.to_arviz(
-        draws, data, history=fit.history, config={"dataset": "<data>"}, prior_draws=10
-    )
-    return fit, data, draws, idata
-
-
-def test_the_groups_are_there(trained):
-    fit, data, draws, idata = trained
+def test_the_groups_are_there(drawn_fit):
+    fit, data, draws, idata = drawn_fit
     assert {"posterior", "sample_stats", "log_prior", "log_likelihood", "posterior_predictive",
             "prior_predictive", "observed_data", "predictions", "pruning_history"} <= set(
         idata.groups()
@@ -56,15 +24,15 @@ def test_the_groups_are_there(trained):
     assert idata.posterior["log_joint"].attrs["units"] == "nats"
 
 
-def test_the_log_joint_of_draws_is_the_log_joint_but_for_a_constant(trained):
-    fit, data, draws, idata = trained  # the constant: the prior of what is not drawn
+def test_the_log_joint_of_draws_is_the_log_joint_but_for_a_constant(drawn_fit):
+    fit, data, draws, idata = drawn_fit  # the constant: the prior of what is not drawn
     exact = [bp.log_joint(fit.model, draws.at(1, i), data).total for i in (3, 7)]
     found = idata.posterior["log_joint"][1, [3, 7]].to_numpy()
     assert found[0] - found[1] == pytest.approx(exact[0] - exact[1], abs=1e-3)
 
 
-def test_written_and_read_again_it_is_equal(trained, tmp_path):
-    idata = trained[-1]
+def test_written_and_read_again_it_is_equal(drawn_fit, tmp_path):
+    idata = drawn_fit[-1]
     conversion.save(idata, tmp_path / "posterior.nc")
     again = conversion.load(tmp_path / "posterior.nc")
     assert set(again.groups()) == set(idata.groups())
@@ -91,142 +59,3 @@ def test_a_damaged_file_is_noticed(tmp_path):
         path.write_bytes(content[:place] + bytes([content[place] ^ 1]) + content[place + 1 :])
         with pytest.raises(ValueError, match="posterior.nc is not .*: its checksum does not fit"):
             conversion.load(path)
-
-
-def test_a_map_alone_has_no_diagnostics(trained):
-    fit, data, _, _ = trained
-    one = samplers.posterior_draws(fit, data, "laplace", draws=1)
-    point = conversion.to_arviz(one, data, prior_draws=0)
-    for diagnostic in (statistics.loo, statistics.summary, statistics.power_scaling):
-        with pytest.raises(ValueError, match="a MAP is one point"):
-            diagnostic(point)
-
-
-def test_convergence_is_told_for_log_joint_and_predictions(trained):
-    found = statistics.convergence(trained[-1])
-    assert found["rhat_log_joint"] < 1.2 and found["ess_probability"] > 5
-    assert found["divergences"] >= 0
-
-
-def test_chains_that_are_stuck_are_told(trained):
-    idata = trained[-1].copy()
-    stuck = idata.posterior.copy(deep=True)
-    stuck["log_joint"][:] = np.array([[0.0], [1.0]])
-    del idata.posterior
-    idata.add_groups(posterior=stuck)
-    assert statistics.convergence(idata)["rhat_log_joint"] == statistics.STUCK
-
-
-def test_independent_draws_have_no_rhat(trained):
-    fit, data, _, _ = trained
-    draws = samplers.posterior_draws(fit, data, "laplace", draws=30)
-    idata = conversion.to_arviz(draws, data, prior_draws=0)
-    assert statistics.summary(idata)["r_hat"].isna().all()
-    assert statistics.convergence(idata)["rhat_log_joint"] is None
-    assert statistics.loo(idata).n_samples == 30
-
-
-def test_comparisons_need_the_same_examples(trained):
-    fit, data, draws, idata = trained
-    table = statistics.compare({"one": idata, "other": idata})
-    assert set(table.index) == {"one", "other"}
-    few = conversion.to_arviz(draws, data, examples=10, prior_draws=0)
-    with pytest.raises(ValueError, match="same examples"):
-        statistics.compare({"one": idata, "other": few})
-    with pytest.raises(ValueError, match="two or more"):
-        statistics.compare({"one": idata})
-
-
-def test_class_frequencies_of_data_posterior_and_prior(trained):
-    _, data, _, idata = trained
-    table = statistics.frequencies(idata, 3)
-    assert list(table) == ["class", "observed", "posterior", "prior"]
-    np.testing.assert_allclose(table.drop(columns="class").sum(), 1)
-
-
-def test_loo_is_exact_leave_one_out_in_the_linear_gaussian_case():
-    """log p(y_i | y_-i), from refits in closed form, example by example."""
-    fit, (x, y), _, _ = linear_gaussian(orthogonal=True)
-    draws = samplers.posterior_draws(fit, (x, y), "laplace", draws=2000)
-    data = bp.Dataset(x, y)
-    idata = conversion.to_arviz(draws, data, prior_draws=0)
-    found = statistics.loo(idata)
-    kept = fit.masks["weight"][0]
-    exact = []
-    for i in range(len(x)):
-        rest = torch.arange(len(x)) != i
-        mean, covariance = closed_form(x[rest][:, kept], y[rest])
-        row = x[i, kept]
-        scale = (row @ covariance @ row + NOISE**2).sqrt()
-        exact.append(torch.distributions.Normal(row @ mean, scale).log_prob(y[i, 0]).item())
-    np.testing.assert_allclose(found.loo_i, exact, atol=0.04)
-    assert found.elpd_loo == pytest.approx(sum(exact), abs=0.3)
-    assert statistics.pareto_table(found)["examples"].tolist() == [len(x), 0, 0]
-
-
-def test_power_scaling_tells_a_strong_prior_from_a_weak_one():
-    assert PRIOR == 1.5
-    fit, (x, y), _, _ = linear_gaussian(orthogonal=True)
-    sensitivities = {}
-    for scale in (1.5, 0.05):
-        model = bp.BayesianModule(
-            fit.model.net, bp.priors.normal(scale), len(x), fit.model.likelihood
-        )
-        centre = closed_form(x[:, fit.masks["weight"][0]], y)[0]
-        precision = x.mT @ x / NOISE**2
-        shrunk = centre * precision[0, 0] / (precision[0, 0] + 1 / scale**2)
-        weights = torch.zeros(1, 4).double()
-        weights[fit.masks["weight"]] = shrunk
-        draws = samplers.posterior_draws(
-            around(model, {"weight": weights}, fit.masks), (x, y), "laplace", draws=2000
-        )
-        idata = conversion.to_arviz(draws, bp.Dataset(x, y), prior_draws=0)
-        sensitivities[scale] = statistics.power_scaling(idata)
-    name = "layer_norm[weight]"
-    assert sensitivities[1.5].loc[name, "prior"] < 0.05 < sensitivities[0.05].loc[name, "prior"]
-    assert isinstance(sensitivities[1.5], pd.DataFrame)
-
-
-def test_a_dense_network_can_be_compared_with_a_pruned_one(trained):
-    fit, data, _, idata = trained
-    net = mlp()
-    dense = around(lifted(net, data), net_weights(net), random_masks(net_weights(net), 0.0))
-    laplace = samplers.posterior_draws(dense, data, "laplace", draws=50)
-    with pytest.raises(ValueError, match="same approximation"):
-        other = conversion.to_arviz(laplace, data, prior_draws=0)
-        statistics.compare({"pruned": idata, "dense": other})
-    draws = samplers.posterior_draws(dense, data, "last_layer_nuts", draws=20, chains=2, warmup=20)
-    other = conversion.to_arviz(draws, data, prior_draws=0)
-    assert statistics.compare({"pruned": idata, "dense": other}).index[0] == "pruned"
-
-
-def test_power_scaling_of_draws_that_are_far_too_wide_has_no_diagnosis():
-    fit, data, _, _ = linear_gaussian()
-    wide = {"weight": torch.full((1, 4), 1e-3, dtype=torch.float64)}  # as if the data said nothing
-    draws = samplers.posterior_draws(fit, data, "laplace", draws=500, ggn=wide)
-    table = statistics.power_scaling(conversion.to_arviz(draws, bp.Dataset(*data), prior_draws=0))
-    assert table["diagnosis"].str.contains("reweighting fails").all()
-    good = samplers.posterior_draws(fit, data, "last_layer_laplace", draws=500)
-    table = statistics.power_scaling(conversion.to_arviz(good, bp.Dataset(*data), prior_draws=0))
-    assert not table["diagnosis"].str.contains("reweighting fails").any()
-
-
-def test_a_dense_and_a_pruned_network_are_compared_by_their_last_layers_laplace():
-    torch.manual_seed(0)
-    data, found = class_data(), {}
-    for sparsity in (0.0, 0.7):
-        net = mlp()
-        fit = around(lifted(net, data), net_weights(net), random_masks(net_weights(net), sparsity))
-        draws = samplers.posterior_draws(fit, data, "last_layer_laplace", draws=50)
-        found[str(sparsity)] = conversion.to_arviz(draws, data, prior_draws=0)
-    assert set(statistics.compare(found).index) == {"0.0", "0.7"}
-
-
-def test_an_example_on_which_all_draws_agree_has_equal_weights():
-    same, other = np.full((2, 50, 1), -1e-9), np.random.default_rng(0).normal(size=(2, 50, 1)) / 9
-    idata = _arviz.az.from_dict(
-        posterior={"a": np.zeros((2, 50))}, log_likelihood={"obs": np.concatenate([same, other], 2)}
-    )
-    found = statistics.loo(idata)
-    assert found.pareto_k.to_numpy()[0] == 0 and not found.warning
-    assert found.loo_i.to_numpy()[0] == pytest.approx(-1e-9)

@@ -1,21 +1,15 @@
-"""Configurations: presets, methods, ids; every name in them is something that trains."""
+"""Configurations: presets, methods, ids, and values that are refused."""
 
 import dataclasses
 import hashlib
 import json
-import math
 import subprocess
 import sys
 from dataclasses import fields
 from typing import get_args
 
 import pytest
-import torch
-from helpers import raw_tensors
 
-import pyro_bayesprune as bp
-from pyro_bayesprune.data.splitting import split
-from pyro_bayesprune.experiments.build import build_model, epochs_of
 from pyro_bayesprune.experiments.config import ADDED, Config, configure
 from pyro_bayesprune.pruning import registry
 from pyro_bayesprune.pruning.registry import (
@@ -27,9 +21,6 @@ from pyro_bayesprune.pruning.registry import (
     SCHEDULES,
 )
 
-NEED_NORMAL = {"opd", "snr"}  # criteria with the prior's curvature in them
-NOT_NORMAL = {"laplace", "student_t"}
-TINY = {"hidden": (6,), "channels": (2, 3), "epochs": 1, "batch_size": 20}
 OTHER = {  # a valid value of each field that is not the default
     "dataset": "mnist",
     "validation": 0.2,
@@ -217,28 +208,6 @@ def test_choices_of_the_command_line_are_what_is_registered():
     assert set(get_args(registry.PresetName)) == set(PRESETS)
 
 
-@pytest.mark.parametrize("network", NETWORKS)
-def test_every_network_trains(network):
-    data = split(raw_tensors(n=40, size=(16, 16)), validation=0.0)
-    config = Config(network=network, **TINY)
-    model = build_model(config, data.shape, data.num_classes, data.num_train)
-    [(state, epoch)] = epochs_of(config, model, data, epochs=1)
-    assert state.weights and math.isfinite(epoch.train_loss)
-
-
-def test_the_published_networks_have_their_published_sizes():
-    from pyro_bayesprune.models.networks import LeNet5
-
-    def weights(net):
-        return sum(p.numel() for p in net.parameters() if p.dim() > 1)
-
-    assert weights(LeNet5((1, 28, 28), 10)) == 430_500
-    model = build_model(Config(network="lenet_300_100"), (1, 28, 28), 10, 100)
-    assert weights(model.net) == 266_200
-    with pytest.raises(ValueError, match="height>=16"):
-        LeNet5((1, 8, 8), 10)
-
-
 def test_younger_fields_change_no_id_at_their_defaults():
     values = Config().to_dict()
     older = {name: value for name, value in values.items() if name not in ADDED}
@@ -262,33 +231,7 @@ def test_rounds_that_cannot_be_are_told(settings, told):
         Config(**settings)
 
 
-@pytest.mark.parametrize("criterion", CRITERIA)
-@pytest.mark.parametrize("prior", PRIORS)
-@pytest.mark.parametrize("network", ["fcn", "cnn"])
-def test_every_combination_trains(network, prior, criterion):
-    data = split(raw_tensors(n=40), validation=0.0)
-    config = Config(
-        network=network, prior=prior, criterion=criterion, gate="always", schedule="constant",
-        sparsity=0.5, **TINY,
-    )  # fmt: skip
-    model = build_model(config, data.shape, data.num_classes, data.num_train)
-    if criterion in NEED_NORMAL and prior in NOT_NORMAL:
-        with pytest.raises(ValueError, match="needs independent zero-mean Normal priors"):
-            next(epochs_of(config, model, data, epochs=1))
-        return
-    [(state, epoch)] = epochs_of(config, model, data, epochs=1)
-    assert epoch.step.decision == "pruned"
-    for name, mask in state.masks.items():
-        assert int((~mask).sum()) == round(0.5 * mask.numel())
-        assert (state.weights[name][~mask] == 0).all()
-    assert all(torch.isfinite(weight).all() for weight in state.weights.values())
-
-
-@pytest.mark.parametrize("name", METHODS)
-def test_every_method_trains(name):
-    data = split(raw_tensors(n=40), validation=0.0)
-    config = configure("paper", name, **TINY)
-    model = build_model(config, data.shape, data.num_classes, data.num_train)
-    [(state, epoch)] = epochs_of(config, model, data, epochs=1)
-    assert epoch.step.decision == ("pruned" if config.sparsity else "unchanged")
-    assert bp.metrics.sparsity(state.masks) == pytest.approx(config.sparsity, abs=0.02)
+@pytest.mark.parametrize("method", METHODS)
+def test_the_paper_s_methods_keep_their_names(method):
+    pruned = {} if "sparsity" in METHODS[method] else {"sparsity": 0.5}
+    assert configure("paper", method, **pruned).method == method

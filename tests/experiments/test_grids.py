@@ -1,30 +1,18 @@
 """Grids: what runs, in which order, and what is left when runs, workers or all of it die."""
 
 import json
-import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
-import psutil
 import pytest
+from helpers import TIMES
+from helpers.grid_processes import ENVIRONMENT, command, finished, small_grid, wait_until, workers
 
 from pyro_bayesprune.experiments import folders
 from pyro_bayesprune.experiments.config import configure
-from pyro_bayesprune.experiments.designs import PAPER, product
 from pyro_bayesprune.experiments.grids import Outcome, _receive, attempt, grid, verify
-from pyro_bayesprune.pruning.registry import METHODS
-
-SMALL = {"hidden": ((16,),), "epochs": (2,), "network": ("fcn",)}
-TIMES = ["seconds_training", "seconds_step"]
-ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1"}
-
-
-def small(**axes):
-    """A grid of small runs on digits."""
-    return product("paper", **({"method": ("random",), "sparsity": (0.5,)} | SMALL | axes))
 
 
 def assert_same_runs(configs, one, other):
@@ -36,39 +24,12 @@ def assert_same_runs(configs, one, other):
         assert histories[0].equals(histories[1])
 
 
-def wait_until(condition, seconds=120):
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "nothing happened in time"
-        time.sleep(0.05)
-
-
-# Which runs
-
-
-def test_the_papers_grid_is_the_papers_size():
-    configs = product("paper", **PAPER)
-    assert len(configs) == 3 * 2 * (2 + 4 * 5) * 5
-    assert len({config.id for config in configs}) == len(configs)
-
-
-def test_a_grid_is_breadth_first_over_seeds():
-    seeds = [c.seed for c in small(sparsity=(0.5, 0.9), seed=(3, 1, 2))]
-    assert seeds == [3, 3, 1, 1, 2, 2]
-
-
-def test_methods_that_prune_nothing_appear_once():
-    configs = small(method=("unpruned", "bayes_unpruned", "random"), sparsity=(0.5, 0.9))
-    found = [(config.method, config.sparsity) for config in configs]
-    assert found == [("unpruned", 0), ("bayes_unpruned", 0), ("random", 0.5), ("random", 0.9)]
-
-
 # What happens to them
 
 
 def test_a_failed_run_is_recorded_and_stops_no_other(tmp_path):
     bad = configure(dataset=str(tmp_path / "missing.safetensors"))
-    good = small()
+    good = small_grid()
     seen = []
     outcomes = grid([bad, *good], out=tmp_path, watch=seen.append)
     assert outcomes == seen
@@ -77,13 +38,13 @@ def test_a_failed_run_is_recorded_and_stops_no_other(tmp_path):
     assert "Traceback" in text and "missing.safetensors" in text
     again = grid(good, out=tmp_path)
     assert [outcome.status for outcome in again] == ["skipped"]
-    known = grid(small(seed=(5,)), out=tmp_path, known=[small(seed=(5,))[0].id])
+    known = grid(small_grid(seed=(5,)), out=tmp_path, known=[small_grid(seed=(5,))[0].id])
     assert [outcome.status for outcome in known] == ["skipped"]
     assert verify(good, 3, out=tmp_path) == {good[0].id: True}
 
 
 def test_verify_tells_a_run_that_differs(tmp_path):
-    (config,) = small()
+    (config,) = small_grid()
     assert attempt(config, str(tmp_path), None, "cpu", None, False).status == "done"
     folder = tmp_path / config.id
     result = folders.read_result(folder) | {"weights_sha256": "0" * 64}
@@ -93,7 +54,7 @@ def test_verify_tells_a_run_that_differs(tmp_path):
 
 
 def test_a_run_that_another_process_works_on_is_waited_for(tmp_path):
-    (config,) = small()
+    (config,) = small_grid()
     with folders.locked(tmp_path / config.id):
         assert attempt(config, str(tmp_path), None, "cpu", None, False).status == "busy"
     outcome = attempt(config, str(tmp_path), None, "cpu", None, True)
@@ -104,7 +65,7 @@ def test_a_run_that_another_process_works_on_is_waited_for(tmp_path):
 
 
 def test_a_run_that_another_process_takes_in_the_meantime_is_no_failure(tmp_path, monkeypatch):
-    (config,) = small()
+    (config,) = small_grid()
     monkeypatch.setattr(
         "pyro_bayesprune.experiments.grids._held", lambda folder: False
     )  # a moment too early
@@ -113,7 +74,7 @@ def test_a_run_that_another_process_takes_in_the_meantime_is_no_failure(tmp_path
 
 
 def test_what_a_worker_sends_stays_in_its_runs_folder(tmp_path):
-    (config,) = small()
+    (config,) = small_grid()
     sent = {"../../outside.json": b"{}", "/tmp/absolute.csv": b"", "config.json": b"{}"}
     _receive(tmp_path / "runs", Outcome(config, "done", files=sent))
     written = {str(p.relative_to(tmp_path)) for p in tmp_path.rglob("*") if p.is_file()}
@@ -124,39 +85,21 @@ def test_what_a_worker_sends_stays_in_its_runs_folder(tmp_path):
 def test_a_failure_that_cannot_be_written_down_stops_no_other(tmp_path):
     bad = configure(dataset=str(tmp_path / "missing.safetensors"))
     (tmp_path / bad.id).write_text("a file where the run's folder should be")
-    outcomes = grid([bad, *small()], out=tmp_path)
+    outcomes = grid([bad, *small_grid()], out=tmp_path)
     assert [outcome.status for outcome in outcomes] == ["failed", "done"]
 
 
 def test_an_engine_needs_what_it_needs(tmp_path):
     for options in ({"engine": "dask"}, {"address": "tcp://x"}, {"engine": "threads"}):
         with pytest.raises(ValueError, match="engine must be"):
-            grid(small(), out=tmp_path, **options)
+            grid(small_grid(), out=tmp_path, **options)
 
 
 # Kills
 
 
-def command(out, seeds, jobs=2):
-    settings = out.parent / "small.yaml"
-    settings.write_text("hidden: [16]\n")
-    words = ["grid", "--datasets", "digits", "--networks", "fcn", "--methods", "random"]
-    words += ["--sparsities", "0.5", "--seeds", seeds, "--epochs", "40", "--out", str(out)]
-    words += ["--jobs", str(jobs), "--config", str(settings)]
-    return [sys.executable, "-m", "pyro_bayesprune.cli", *words]
-
-
 def configs_of(seeds):
-    return small(seed=tuple(int(s) for s in seeds.split(",")), epochs=(40,))
-
-
-def finished(out):
-    return len(list(out.glob("*/result.json")))
-
-
-def workers(process):
-    children = psutil.Process(process.pid).children(recursive=True)
-    return [c for c in children if "popen_loky" in " ".join(c.cmdline())]
+    return small_grid(seed=tuple(int(s) for s in seeds.split(",")), epochs=(40,))
 
 
 @pytest.mark.slow
@@ -220,16 +163,3 @@ def test_a_dask_cluster_that_loses_a_worker_completes_every_run_once(tmp_path):
     assert {outcome.status for outcome in outcomes} == {"done"}
     assert finished(out) == len(configs)
     assert all(verify(configs, 1, out=out).values())
-
-
-def test_any_setting_can_be_an_axis():
-    from pyro_bayesprune.cli.grid import _grid_configurations
-
-    values = {"datasets": "digits", "networks": "fcn", "seeds": "0,1", "sparsities": "0.9"}
-    made = _grid_configurations(values | {"vary": ["hidden=[8, 8],[16]", "beta=0,0.5,1"]})
-    assert len(made) == 2 * 2 * 3
-    assert {(c.hidden, c.beta) for c in made} == {
-        (hidden, beta) for hidden in ((8, 8), (16,)) for beta in (0, 0.5, 1)
-    }
-    assert {c.method for c in made} == {"bayes_magnitude"}  # what the preset's settings are
-    assert {c.method for c in _grid_configurations(values)} == set(METHODS)

@@ -1,148 +1,26 @@
-"""The lift and the handler: what pruning means, wherever the handler stands."""
+"""A network as a Pyro model: its sites, its modes, its copies, and what it refuses."""
 
 import copy
 import math
 import pickle
 
-import pyro
 import pyro.distributions as dist
 import pytest
 import torch
-from helpers import class_data, lifted, mlp, net_weights, noisy_net, random_masks, regression
+from helpers import (
+    class_data,
+    fit_once,
+    lifted,
+    mlp,
+    net_weights,
+    noisy_net,
+)
 from pyro import poutine
-from pyro.infer import Predictive, Trace_ELBO
-from pyro.infer.autoguide import AutoDelta
 from torch import nn
 
 import pyro_bayesprune as bp
 
-X = torch.tensor([[1.0, 0.0], [0.0, 1.0], [1.0, 1.0]])
-Y = torch.tensor([1.0, 2.0, 3.0])
-W = torch.tensor([1.0, 0.5])  # not zero yet where it is pruned
-MASKS = {"w": torch.tensor([True, False])}
-LOG_TWO_PI = math.log(2 * math.pi)
-# Residuals at w = (1, 0): 0, 2, 2; noise and prior of standard deviation one.
-LOG_LIKELIHOOD = -1.5 * LOG_TWO_PI - 4
-LOG_PRIOR = {"density": -LOG_TWO_PI - 0.5, "dropped": -0.5 * LOG_TWO_PI - 0.5}
-
-
-def conditioned(model):
-    return poutine.condition(model, data={"w": W})
-
-
-def outside(model, kind):
-    return bp.pruned(conditioned(model), MASKS, kind)
-
-
-def inside(model, kind):
-    return conditioned(bp.pruned(model, MASKS, kind))
-
-
-def densities(model, *args):
-    trace = poutine.trace(model).get_trace(*args)
-    trace.compute_log_prob()
-    return {n: trace.nodes[n]["log_prob_sum"].item() for n in ("w", "y")}
-
-
-@pytest.mark.parametrize("kind", ["density", "dropped"])
-@pytest.mark.parametrize("place", [inside, outside])
-def test_a_trace_records_the_density_of_the_pruned_weights(place, kind):
-    found = densities(place(regression(3), kind), X, Y)
-    assert found["w"] == pytest.approx(LOG_PRIOR[kind], abs=1e-6)
-    assert found["y"] == pytest.approx(LOG_LIKELIHOOD, abs=1e-6)
-
-
-@pytest.mark.parametrize("place", [inside, outside])
-def test_the_model_goes_on_with_the_pruned_weights(place):
-    trace = poutine.trace(place(regression(3), "density")).get_trace(X)
-    assert torch.equal(trace.nodes["y"]["fn"].mean, X @ torch.tensor([1.0, 0.0]))
-
-
-def test_a_trace_inside_the_handler_records_the_pruned_value():
-    traced = poutine.trace(conditioned(regression(3)))
-    bp.pruned(traced, MASKS)(X, Y)
-    assert torch.equal(traced.trace.nodes["w"]["value"], torch.tensor([1.0, 0.0]))
-
-
-def test_sampled_weights_are_pruned():
-    model = bp.pruned(regression(3), MASKS)
-    trace = poutine.trace(model).get_trace(X)
-    first = trace.nodes["w"]["value"][0]
-    assert torch.equal(trace.nodes["y"]["fn"].mean, X[:, 0] * first)
-
-
-@pytest.mark.parametrize("kind", ["density", "dropped"])
-def test_trace_elbo_is_minus_the_log_joint_of_the_pruned_weights(kind):
-    guide = AutoDelta(regression(3), init_loc_fn=lambda site: W.clone())
-    found = Trace_ELBO().loss(bp.pruned(regression(3), MASKS, kind), guide, X, Y)
-    assert found == pytest.approx(-LOG_LIKELIHOOD - LOG_PRIOR[kind], abs=1e-5)
-
-
-def test_the_elbo_has_no_gradient_at_pruned_weights():
-    guide = AutoDelta(regression(3), init_loc_fn=lambda site: W.clone())
-    Trace_ELBO().differentiable_loss(bp.pruned(regression(3), MASKS), guide, X, Y).backward()
-    gradient = pyro.param("AutoDelta.w").grad
-    # d/dw1 of residuals 0, 2 (that of the third is 3 - w1) and of the prior: -2 + 1.
-    assert torch.allclose(gradient, torch.tensor([-1.0, 0.0]))
-
-
-@pytest.mark.parametrize(
-    "predictive",
-    [
-        lambda model, draws: Predictive(bp.pruned(model, MASKS), draws),
-        lambda model, draws: bp.pruned(Predictive(model, draws), MASKS),
-    ],
-    ids=["inside", "outside"],
-)
-def test_predictive_uses_the_pruned_weights(predictive):
-    draws = predictive(regression(3, noise=1e-6), {"w": W.expand(4, 2)})(X)["y"]
-    assert torch.allclose(draws, (X @ torch.tensor([1.0, 0.0])).expand(4, 3), atol=1e-4)
-
-
-def test_predictive_of_a_lifted_network_equals_that_of_pruned_weights():
-    data = class_data()
-    model, weights = lifted(mlp(), data), net_weights(mlp())
-    masks = random_masks(weights)
-    zeroed = {n: w * masks[n] if n in masks else w for n, w in weights.items()}
-
-    def logits(model, weights):
-        held = poutine.condition(model, data=weights)
-        return poutine.trace(held).get_trace(data.train_x).nodes["obs"]["fn"].logits
-
-    assert torch.equal(logits(bp.pruned(model, masks), weights), logits(model, zeroed))
-    assert not torch.allclose(logits(model, weights), logits(model, zeroed))
-
-
-def test_masks_that_keep_everything_change_nothing():
-    masks = {"w": torch.tensor([True, True])}
-    free = densities(conditioned(regression(3)), X, Y)
-    assert densities(conditioned(bp.pruned(regression(3), masks)), X, Y) == free
-
-
-def test_the_handler_inside_a_plate_of_its_own_prior():
-    """A prior written with a plate instead of to_event: the handler sees the expanded site."""
-
-    def model(x, y=None):
-        with pyro.plate("features", 2):
-            w = pyro.sample("w", dist.Normal(0.0, 1.0))
-        with pyro.plate("data", 3, subsample=x):
-            return pyro.sample("y", dist.Normal(x @ w, 1.0), obs=y)
-
-    for place in (inside, outside):
-        found = densities(place(model, "dropped"), X, Y)
-        assert found["w"] == pytest.approx(LOG_PRIOR["dropped"], abs=1e-6)
-
-
-def test_the_users_scale_stays_on_a_pruned_site():
-    def model(x, y=None):
-        with poutine.scale(scale=3.0):
-            w = pyro.sample("w", dist.Normal(torch.zeros(2), 1.0).to_event(1))
-        with pyro.plate("data", 3, subsample=x):
-            return pyro.sample("y", dist.Normal(x @ w, 1.0), obs=y)
-
-    assert densities(inside(model, "density"), X, Y)["w"] == pytest.approx(
-        3 * LOG_PRIOR["density"], abs=1e-5
-    )
+NORMAL = bp.priors.normal(0.3)
 
 
 def test_a_lifted_network_has_a_site_for_each_parameter():
@@ -217,25 +95,52 @@ def test_models_can_be_copied_and_pickled(prior, copied, likelihood):
     assert model.net[0].weight.abs().sum() > 0
 
 
-def test_a_pruned_model_can_be_copied_and_pickled():
-    weights = net_weights(mlp())
-    model = bp.pruned(lifted(mlp(), class_data()), random_masks(weights))
-    data = {n: w.clone() for n, w in weights.items()}
-    for other in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
-        held = [poutine.condition(m, data=data) for m in (model, other)]
-        logits = [
-            poutine.trace(m).get_trace(torch.ones(2, 6)).nodes["obs"]["fn"].logits for m in held
-        ]
-        assert torch.equal(*logits)
-
-
-def test_the_gaussian_likelihood_is_an_event_for_each_example():
-    for outputs, event in ((torch.zeros(5), 0), (torch.zeros(5, 2), 1), (torch.zeros(5, 2, 3), 2)):
-        target = bp.gaussian(0.1)(outputs)
-        assert target.batch_shape == (5,) and len(target.event_shape) == event
-
-
 def test_priors_take_the_modules_dtype():
     model = bp.BayesianModule(mlp().double(), bp.priors.student_t(3.0, 0.2), 10)
     assert all(p.sample().dtype == torch.float64 for p in model.priors().values())
     assert torch.get_default_dtype() == torch.float32
+
+
+def test_num_data():
+    with pytest.raises(ValueError, match="num_data must be a positive integer, got 0"):
+        bp.BayesianModule(mlp(), NORMAL, 0)
+
+
+def test_a_network_without_parameters():
+    with pytest.raises(ValueError, match="ReLU has no parameters"):
+        bp.BayesianModule(nn.ReLU(), NORMAL, 3)
+
+
+def test_a_prior_of_a_wrong_shape():
+    model = lifted(mlp(), class_data(), lambda name, shape: dist.Normal(0.0, 1.0).expand(shape))
+    with pytest.raises(ValueError, match=r"prior of '0.weight' must have event shape \(8, 6\)"):
+        model(class_data().train_x)
+
+
+@pytest.mark.parametrize(
+    ("prior", "message"),
+    [
+        (
+            lambda n, s: dist.Normal(0.0, torch.full(s, math.nan)).to_event(len(s)),
+            "parameter scale",
+        ),
+        (lambda n, s: dist.Normal(0.0, torch.full(s, -1.0)).to_event(len(s)), "parameter scale"),
+        (bp.priors.normal(1e-300), "parameter scale"),  # zero in float32
+        (lambda n, s: None, "must be a distribution, got None"),
+    ],
+)
+def test_a_prior_that_is_no_distribution_is_named(prior, message):
+    with pytest.raises(ValueError, match=f"the prior of '0.weight'.*{message}") as caught:
+        fit_once(lifted(mlp(), class_data(), prior), class_data())
+    assert "\n" not in str(caught.value)
+
+
+def test_a_prior_that_is_no_function():
+    with pytest.raises(ValueError, match="prior must be a function .*, got 0.3"):
+        bp.BayesianModule(mlp(), 0.3, 48)
+
+
+@pytest.mark.filterwarnings("ignore:Initializing zero-element")
+def test_a_parameter_without_elements():
+    with pytest.raises(ValueError, match=r"'weight' of shape \(0, 6\) has no elements"):
+        bp.BayesianModule(nn.Linear(6, 0), NORMAL, 48)

@@ -4,8 +4,9 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
+from helpers import drawn
 
-from pyro_bayesprune.plots import methods, style, training
+from pyro_bayesprune.plots import training
 
 
 @pytest.fixture
@@ -20,11 +21,6 @@ def history():
             "sparsity": [0.25, 0.25, 0.5, 0.5],
         }
     )
-
-
-def drawn(axes):
-    """The lines of an axes by label, as (x, y) arrays."""
-    return {line.get_label(): np.asarray(line.get_xydata()).T for line in axes.get_lines()}
 
 
 def test_losses_stand_on_the_left(history):
@@ -99,24 +95,3 @@ def test_the_parts_that_are_drawn_add_up(history):
     lines = drawn(training.bayes_factor_parts(laplace).axes[0])
     names = ("likelihood part", "prior part", "Occam factor")
     np.testing.assert_allclose(sum(lines[n][1] for n in names), lines["log Bayes factor"][1])
-
-
-@pytest.mark.parametrize(("lowest", "scale"), [(0.01, "log"), (-0.5, "linear")])
-def test_losses_by_level_are_logarithmic_where_they_can_be(lowest, scale):
-    losses = pd.DataFrame({"level": [0.0, 0.0, 0.9, 0.9], "epoch": [1, 2, 1, 2], "seed": 0})
-    figure = methods.loss_by_level(losses.assign(test_loss=[2.0, 1.0, 0.5, lowest]))
-    assert figure.axes[0].get_yscale() == scale
-    assert drawn(figure.axes[0])["90%"].tolist() == [[1, 2], [0.5, lowest]]
-
-
-@pytest.mark.parametrize(("seeds", "told"), [([0, 0], "one seed"), ([0, 1], style.BAND)])
-def test_bands_are_spoken_of_only_where_there_are_some(seeds, told):
-    runs = pd.DataFrame({"level": 0.0, "epoch": 1, "seed": seeds, "test_loss": [0.1, 0.2]})
-    figure = methods.loss_by_level(runs)
-    assert figure.axes[0].get_legend().get_title().get_text() == f"target sparsity\n{told}"
-
-
-def test_lines_of_one_seed_are_told_apart_from_those_of_several():
-    runs = pd.DataFrame({"level": [0.0, 0.0, 0.9], "seed": [0, 1, 0], "epoch": 1, "test_loss": 0.1})
-    title = methods.loss_by_level(runs).axes[0].get_legend().get_title().get_text()
-    assert title.endswith(f"{style.BAND}\n({style.WITHOUT})")

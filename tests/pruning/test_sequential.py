@@ -136,12 +136,3 @@ def test_history_has_the_interval(class_data=class_data):
     row = fit.history.iloc[0]
     assert row["log_bf_low"] <= row["log_bf"] <= row["log_bf_high"]
     assert 0 < row["data_read"] <= 1 and math.isnan(row["log_joint_before"])
-
-
-@pytest.mark.parametrize(
-    "options", [{"evaluation": "half"}, {"alpha": 0.0}, {"alpha": 1.0}, {"gate": "always"}]
-)
-def test_wrong_options_are_named(options):
-    name = "evaluation" if "gate" in options else next(iter(options))
-    with pytest.raises(ValueError, match=name):
-        bp.Pruning(**({"evaluation": "sequential"} | options))

@@ -4,65 +4,17 @@ import re
 import shutil
 from html.parser import HTMLParser
 
-import pandas as pd
 import pytest
+from helpers.made_up_runs import a_run
 
 import pyro_bayesprune as bp
-from pyro_bayesprune.cli.app import parse
-from pyro_bayesprune.cli.common import configuration
 from pyro_bayesprune.experiments.errors import RunError
-from pyro_bayesprune.experiments.loading import Run
 from pyro_bayesprune.reporting import (
     analysis,
-    checklist,
-    flags,
-    methods,
-    run_sections,
-    verdict,
 )
 from pyro_bayesprune.reporting.page import PANELS, render, report
 
 EVIL = "<script>alert(1)</script>"
-
-
-def history(sparsity=0.9):
-    return pd.DataFrame(
-        {
-            "epoch": [1, 2],
-            "train_loss": [1.0, 0.5],
-            "validation_loss": [1.1, 0.7],
-            "test_loss": [1.1, 0.7],
-            "log_bf": [-10.0, 0.0],
-            "log_likelihood_ratio": [-12.0, 0.0],
-            "log_prior_ratio": [2.0, 0.0],
-            "log_threshold": [-11.0, -11.0],
-            "decision": ["pruned", "unchanged"],
-            "prior_decides": [True, False],
-            "tries": [1, 0],
-            "sparsity": [sparsity, sparsity],
-        }
-    )
-
-
-def a_run(**changes):
-    """A finished run as plain values; ``changes`` go to its settings or its result."""
-    config = bp.configure("default", epochs=2).to_dict()
-    result = {
-        "id": "0123456789abcdef", "method": "custom", "test_accuracy": 0.95, "test_loss": 0.2,
-        "test_brier": 0.1, "test_ece": 0.02, "achieved_sparsity": 0.9, "parameters": 1000,
-        "compression_ratio": 9.0, "theoretical_speedup": 9.0, "num_classes": 10,
-        "num_train": 1000, "layer_sparsity": {"fc1.weight": 0.9}, "dead_units": {"fc1.weight": 3},
-        "collapsed_layers": [], "prior_decided": 1, "versions": {"torch": "2"},
-        "machine": {"cpus": 2}, "commit": "abc", "finished": "2026-01-01", "epochs": 2,
-        "seconds": 3.0,
-    }  # fmt: skip
-    for name, value in changes.items():
-        (config if name in config else result)[name] = value
-    return Run(config, result, history(result["achieved_sparsity"]))
-
-
-def words(runs):
-    return " ".join(f"{flag.level} {flag.text}" for flag in flags.flags(runs))
 
 
 @pytest.fixture(scope="module")
@@ -178,87 +130,6 @@ def test_a_report_of_failures_alone_says_so(folder, tmp_path):
 def test_a_folder_without_runs_is_an_error(tmp_path):
     with pytest.raises(RunError, match="expected a run folder"):
         report([tmp_path])
-
-
-def test_a_clean_run_with_its_control_is_found_good():
-    runs = [a_run(seed=s, sparsity=p) for s in range(3) for p in (0.0, 0.9)]
-    runs = [Run(r.settings, r.metrics, r.history.assign(prior_decides=False)) for r in runs]
-    assert verdict.verdict(runs, flags.flags(runs)).level == "good"
-
-
-@pytest.mark.parametrize(
-    ("changes", "expected"),
-    [
-        ({"collapsed_layers": ["fc1.weight"]}, "bad All weights of fc1.weight are zero"),
-        ({"test_accuracy": 0.11}, "bad Test accuracy 11.0% is close to guessing"),
-        ({"achieved_sparsity": 0.7}, "warning The gate stopped at a sparsity of 70.0%"),
-        ({"test_ece": 0.2}, "warning Confidence is off by 0.200"),
-        ({}, "warning In epochs 1 the prior alone turned the decision"),
-        ({}, "warning There is no dense control"),
-        ({}, "1 of 1 settings have fewer than 3 seeds"),
-    ],
-)
-def test_flags_are_raised(changes, expected):
-    assert expected in words([a_run(**changes)])
-
-
-def test_diagnostics_raise_flags():
-    told = {
-        "convergence": {"rhat_log_joint": 1.2, "ess_log_joint": 50, "divergences": 2},
-        "loo": {"pareto": [{"share": 0.5}, {"share": 0.3}, {"share": 0.2}]},
-    }
-    run = a_run()
-    run = Run(run.settings, run.metrics, run.history, analysis={"diagnostics": told})
-    found = words([run])
-    for text in ("Chains disagree", "2 NUTS transitions diverged", "Pareto k is above 0.7"):
-        assert text in found
-
-
-def test_draws_that_predict_worse_than_the_map_raise_a_flag():
-    scores = [{"network": "MAP", "nll": 0.1}, {"network": "mean over draws", "nll": 0.7}]
-    run = a_run()
-    run = Run(run.settings, run.metrics, run.history, analysis={"scores": scores})
-    assert "The mean over draws predicts worse than the MAP" in words([run])
-
-
-def test_a_loss_of_accuracy_is_weighed_against_the_control():
-    runs = [a_run(sparsity=0.0, test_accuracy=0.99), a_run(test_accuracy=0.9)]
-    assert "bad It is 9.00 points less accurate than its dense control" in words(runs)
-
-
-def test_the_checklist_tells_what_is_met():
-    items = {item.text: item.met for item in checklist.checklist([a_run()])}
-    assert items["Hardware and versions."] and not items["Random pruning as a baseline."]
-    assert len(items) == 19
-
-
-def test_means_over_seeds_have_their_sample_standard_deviation():
-    runs = [a_run(seed=s, test_accuracy=a) for s, a in enumerate((0.90, 0.92, 0.97))]
-    table = run_sections.results_panel([*runs, a_run(sparsity=0.0)]).content[1]
-    rows = [dict(zip(table.header, row, strict=True)) for row in table.rows]
-    assert [row["seeds"] for row in rows] == ["3", "1"]
-    assert [row["accuracy"] for row in rows] == ["0.9300 ± 0.0361", "0.9500"]
-    assert len(run_sections.results_panel(runs[:1]).content) == 1
-
-
-def test_epochs_without_a_step_are_folded_away():
-    run, quiet = a_run(), history().iloc[[1]].loc[lambda h: h.index.repeat(20)]
-    run = Run(run.settings, run.metrics, pd.concat([history(), quiet]))
-    steps, every = run_sections.decisions_panel([run]).content
-    assert len(steps.rows) == 1 and not steps.folded
-    assert len(every.rows) == 22 and every.folded
-    assert len(run_sections.decisions_panel([a_run()]).content) == 1
-
-
-@pytest.mark.parametrize("config", [
-    bp.configure(), bp.configure("paper", "magnitude", sparsity=0.99, hidden=(20, 10)),
-    bp.configure(dataset="a b;c.safetensors", regrow=True),
-])  # fmt: skip
-def test_the_command_makes_the_run_again(config):
-    import shlex
-
-    _, *arguments = shlex.split(methods.command(config.to_dict()))
-    assert configuration(parse(arguments[0], arguments[1:]).as_dict()) == config
 
 
 @pytest.mark.slow

@@ -2,7 +2,7 @@
 
 An attack is a generator function ``(tries, rng, folder)`` that yields, for each try, what happened
 in a few words, and fails an assertion where something was lost, wrong or silent. `test_attacks`
-runs the quick form of all of them, ``python tests/attack.py`` the full one, and reports.
+runs the quick form of all of them, ``python tests/faults/attack.py`` the full one, and reports.
 """
 
 import os
@@ -119,4 +119,4 @@ def assert_one_line(code: int, lines: list[str], *words: str) -> None:
     assert all(word in last[0] for word in words), (words, last)
 
 
-from attacks import damage, faults, inputs, kills, numerics, safety  # noqa: E402, F401
+from attacks import damage, faults, inputs, kills, numerics, processes, safety  # noqa: E402, F401

@@ -1,26 +1,22 @@
-"""The machine fails: disks, rights, other processes, signals, clocks, locales, vanished data."""
+"""The machine fails: disks, rights, clocks, locales, vanished data."""
 
 import locale
 import os
 import resource
 import shutil
-import signal
 import subprocess
 import time
 from collections.abc import Iterator
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from random import Random
 from unittest import mock
 
-from attacks import CONFIG, OPTIONS, assert_one_line, assert_same, attack, command, ended, fork, run
-from attacks.kills import CONFIGS, WRITES, grid, seconds_of
-from pyro_bayesprune.cli import common
-from pyro_bayesprune.cli.app import main
+from attacks import CONFIG, OPTIONS, assert_one_line, assert_same, attack, command, run
+from attacks.kills import CONFIGS, WRITES, grid
 from pyro_bayesprune.data.builtin import _digits
 from pyro_bayesprune.data.files import write_file
-from pyro_bayesprune.experiments import folders, grids
+from pyro_bayesprune.experiments import folders
 from pyro_bayesprune.experiments.errors import RunError
 
 NOBODY = 65534
@@ -117,77 +113,6 @@ def read_only(tries: int, rng: Random, folder: Path) -> Iterator[str]:
         yield "one line that names the folder; the finished run is read"
 
 
-@attack("faults", "two processes on one run at once", full=8, quick=1)
-def two_at_once(tries: int, rng: Random, folder: Path) -> Iterator[str]:
-    whole = run(CONFIG, folder / "whole")
-    for number in range(tries):
-        out = folder / str(number)
-        words = ["run", *OPTIONS, "--out", str(out)]
-        told = [folder / f"told{i}.txt" for i in (0, 1)]
-        pids = []
-        for errors in told:
-            pids.append(fork(lambda words=words: main(words), errors))
-            time.sleep(rng.uniform(0, 0.3))
-        codes = [ended(pid) for pid in pids]
-        assert 0 in codes, codes
-        for code, errors in zip(codes, told, strict=True):
-            if code:
-                assert_one_line(code, errors.read_text().splitlines(), "another process is working")
-        run(CONFIG, out)
-        assert_same(whole, out / CONFIG.id)
-        yield "one ran, the other said so and left" if any(codes) else "the second found it done"
-
-
-@attack("faults", "two grids on one folder at once", full=4, quick=1)
-def two_grids(tries: int, rng: Random, folder: Path) -> Iterator[str]:
-    from attacks.kills import run_grid
-
-    run_grid(CONFIGS, folder / "whole")
-    with mock.patch.object(grids, "PAUSE", 0.1):
-        for number in range(tries):
-            out = folder / str(number)
-            pids = [fork(lambda out=out: run_grid(CONFIGS, out)) for _ in range(2)]
-            assert [ended(pid) for pid in pids] == [0, 0]
-            for config in CONFIGS:
-                run(config, out)  # takes away what is left of locks
-                assert_same(folder / "whole" / config.id, out / config.id)
-            yield "shared the runs; no failure; same"
-
-
-def signalled(number: signal.Signals, code: int, tries: int, rng: Random, folder: Path):
-    whole = run(CONFIG, folder / "whole")
-    seconds = seconds_of(lambda: run(CONFIG, folder / "timed"))
-    for attempt in range(tries):
-        out, told = folder / str(attempt), folder / "told.txt"
-
-        def act(out: Path = out) -> int:
-            signal.signal(signal.SIGINT, signal.default_int_handler)
-            read = common.configuration
-            common.configuration = lambda given: (out.mkdir(), read(given))[1]
-            return main(["run", *OPTIONS, "--out", str(out)])
-
-        pid = fork(act, told)
-        while not out.exists():  # before that, the command line does not yet listen
-            time.sleep(0.001)
-        time.sleep(rng.uniform(0, seconds))
-        os.kill(pid, number)
-        found, lines = ended(pid), told.read_text().splitlines()
-        assert found in (0, code) and not any("Traceback" in line for line in lines), lines
-        assert found == 0 or "stopped" in lines[-1], lines
-        assert_same(whole, run(CONFIG, out))
-        yield "had finished; same" if found == 0 else "said how to go on; went on; same"
-
-
-@attack("faults", "Ctrl-C (SIGINT) at a random moment of a run", full=8, quick=1)
-def interrupted(tries: int, rng: Random, folder: Path) -> Iterator[str]:
-    yield from signalled(signal.SIGINT, 130, tries, rng, folder)
-
-
-@attack("faults", "SIGTERM at a random moment of a run", full=8, quick=1)
-def terminated(tries: int, rng: Random, folder: Path) -> Iterator[str]:
-    yield from signalled(signal.SIGTERM, 143, tries, rng, folder)
-
-
 def half_done(out: Path, epochs: int = 2) -> Path:
     """A run that fell over after some epochs."""
     write, seen = folders.write_history, []
@@ -280,52 +205,3 @@ def changed_data(tries: int, rng: Random, folder: Path) -> Iterator[str]:
         except RunError as error:
             assert str(begun) in str(error) and "other data" in str(error)
         yield "one error that names the folder; nothing lost"
-
-
-def begun(out: Path) -> bool:
-    return any(out.glob("*/checkpoint.pt"))
-
-
-def gone(processes: list) -> bool:
-    return not any(process.is_running() for process in processes)
-
-
-def grid_at_work(folder: Path) -> tuple[Path, subprocess.Popen]:
-    """Start a grid with two workers; return its folder of runs and it, once a run is under way."""
-    import test_grid
-
-    out = folder / "out"
-    out.mkdir(parents=True)
-    process = subprocess.Popen(test_grid.command(out, "0,1,2"), env=test_grid.ENVIRONMENT,
-                               stderr=subprocess.PIPE, text=True)  # fmt: skip
-    test_grid.wait_until(partial(begun, out), 200)
-    return out, process
-
-
-@attack("faults", "a grid's worker is killed (as for want of memory)", full=1, quick=0)
-def killed_worker(tries: int, rng: Random, folder: Path) -> Iterator[str]:
-    import test_grid
-
-    for number in range(tries):
-        out, process = grid_at_work(folder / str(number))
-        rng.choice(test_grid.workers(process)).kill()
-        _, told = process.communicate(timeout=400)
-        assert process.returncode == 0 and test_grid.finished(out) == 3, told
-        yield "its run was taken up again; all done"
-
-
-@attack("faults", "SIGTERM and SIGINT to a grid with two workers", full=2, quick=0)
-def stopped_grid(tries: int, rng: Random, folder: Path) -> Iterator[str]:
-    import test_grid
-
-    for number in range(tries):
-        out, process = grid_at_work(folder / str(number))
-        workers = test_grid.workers(process)
-        process.send_signal((signal.SIGTERM, signal.SIGINT)[number % 2])
-        _, told = process.communicate(timeout=100)
-        assert process.returncode in (143, 130) and "Traceback" not in told, told
-        test_grid.wait_until(partial(gone, workers), 60)
-        again = subprocess.run(test_grid.command(out, "0,1,2"), env=test_grid.ENVIRONMENT,
-                               capture_output=True, text=True)  # fmt: skip
-        assert again.returncode == 0 and test_grid.finished(out) == 3, again.stderr
-        yield "it stopped with its workers; went on; all done"

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pyro
 import pyro.distributions as dist
 import torch
@@ -15,6 +16,8 @@ from torch import nn
 import pyro_bayesprune as bp
 from pyro_bayesprune.models.likelihoods import gaussian
 from pyro_bayesprune.pruning.masks import apply_masks
+from pyro_bayesprune.pruning.record import PruneState
+from pyro_bayesprune.pruning.step import prune_step
 
 
 def regression(num_data, prior_scale=1.0, noise=1.0, dim=2):
@@ -195,3 +198,71 @@ class FakeMNIST:
             0 if train else 100
         )
         self.targets = torch.arange(12) % 4
+
+
+LOG_TWO_PI = math.log(2 * math.pi)
+POINTS = torch.tensor([[1, 0], [0, 1], [1, 1]], dtype=torch.float64)
+TARGETS = torch.tensor([1, 2, 3], dtype=torch.float64)
+TIMES = ["seconds_training", "seconds_step"]
+
+
+def normal_log_density(value, scale):
+    """Sum of log N(value; 0, scale²), from the formula."""
+    each = LOG_TWO_PI + 2 * math.log(scale)
+    return -(value.square().sum() / scale**2 + value.numel() * each).item() / 2
+
+
+def all_kept(weights):
+    """Masks that keep everything."""
+    return {n: torch.ones_like(w, dtype=torch.bool) for n, w in weights.items()}
+
+
+def two_weights(log_bf=None):
+    """The state of the model of two weights, of which the second is the smaller one."""
+    w = {"w": torch.tensor([1.0, 0.5], dtype=torch.float64)}
+    return PruneState(w, all_kept(w), log_bf)
+
+
+def gated_step(gate, beta, state=None, **options):
+    """A step that may prune one of the two weights."""
+    options = {"sparsity": 0.5, "schedule": "constant", "per": "dataset"} | options
+    pruning = bp.Pruning("magnitude", gate=gate, beta=beta, **options)
+    return prune_step(regression(3), state or two_weights(), (POINTS, TARGETS), pruning)
+
+
+def only(table, **values):
+    """The one row of a table that has these values."""
+    for name, value in values.items():
+        table = table[table[name] == value]
+    assert len(table) == 1
+    return table.iloc[0]
+
+
+def fitted(net, data, **options):
+    """A fit of a network, of two epochs."""
+    model = bp.BayesianModule(net, bp.priors.normal(0.3), data.num_train)
+    return bp.fit(model, data, epochs=2, progress=False, **options)
+
+
+def drawn(axes):
+    """The lines of an axes by label, as (x, y) arrays."""
+    return {line.get_label(): np.asarray(line.get_xydata()).T for line in axes.get_lines()}
+
+
+def fit_once(model, data, **options):
+    """A fit of one epoch."""
+    options = {"epochs": 1, "progress": False} | options
+    return bp.fit(model, data, **options)
+
+
+def written(prior=None, name="w", size=12, extra=None):
+    """A regression by hand; what is wrong with it is given."""
+
+    def model(x, y=None):
+        w = pyro.sample(name, prior or dist.Normal(torch.zeros(2), 1.0).to_event(1))
+        with pyro.plate("data", size, subsample=x):
+            if extra:
+                extra(x, y)
+            return pyro.sample("y", dist.Normal(x @ w, 1.0), obs=y)
+
+    return model

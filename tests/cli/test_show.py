@@ -1,0 +1,38 @@
+"""The command show prints a run and verifies its decisions."""
+
+import pytest
+from helpers.commands import TINY, called
+
+import pyro_bayesprune as bp
+
+pytestmark = pytest.mark.usefixtures("elsewhere")
+
+
+def test_show_prints_and_verifies(capsys, tmp_path):
+    called(capsys, "run", *TINY)
+    [folder] = (tmp_path / "runs").iterdir()
+    code, out, errors = called(capsys, "show", folder, "--verify")
+    assert (code, errors) == (0, [])
+    assert out[0].startswith("Run(digits fcn custom;")
+    assert [line.split()[0] for line in out[2:4]] == ["1", "2"]
+    assert out[-1] == "decisions from their records: all follow"
+
+
+def test_show_verify_finds_a_decision_that_does_not_follow(capsys, tmp_path, monkeypatch):
+    called(capsys, "run", *TINY)
+    [folder] = (tmp_path / "runs").iterdir()
+    result = bp.load_run(folder)
+    result.history.loc[1, "log_threshold"] = 1e9
+    monkeypatch.setattr("pyro_bayesprune.experiments.loading.load_run", lambda folder: result)
+    code, out, _ = called(capsys, "show", folder, "--verify")
+    assert code == 1 and out[-1] == "decisions from their records: do not follow in epochs [2]"
+
+
+def test_show_names_a_damaged_file(capsys, tmp_path):
+    called(capsys, "run", *TINY)
+    [folder] = (tmp_path / "runs").iterdir()
+    (folder / "history.csv").write_text("epoch\n1\n")
+    for arguments in (["show", folder], ["run", *TINY]):
+        code, out, errors = called(capsys, *arguments)
+        assert (code, out, len(errors)) == (2, [], 1)
+        assert "history.csv is damaged" in errors[0] and "Move the folder away" in errors[0]

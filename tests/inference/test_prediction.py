@@ -1,0 +1,51 @@
+"""Predictions at a point, and the loss on held-out data."""
+
+import math
+
+import pytest
+import torch
+from helpers import (
+    class_data,
+    lifted,
+    linear_data,
+    mlp,
+    net_weights,
+    normal_log_density,
+    regression,
+)
+from torch import nn
+
+from pyro_bayesprune.inference.prediction import class_probabilities, held_out_loss, mean_prediction
+
+
+def test_the_held_out_loss_is_the_mean_cross_entropy_and_the_accuracy():
+    data, net = class_data(), mlp()
+    x, y = data.validation_x, data.validation_y
+    loss, accuracy = held_out_loss(lifted(net, data), net_weights(net), x, y)
+    assert loss == pytest.approx(nn.functional.cross_entropy(net(x), y).item(), rel=1e-5)
+    assert accuracy == (net(x).argmax(1) == y).double().mean().item()
+
+
+def test_predictions_may_be_more_than_the_training_examples(linear):
+    x, _, w = linear
+    many = x.repeat(300, 1)
+    assert torch.equal(mean_prediction(regression(12, dim=3), {"w": w}, many), many @ w)
+
+
+def test_the_held_out_loss_of_a_regression_is_a_density(linear):
+    x, y, w = linear
+    loss, accuracy = held_out_loss(regression(12, dim=3, noise=0.4), {"w": w}, x, y)
+    assert loss == pytest.approx(-normal_log_density(y - x @ w, 0.4) / 12, abs=1e-9)
+    assert math.isnan(accuracy)
+
+
+def test_classes_have_probabilities_and_no_mean():
+    data, net = class_data(), mlp()
+    model, weights = lifted(net, data), net_weights(net)
+    found = class_probabilities(model, weights, data.train_x)
+    assert torch.allclose(found, net(data.train_x).softmax(1))
+    with pytest.raises(ValueError, match="predict_proba"):
+        mean_prediction(model, weights, data.train_x)
+    with pytest.raises(ValueError, match="categorical site, got Normal"):
+        x, y, _ = linear_data()
+        class_probabilities(regression(12), {"w": x[0]}, x)

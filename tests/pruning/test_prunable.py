@@ -1,0 +1,54 @@
+"""Which sites are pruned, and which cannot be."""
+
+import pyro.distributions as dist
+import pytest
+import torch
+from helpers import class_data, fit_once, fitted, lifted, linear_data, mlp, written
+from helpers.exports import SHAPE
+
+import pyro_bayesprune as bp
+from pyro_bayesprune.models.sites import inspect_model
+from pyro_bayesprune.pruning.prunable import prunable_sites
+
+X, Y, _ = linear_data(dtype=torch.float32)
+
+
+def sites_of(model, x, y, wanted=None):
+    return prunable_sites(model, inspect_model(model, x, y), wanted)
+
+
+def test_a_networks_matrices_are_prunable():
+    data = class_data()
+    for prior in (bp.priors.normal(0.3), bp.priors.layer_scale()):
+        model = lifted(mlp(), data, prior)
+        assert sites_of(model, data.train_x, data.train_y) == ["0.weight", "2.weight"]
+        wanted = ("*.bias", "0.weight")
+        assert set(sites_of(model, data.train_x, data.train_y, wanted)) == {
+            "0.weight", "0.bias", "2.bias"
+        }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "prior",
+    [
+        dist.LogNormal(torch.zeros(2), 1.0).to_event(1),
+        dist.Gamma(torch.ones(2) * 2, 1.0).to_event(1),
+        dist.Uniform(torch.ones(2), 2.0).to_event(1),
+    ],
+    ids=["LogNormal", "Gamma", "Uniform"],
+)
+def test_sites_that_cannot_be_zero(prior):
+    with pytest.raises(ValueError, match="site 'w' cannot be pruned: .* support"):
+        fit_once(written(prior), (X, Y), pruning=bp.Pruning(sites=("w",)))
+
+
+def test_a_pattern_that_matches_no_site():
+    with pytest.raises(ValueError, match=r"no site matches 'fc\*'; there are \['w'\]"):
+        fit_once(written(), (X, Y), pruning=bp.Pruning(sites=("fc*",)))
+
+
+class TestUnitScope:
+    def test_what_has_no_units_is_refused(self, digits_part):
+        pruning = bp.Pruning(scope="unit", sites=("fc4.weight",))
+        with pytest.raises(ValueError, match="not 'fc4.weight': that is the output layer"):
+            fitted(bp.FCN(SHAPE, 10, (5, 5, 5)), digits_part, pruning=pruning)

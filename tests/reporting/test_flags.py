@@ -1,0 +1,51 @@
+"""Flags are raised by what is wrong with a run."""
+
+import pytest
+from helpers.made_up_runs import a_run
+
+from pyro_bayesprune.experiments.loading import Run
+from pyro_bayesprune.reporting import flags
+
+
+def words(runs):
+    return " ".join(f"{flag.level} {flag.text}" for flag in flags.flags(runs))
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"collapsed_layers": ["fc1.weight"]}, "bad All weights of fc1.weight are zero"),
+        ({"test_accuracy": 0.11}, "bad Test accuracy 11.0% is close to guessing"),
+        ({"achieved_sparsity": 0.7}, "warning The gate stopped at a sparsity of 70.0%"),
+        ({"test_ece": 0.2}, "warning Confidence is off by 0.200"),
+        ({}, "warning In epochs 1 the prior alone turned the decision"),
+        ({}, "warning There is no dense control"),
+        ({}, "1 of 1 settings have fewer than 3 seeds"),
+    ],
+)
+def test_flags_are_raised(changes, expected):
+    assert expected in words([a_run(**changes)])
+
+
+def test_diagnostics_raise_flags():
+    told = {
+        "convergence": {"rhat_log_joint": 1.2, "ess_log_joint": 50, "divergences": 2},
+        "loo": {"pareto": [{"share": 0.5}, {"share": 0.3}, {"share": 0.2}]},
+    }
+    run = a_run()
+    run = Run(run.settings, run.metrics, run.history, analysis={"diagnostics": told})
+    found = words([run])
+    for text in ("Chains disagree", "2 NUTS transitions diverged", "Pareto k is above 0.7"):
+        assert text in found
+
+
+def test_draws_that_predict_worse_than_the_map_raise_a_flag():
+    scores = [{"network": "MAP", "nll": 0.1}, {"network": "mean over draws", "nll": 0.7}]
+    run = a_run()
+    run = Run(run.settings, run.metrics, run.history, analysis={"scores": scores})
+    assert "The mean over draws predicts worse than the MAP" in words([run])
+
+
+def test_a_loss_of_accuracy_is_weighed_against_the_control():
+    runs = [a_run(sparsity=0.0, test_accuracy=0.99), a_run(test_accuracy=0.9)]
+    assert "bad It is 9.00 points less accurate than its dense control" in words(runs)
