@@ -6,34 +6,41 @@ Around a point θ the log joint of a network with independent priors N(0, 1/δ_i
 
 with g its gradient and GGN = Σ_n J_nᵀ H_n J_n the generalised Gauss-Newton matrix of the log
 likelihood: J_n the Jacobian of the network's outputs (K of them) for example n, H_n ≥ 0 minus the
-Hessian of its log likelihood in the outputs. Its diagonal, its Kronecker factors and, for small
-networks, the whole of it are here; what they say of a weight's removal is in `evidence`.
+Hessian of its log likelihood in the outputs. Its diagonal and, for small networks, the whole matrix
+are here; its blocks by layer are in `blocks`. A temperature divides the GGN: see `evidence`.
 """
 
 from collections.abc import Iterator, Mapping
 
 import pyro.distributions as dist
 import torch
-from pyro import poutine
 from torch import Tensor
-from torch.func import jacrev, vmap
 
 from pyro_bayesprune.data.dataset import Dataset, Pair, train_part
-from pyro_bayesprune.inference.layer_curvature import (
-    Kron,
-    check_lifted,
+from pyro_bayesprune.inference.jacobians import jacobians, layer_gradients, lean_parameters
+from pyro_bayesprune.inference.layers import (
+    closed_form_layers,
     has_closed_form,
-    layer_factors,
-    layer_squares,
-    lean_parameters,
     parameters_at,
-    root_columns,
+    plain_calls,
+    positions,
+    record_layers,
 )
-from pyro_bayesprune.models.module import BayesianModule, Weights, evaluation_mode
+from pyro_bayesprune.models.likelihoods import categorical, gaussian
+from pyro_bayesprune.models.module import BayesianModule, Model, Weights, evaluation_mode
 from pyro_bayesprune.models.priors import elementwise
 
 CHUNK = 256  # examples; unfolded images of more leave the cache
-JACOBIAN_ELEMENTS = 2**25  # of the Jacobians that are in memory at a time
+
+
+def check_lifted(model: Model) -> None:
+    """Raise a ValueError unless the model is a BayesianModule with a known likelihood."""
+    if not isinstance(model, BayesianModule):
+        raise ValueError(f"curvature needs a BayesianModule, got {type(model).__name__}")
+    if model.likelihood is not categorical and not isinstance(model.likelihood, gaussian):
+        raise ValueError(
+            f"curvature needs the likelihood categorical or gaussian(scale), got {model.likelihood}"
+        )
 
 
 def prior_precision(model: BayesianModule, weights: Mapping[str, Tensor]) -> Weights:
@@ -48,8 +55,8 @@ def prior_precision(model: BayesianModule, weights: Mapping[str, Tensor]) -> Wei
             its tails, so that its precision is negative there.
     """
     check_lifted(model)
-    found = {}
-    for name, prior in poutine.condition(model.priors, data=dict(weights))().items():
+    precisions = {}
+    for name, prior in model.priors_at(weights).items():
         base = elementwise(prior)
         if type(base) is not dist.Normal or bool((base.loc != 0).any()):
             raise ValueError(
@@ -57,8 +64,30 @@ def prior_precision(model: BayesianModule, weights: Mapping[str, Tensor]) -> Wei
                 f"{type(base).__name__} (a Laplace prior has no curvature at zero, that of a "
                 f"Student t is indefinite)"
             )
-        found[name] = base.scale.detach().double().pow(-2).expand(prior.event_shape)
-    return found
+        precisions[name] = base.scale.detach().double().pow(-2).expand(prior.event_shape)
+    return precisions
+
+
+def root_columns(model: BayesianModule, outputs: Tensor) -> Iterator[Tensor]:
+    """Yield the columns (n, K) of S with S Sᵀ = H, minus the log likelihood's output Hessian.
+
+    Gaussian: H = 1/scale². Categorical: H = diag(p) - ppᵀ = Σ_c p_c (e_c - p)(e_c - p)ᵀ, so that
+    column c of S is √p_c (e_c - p). Neither depends on the targets: GGN and Fisher are the same.
+    One column is in memory at a time, so that thousands of classes fit.
+
+    Args:
+        model: its likelihood.
+        outputs: outputs of the network (n, ...), K elements an example.
+    """
+    flat = outputs.detach().reshape(len(outputs), -1)
+    p = flat.softmax(-1)
+    for c in range(flat.shape[1]):
+        column = torch.zeros_like(flat)
+        column[:, c] = 1
+        if isinstance(model.likelihood, gaussian):
+            yield column / model.likelihood.scale
+        else:
+            yield (column - p) * p[:, c : c + 1].sqrt()
 
 
 def ggn_diagonal(
@@ -66,159 +95,137 @@ def ggn_diagonal(
     weights: Mapping[str, Tensor],
     data: Dataset | Pair,
     *,
-    draws: int | None = None,
-    generator: torch.Generator | None = None,
     chunk_size: int = CHUNK,
 ) -> Weights:
     """Return the diagonal Σ_n Σ_c (J_nᵀ s_nc)_i² of the GGN, by parameter, in float64.
 
-    Exact (to rounding): s_nc are the columns of `hessian_root`, one backward pass each. Where every
-    parameter belongs to a Linear or Conv2d layer that is used once, the squares have a closed form;
-    elsewhere the Jacobians are built example by example, which suits small networks only.
-
-    With ``draws`` columns are mixed by random signs, s_n = Σ_c ±s_nc: E (J_nᵀ s_n)² is the same
-    diagonal. One draw costs one backward pass instead of K; the estimate is unbiased.
+    Exact (to rounding): s_nc are the `root_columns`, one backward pass each. Where every parameter
+    belongs to a layer with `has_closed_form`, the squares have a closed form; elsewhere the
+    Jacobians are built example by example, which suits small networks only.
 
     Args:
         model: the lifted network, in whatever mode; it is evaluated in evaluation mode.
         weights: the point.
         data: n examples, as a rule all N; sums are scaled by N/n, so a random subset is an
             unbiased estimate.
-        draws: random combinations an example; None for the exact diagonal.
-        generator: of the random signs.
         chunk_size: examples in memory at a time.
     """
     check_lifted(model)
     x, _ = train_part(data)
     point = parameters_at(model, weights)
-    total = {n: torch.zeros(w.shape, dtype=torch.float64) for n, w in point.items()}
-    squares = _jacobian_squares
-    if has_closed_form(model, point, x):
-        squares, point = layer_squares, lean_parameters(model, weights)
-    with evaluation_mode(model):
-        for chunk in x.split(chunk_size):
-            for name, part in squares(model, point, chunk, draws, generator).items():
-                total[name] += part.cpu()
-    return {n: (t * (model.num_data / len(x))).to(point[n].device) for n, t in total.items()}
+    total = {n: torch.zeros(w.shape, dtype=torch.float64, device="cpu") for n, w in point.items()}
+    squares = _exact_squares
+    with torch.enable_grad():
+        if has_closed_form(model, point, x):
+            squares, point = _layer_squares, lean_parameters(model, weights)
+        with evaluation_mode(model):
+            for chunk in x.detach().split(chunk_size):
+                for name, part in squares(model, point, chunk).items():
+                    total[name] += part.cpu()
+    return {n: (t * (model.num_data / len(x))).to(weights[n].device) for n, t in total.items()}
 
 
-def ggn_kron(
+def _layer_squares(model: BayesianModule, point: Weights, x: Tensor) -> Weights:
+    """Σ_n Σ_c (J_nᵀ s_nc)² from the inputs and the gradients of each layer.
+
+    For a Linear layer on vectors the square of b aᵀ is b² (a²)ᵀ, and the sum over c concerns b
+    alone: one product for all classes.
+    """
+    outputs, calls = record_layers(model, point, x.requires_grad_())
+    calls = plain_calls(calls, closed_form_layers(model, point, x))  # others are fixed
+    squares = {n: torch.zeros(w.shape, dtype=w.dtype, device=w.device) for n, w in point.items()}
+    vectors = {c.name: torch.zeros_like(c.outputs) for c in calls if c.outputs.dim() == 2}
+    for column in root_columns(model, outputs):
+        for call, grad in layer_gradients(outputs, calls, column):
+            if call.name in vectors:
+                vectors[call.name].addcmul_(grad, grad)
+            else:
+                a, b = positions(call, grad)
+                _add(squares, call.weight, (b @ a.mT).square().sum(0))
+                _add(squares, call.bias, b.sum(2).square().sum(0))
+    for call in (c for c in calls if c.name in vectors):
+        _add(squares, call.weight, vectors[call.name].T @ call.inputs.square())
+        _add(squares, call.bias, vectors[call.name].sum(0))
+    return squares
+
+
+def _add(total: Weights, name: str | None, value: Tensor) -> None:
+    if name is not None:
+        total[name] += value.detach().reshape(total[name].shape)
+
+
+def _rooted(model: BayesianModule, outputs: Tensor, jacobian: Tensor) -> Tensor:
+    """Return Sᵀ J (n, K, *shape): row c is √p_c (J_c - Σ_k p_k J_k), or J_c / scale."""
+    if isinstance(model.likelihood, gaussian):
+        return jacobian / model.likelihood.scale
+    p = outputs.softmax(-1)
+    mean = torch.einsum("nk,nk...->n...", p, jacobian)
+    return (jacobian - mean[:, None]) * p.sqrt().view(*p.shape, *[1] * (jacobian.dim() - 2))
+
+
+def _exact_squares(model: BayesianModule, point: Weights, x: Tensor) -> Weights:
+    """Σ_n Σ_c (J_nᵀ s_nc)² for any module that treats examples independently."""
+    total = {n: torch.zeros(w.shape, dtype=torch.float64, device="cpu") for n, w in point.items()}
+    for outputs, by_name in jacobians(model, point, x, list(point)):
+        for name, jacobian in by_name.items():
+            total[name] += _rooted(model, outputs, jacobian).square().sum((0, 1)).cpu()
+    return total
+
+
+def ggn_full(
     model: BayesianModule,
     weights: Mapping[str, Tensor],
     data: Dataset | Pair,
-    *,
-    chunk_size: int = CHUNK,
-) -> dict[str, Kron]:
-    """Return the Kronecker-factored GGN (Martens & Grosse, 2015), a block for each parameter.
+    names: list[str] | None = None,
+) -> Tensor:
+    """Return the GGN (W, W), float64, over all W parameters in the order of `flat`.
 
-    A layer's block Σ_n Σ_c (b_nc b_ncᵀ) ⊗ (a_n a_nᵀ) is replaced by Σ bbᵀ ⊗ mean(aaᵀ), as if inputs
-    and gradients were uncorrelated; so are blocks of different parameters, a bias's and its
-    layer's. Exact for a linear layer alone under a gaussian likelihood, where b is the same for
-    all examples, and for one example. Positions of a convolution count like examples.
+    Exact. Memory grows as W², time as N·K·W²: for a few thousand parameters.
 
     Args:
         model: the lifted network.
         weights: the point.
-        data: n examples; sums are scaled by N/n, as in `ggn_diagonal`.
-        chunk_size: examples in memory at a time.
-
-    Raises:
-        ValueError: for a network with parameters outside Linear and plain Conv2d layers.
+        data: n examples; sums are scaled by N/n.
+        names: parameters, if it is to be that of some of them only.
     """
     check_lifted(model)
     x, _ = train_part(data)
     point = parameters_at(model, weights)
-    if not has_closed_form(model, weights, x):
-        raise ValueError(
-            "Kronecker factors need a network whose parameters all belong to Linear or plain "
-            "Conv2d layers, each used once"
-        )
-    found: dict[str, Kron] = {}
-    with evaluation_mode(model):
-        for chunk in x.split(chunk_size):
-            for name, part in layer_factors(model, point, chunk).items():
-                total = found.get(name, Kron(*map(torch.zeros_like, part)))
-                found[name] = Kron(total.inputs + part.inputs, total.outputs + part.outputs)
-    scale = model.num_data / len(x)
-    return {n: Kron(k.inputs / len(x), k.outputs * scale) for n, k in found.items()}
-
-
-def _jacobians(model: BayesianModule, point: Weights, x: Tensor) -> Weights:
-    """Jacobians of the outputs, by parameter (n, K, *shape): examples one by one, under vmap."""
-
-    def outputs(weights: Weights, one: Tensor) -> Tensor:
-        return model.outputs(weights, one[None])[0].flatten()
-
-    detached = {n: w.detach() for n, w in point.items()}
-    return vmap(jacrev(outputs), in_dims=(None, 0))(detached, x)
-
-
-def _rooted_jacobians(
-    model: BayesianModule,
-    point: Weights,
-    x: Tensor,
-    draws: int | None = None,
-    generator: torch.Generator | None = None,
-) -> Iterator[Weights]:
-    """Yield Sᵀ J by parameter (n, c, *shape), a few examples at a time: GGN = Σ (SᵀJ)ᵀ(SᵀJ)."""
-    with torch.no_grad():
-        size = model.outputs(point, x[:1]).numel() * sum(w.numel() for w in point.values())
-    for part in x.split(max(1, JACOBIAN_ELEMENTS // size)):
-        with torch.no_grad():
-            roots = root_columns(model, model.outputs(point, part), draws, generator)
-        jacobians = _jacobians(model, point, part)
-        yield {n: torch.einsum("nkc,nk...->nc...", roots, j) for n, j in jacobians.items()}
-
-
-def _jacobian_squares(
-    model: BayesianModule,
-    point: Weights,
-    x: Tensor,
-    draws: int | None,
-    generator: torch.Generator | None,
-) -> Weights:
-    """Σ_n Σ_c (J_nᵀ s_nc)² for any module that treats examples independently."""
-    parts = list(
-        {n: j.square().sum((0, 1)) for n, j in chunk.items()}
-        for chunk in _rooted_jacobians(model, point, x, draws, generator)
-    )
-    return {n: torch.stack([part[n] for part in parts]).sum(0) for n in point}
-
-
-def ggn_full(model: BayesianModule, weights: Mapping[str, Tensor], data: Dataset | Pair) -> Tensor:
-    """Return the GGN (W, W), float64, over all W parameters in the order of `flat`.
-
-    Exact. Memory grows as W², time as N·K·W²: for networks of a few thousand parameters.
-    """
-    check_lifted(model)
-    x, _ = train_part(data)
-    point = parameters_at(model, weights)
-    size = sum(w.numel() for w in point.values())
-    total = torch.zeros(size, size, dtype=torch.float64)
-    with evaluation_mode(model):
-        for chunk in _rooted_jacobians(model, point, x):
-            rows = torch.cat([j.flatten(2) for j in chunk.values()], 2).flatten(0, 1).double().cpu()
+    names = list(point) if names is None else names
+    size = sum(point[n].numel() for n in names)
+    total = torch.zeros(size, size, dtype=torch.float64, device="cpu")
+    with evaluation_mode(model), torch.enable_grad():
+        for outputs, by_name in jacobians(model, point, x.detach(), names):
+            parts = [_rooted(model, outputs, by_name[n]).flatten(2) for n in names]
+            rows = torch.cat(parts, 2).flatten(0, 1).double().cpu()
             total += rows.mT @ rows
     return total * (model.num_data / len(x))
 
 
 def flat(model: BayesianModule, values: Mapping[str, Tensor]) -> Tensor:
     """Return values by parameter as one float64 vector (W,), in the order of named_parameters."""
-    names = [n for n, _ in model.net.named_parameters()]
+    names = list(model.named_weights())
     return torch.cat([values[n].detach().double().flatten().cpu() for n in names])
 
 
-def gradient(model: BayesianModule, weights: Mapping[str, Tensor], data: Dataset | Pair) -> Weights:
+def gradient(
+    model: BayesianModule,
+    weights: Mapping[str, Tensor],
+    data: Dataset | Pair,
+    *,
+    temperature: float = 1.0,
+) -> Weights:
     """Return the gradient of the log joint over all training examples, by parameter, float64."""
     x, y = train_part(data)
     point = parameters_at(model, weights)
     delta = prior_precision(model, weights)
     total = {n: -delta[n] * w.detach().double() for n, w in point.items()}
-    with evaluation_mode(model):
-        for chunk, targets in zip(x.split(CHUNK), y.split(CHUNK), strict=True):
+    with evaluation_mode(model), torch.enable_grad():
+        for chunk, targets in zip(x.detach().split(CHUNK), y.split(CHUNK), strict=True):
             log_likelihood = model.likelihood(model.outputs(point, chunk)).log_prob(targets).sum()
-            for name, part in zip(
-                point, torch.autograd.grad(log_likelihood, list(point.values())), strict=True
-            ):
-                total[name] += part.double()
+            grads = torch.autograd.grad(
+                log_likelihood, list(point.values()), allow_unused=True, materialize_grads=True
+            )
+            for name, part in zip(point, grads, strict=True):
+                total[name] += part.double() / temperature
     return total

@@ -10,7 +10,8 @@ from torch.func import jvp, vmap
 
 from pyro_bayesprune._utils.random import seeded
 from pyro_bayesprune.inference.draws import Draws, gather, weights_with
-from pyro_bayesprune.inference.layer_curvature import has_closed_form, jacobian_products
+from pyro_bayesprune.inference.jacobians import jacobian_products
+from pyro_bayesprune.inference.layers import has_closed_form
 from pyro_bayesprune.models.handler import pruned
 from pyro_bayesprune.models.module import BayesianModule, Model, Weights, evaluation_mode
 
@@ -60,9 +61,8 @@ def last_layer(model: BayesianModule, weights: Weights, x: Tensor) -> tuple[list
     with evaluation_mode(model), torch.no_grad():
         found = [_watched(model, weights, chunk) for chunk in x.split(CHUNK)]
     layer = found[0][0]
-    names = [
-        f"{layer}.{n}".lstrip(".") for n, _ in model.net.get_submodule(layer).named_parameters()
-    ]
+    own = [f"{layer}.{n}".lstrip(".") for n in ("weight", "bias")]
+    names = [name for name in own if name in model.named_weights()]
     return names, torch.cat([features for _, features in found])
 
 
@@ -97,19 +97,19 @@ def _watched(model: BayesianModule, weights: Weights, x: Tensor) -> tuple[str, T
     return seen[-1][0], seen[-1][1]
 
 
-def draw_outputs(draws: Draws, x: Tensor, *, linearised: bool | None = None) -> Tensor:
+def draw_outputs(draws: Draws, x: Tensor) -> Tensor:
     """Return the network's outputs for ``x`` under every draw (chains, draws, n, ...).
+
+    Under draws of method ``laplace``, those of the network linearised at the point.
 
     Args:
         draws: of `posterior_draws`.
         x: inputs (n, ...); all outputs are held in memory.
-        linearised: outputs of the network linearised at the point; by default for ``laplace``.
     """
-    if linearised is None:
-        linearised = draws.method == "laplace"
-    if linearised and _few(draws, x):
-        return _linearised(draws, x)
+    linearised = draws.method == "laplace"
     with evaluation_mode(draws.model), torch.no_grad(), warnings.catch_warnings():
+        if linearised and _few(draws, x):
+            return _linearised(draws, x)
         # PyTorch's own, at the first jvp of a process
         warnings.filterwarnings("ignore", "`torch.jit.script` is deprecated", DeprecationWarning)
         warnings.filterwarnings("ignore", "`torch.jit.script` is deprecated", FutureWarning)
@@ -149,7 +149,10 @@ def _chunk_outputs(draws: Draws, x: Tensor, linearised: bool) -> Tensor:
 
     size = sum(w.numel() for w in draws.weights.values()) + 100 * len(x)
     rows = draws.values.flatten(0, 1)
-    found = vmap(output, chunk_size=max(1, BATCH_ELEMENTS // size))(rows)
+    try:
+        found = vmap(output, chunk_size=max(1, BATCH_ELEMENTS // size))(rows)
+    except (RuntimeError, NotImplementedError):  # not every operation has a batch (a GRU's)
+        found = torch.stack([output(row) for row in rows])
     return found.view(*draws.values.shape[:2], *found.shape[1:])
 
 

@@ -9,7 +9,6 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import torch
-from pyro import poutine
 from torch import Tensor
 
 from pyro_bayesprune.models.module import BayesianModule, Weights
@@ -31,6 +30,7 @@ class Draws:
         log_density: log density of what was drawn from, up to a constant (chains, draws), nats.
         stats: what the sampler told of each draw (chains, draws), by name.
         seconds: wall time.
+        temperature: divided the log likelihood of the posterior that was drawn from.
     """
 
     method: Method
@@ -41,6 +41,7 @@ class Draws:
     log_density: Tensor
     stats: dict[str, Tensor]
     seconds: float
+    temperature: float = 1.0
 
     @property
     def independent(self) -> bool:
@@ -54,7 +55,7 @@ class Draws:
     def thinned(self, number: int) -> "Draws":
         """Return about ``number`` of the draws, evenly from each chain; all if there are fewer."""
         chains, draws = self.values.shape[:2]
-        kept = torch.linspace(0, draws - 1, min(draws, -(-number // chains))).long()
+        kept = torch.linspace(0, draws - 1, min(draws, -(-number // chains)), device="cpu").long()
         stats = {name: value[:, kept] for name, value in self.stats.items()}
         values, log_density = self.values[:, kept], self.log_density[:, kept]
         return replace(self, values=values, log_density=log_density, stats=stats)
@@ -115,8 +116,8 @@ def priors_at(
     model: BayesianModule, weights: Mapping[str, Tensor], index: Mapping[str, Tensor]
 ) -> dict[str, Any]:
     """Return the priors of the drawn sites, at the scales that the point holds."""
-    found = poutine.condition(model.priors, data=dict(weights))()
-    return {n: found[n] for n in index}
+    every = model.priors_at(weights)
+    return {n: every[n] for n in index}
 
 
 def _scattered(rows: Tensor, index: Tensor, like: Tensor) -> Tensor:

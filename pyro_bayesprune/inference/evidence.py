@@ -7,14 +7,19 @@ P = GGN + diag(δ). Integrating over the weights gives the log evidence,
 
 (MacKay, 1992; Immer et al., 2021). Exact at any θ for a network that is linear in its weights,
 under a gaussian likelihood, with the full matrix; else an approximation. The last term vanishes at
-a mode.
+a mode. A temperature divides the log likelihood, its gradient and the GGN.
 
 A pruned weight is no parameter of the pruned network: the sums run over the kept weights and P
 keeps their rows and columns. The parts are pure numbers, whatever the units of the weights: the
 prior's normalisation and the posterior's volume only ever meet in the ratio δ_i / P_ii.
+
+Structures of P, and what each ignores. ``"diagonal"`` ignores all correlations: it overstates
+½ ln|P| (Hadamard's inequality) and so understates the evidence at a mode. ``"kron"`` ignores
+correlations between layers, which overstates ½ ln|P| as well (Fischer's inequality), and within a
+layer what `blocks` names, which may err in either direction. ``"full"`` ignores nothing.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -22,17 +27,15 @@ import torch
 from torch import Tensor
 
 from pyro_bayesprune._utils.checks import check_finite
-from pyro_bayesprune.data.dataset import Dataset, Pair, train_part
-from pyro_bayesprune.inference.bayes_factor import BayesFactor
+from pyro_bayesprune.data.dataset import Dataset, Pair
+from pyro_bayesprune.inference.blocks import kept_weights, layer_blocks
 from pyro_bayesprune.inference.curvature import (
     flat,
     ggn_diagonal,
     ggn_full,
-    ggn_kron,
     gradient,
     prior_precision,
 )
-from pyro_bayesprune.inference.layer_curvature import has_closed_form
 from pyro_bayesprune.inference.log_joint import log_joint
 from pyro_bayesprune.models.module import BayesianModule, Weights
 
@@ -72,6 +75,7 @@ def log_evidence(
     structure: Structure = "diagonal",
     *,
     shift: bool = True,
+    temperature: float = 1.0,
 ) -> Evidence:
     """Return Laplace's approximation of log p(D) at a point, in nats.
 
@@ -80,36 +84,36 @@ def log_evidence(
         weights: the point, best a mode; pruned weights are taken as zero.
         data: all N training examples.
         masks: weights that are False are no parameters of the network.
-        structure: ``"diagonal"`` ignores the posterior's correlations and so overstates ½ ln|P|
-            (Hadamard): a lower bound of the full one's evidence at a mode. ``"full"`` has them;
-            small networks only. ``"kron"``: Kronecker factors, for Linear and Conv2d layers, no
-            masks, and one σ for each parameter.
+        structure: ``"diagonal"``, ``"kron"`` (blocks by layer, see `blocks`), or ``"full"``, for
+            small networks only.
         shift: include ½ gᵀP⁻¹g. Exact with the full matrix where the log joint is quadratic; the
             diagonal may overstate it, so leave it out where weights are correlated and ‖g‖ large.
             ``"kron"`` has none.
+        temperature: divides the log likelihood.
 
     Raises:
         ValueError: for other priors or likelihoods, and where ``"kron"`` does not apply.
     """
-    alive = _kept(model, masks)
+    kept = kept_weights(model, masks)
+    alive = flat(model, kept).bool()
     point = {n: w * masks[n] if masks and n in masks else w for n, w in weights.items()}
-    delta = flat(model, prior_precision(model, point))[alive]
-    theta = flat(model, point)[alive]
-    g = flat(model, gradient(model, point, data))[alive]
+    precisions = prior_precision(model, point)
+    delta, theta = flat(model, precisions)[alive], flat(model, point)[alive]
+    g = flat(model, gradient(model, point, data, temperature=temperature))[alive]
     moved = torch.zeros_like(g)
     if structure == "kron":
-        if not alive.all():
-            raise ValueError("structure='kron' has no masks: Kronecker factors cannot drop weights")
-        log_occam = _kron_log_occam(model, point, data)
+        blocks = layer_blocks(model, point, data, temperature=temperature)
+        log_occam = sum(b.log_occam(b.joined(precisions), b.joined(kept)) for b in blocks)
     elif structure == "full":
-        factor = torch.linalg.cholesky(ggn_full(model, point, data)[alive][:, alive] + delta.diag())
+        ggn = ggn_full(model, point, data)[alive][:, alive] / temperature
+        factor = torch.linalg.cholesky(ggn + delta.diag())
         log_occam = (delta.log() / 2 - factor.diagonal().log()).sum().item()
         moved = torch.cholesky_solve(g[:, None], factor)[:, 0]
     else:
-        precision = flat(model, ggn_diagonal(model, point, data))[alive] + delta
+        precision = flat(model, ggn_diagonal(model, point, data))[alive] / temperature + delta
         log_occam, moved = (delta / precision).log().sum().item() / 2, g / precision
     return Evidence(
-        log_likelihood=log_joint(model, point, data).log_likelihood,
+        log_likelihood=log_joint(model, point, data, temperature=temperature).log_likelihood,
         log_prior=-(delta * theta.square()).sum().item() / 2,
         log_occam=log_occam,
         log_shift=(g @ moved).item() / 2 if shift else 0.0,
@@ -117,76 +121,42 @@ def log_evidence(
     )
 
 
-def _kept(model: BayesianModule, masks: Mapping[str, Tensor] | None) -> Tensor:
-    """Return the masks of all parameters as one bool vector (W,); those without one are kept."""
-    masks = masks or {}
-    named = dict(model.net.named_parameters())
-    every = {n: masks.get(n, torch.ones_like(p, dtype=torch.bool)) for n, p in named.items()}
-    return flat(model, every).bool()
-
-
-def _kron_log_occam(
-    model: BayesianModule, point: Mapping[str, Tensor], data: Dataset | Pair
-) -> float:
-    """-½ Σ ln(1 + λ/δ) over the eigenvalues λ of the blocks B ⊗ A: products of A's and B's."""
-    delta = _precision_by_parameter(model, point)
-    total = 0.0
-    for name, (inputs, outputs) in ggn_kron(model, point, data).items():
-        values = torch.outer(*(torch.linalg.eigvalsh(f.double()) for f in (outputs, inputs)))
-        total -= torch.log1p(values.clamp(min=0) / delta[name]).sum().item() / 2
-    return total
-
-
-def _precision_by_parameter(
-    model: BayesianModule, weights: Mapping[str, Tensor]
-) -> dict[str, float]:
-    found = {n: d.unique() for n, d in prior_precision(model, weights).items()}
-    for name, values in found.items():
-        if len(values) > 1:
-            raise ValueError(f"Kronecker factors need one σ for all weights of {name!r}")
-    return {n: values.item() for n, values in found.items()}
-
-
 def marginal_precision(
     model: BayesianModule,
     weights: Mapping[str, Tensor],
     data: Dataset | Pair,
+    masks: Mapping[str, Tensor] | None = None,
     *,
     temperature: float = 1.0,
+    sites: Collection[str] | None = None,
 ) -> Weights:
-    """Return an estimate of Λ_i = 1/[P⁻¹]_ii, the marginal posterior precisions, by parameter.
+    """Return an estimate of Λ_i = 1/[P_KK⁻¹]_ii, the marginal posterior precisions, by parameter.
 
-    What the data say of a weight when the others may adjust: δ_i ≤ Λ_i ≤ P_ii. Of P's Kronecker
-    factors, with B = U diag(β) Uᵀ and A = V diag(α) Vᵀ,
+    What the data say of a weight when the other weights of its layer may adjust: δ_i ≤ Λ_i ≤ P_ii.
+    By the blocks of `layer_blocks`; with Kronecker factors B ⊗ A over all weights of a layer and
+    one δ, B = U diag(β) Uᵀ and A = V diag(α) Vᵀ, it is
 
         1/Λ_oi = Σ_kl U_ok² V_il² / (β_k α_l + δ).
-
-    Exact where they are. Networks without Kronecker factors get P_ii, which is exact for a diagonal
-    P only. Why it matters: for a network of 932,362 weights after three epochs on MNIST,
-    Σ ½ ln(Λ_i/δ) was 12,000 nats and Σ ½ ln(P_ii/δ), which counts what correlated weights share
-    once for each of them, 43,000.
 
     Args:
         model: the lifted network.
         weights: the point.
         data: all training examples or a random sample of them.
+        masks: pruned weights are no parameters: the others do not adjust to them. Their own Λ is δ.
         temperature: divides the log likelihood.
+        sites: parameters whose layers are asked for, by default all.
+
+    Raises:
+        ValueError: for a layer of which `layer_blocks` has no block.
     """
-    x, _ = train_part(data)
-    if not has_closed_form(model, weights, x):
-        delta = prior_precision(model, weights)
-        ggn = ggn_diagonal(model, weights, data)
-        return {n: ggn[n] / temperature + delta[n] for n in ggn}
-    precision = _precision_by_parameter(model, weights)
-    found = {}
-    for name, (inputs, outputs) in ggn_kron(model, weights, data).items():
-        # In float64: with many dead units LAPACK's float32 solver may fail to converge.
-        alpha, v = torch.linalg.eigh(inputs.double())
-        beta, u = torch.linalg.eigh(outputs.double() / temperature)
-        inverse = 1 / (torch.outer(beta.clamp(min=0), alpha.clamp(min=0)) + precision[name])
-        variance = (u.square() @ inverse @ v.square().T).view(weights[name].shape)
-        found[name] = variance.reciprocal()
-    return found
+    delta, kept = prior_precision(model, weights), kept_weights(model, masks)
+    precisions: Weights = {}
+    for block in layer_blocks(model, weights, data, sites, temperature=temperature):
+        variance = block.variance(block.joined(delta), block.joined(kept))
+        precisions |= block.separated(variance.reciprocal(), weights)
+    for name, values in precisions.items():
+        check_finite(f"posterior precisions of {name!r}", values)  # NaN would refuse, silently
+    return precisions
 
 
 def occam_gains(
@@ -195,18 +165,28 @@ def occam_gains(
     data: Dataset | Pair,
     *,
     temperature: float = 1.0,
+    sites: Collection[str] | None = None,
 ) -> Weights:
     """Return ½ ln(Λ_i/δ_i) ≥ 0: what the log Occam factor gains by removing a weight; nats.
 
-    The Savage-Dickey log Bayes factor of a group G holds ½ ln|Λ_G| - ½ Σ ln δ_i with
-    Λ_G = (Σ_GG)⁻¹. By Hadamard's inequality ``|Σ_GG| ≤ Π Σ_ii``, so that the sum of these single
-    gains over G is a lower bound of the group's gain: a sum may be compared with a threshold. (With
-    P_ii in the place of Λ_i it would be an upper bound.)
+    The Savage-Dickey log Bayes factor of a group G holds ½ ln|Λ_G| - ½ Σ_G ln δ. The sum of these
+    single gains estimates that gain and bounds it from neither side: within a layer it understates
+    it (Hadamard's inequality, and weights that are pruned already count as if they could adjust),
+    and ignoring correlations between layers overstates it. Measured against the full matrix of a
+    small network it was 0.7 to 1.7 times the exact gain (reports/evidence).
+
+    Args:
+        model: the lifted network.
+        weights: the point.
+        data: all training examples or a random sample of them.
+        temperature: divides the log likelihood.
+        sites: parameters whose gains are asked for, by default all.
+
+    Raises:
+        ValueError: for a layer of which `layer_blocks` has no block.
     """
-    precision = marginal_precision(model, weights, data, temperature=temperature)
+    precision = marginal_precision(model, weights, data, temperature=temperature, sites=sites)
     delta = prior_precision(model, weights)
-    for name, values in precision.items():
-        check_finite(f"posterior precisions of {name!r}", values)  # NaN would refuse, silently
     return {n: (precision[n] / delta[n]).log() / 2 for n in precision}
 
 
@@ -226,8 +206,8 @@ def evidence_scales(
         σ² = ‖θ‖² / γ,    γ = n - δ tr P⁻¹ = Σ (1 - δ/Λ_i),
 
     γ the number of weights that the data determine, Λ_i by `marginal_precision`. Its fixed points
-    are exact where the Kronecker factors are, for a linear model. A parameter that the data say
-    nothing of (γ = 0) or that is zero keeps its σ.
+    are exact where the blocks are, for a linear model. A parameter that the data say nothing of
+    (γ = 0) or that is zero keeps its σ.
 
     Args:
         model: a lifted network whose priors are zero-mean Normal, one σ for each parameter.
@@ -236,29 +216,13 @@ def evidence_scales(
         masks: pruned weights do not count.
         temperature: divides the log likelihood.
     """
-    precision = marginal_precision(model, weights, data, temperature=temperature)
-    delta, found = prior_precision(model, weights), {}
+    precision = marginal_precision(model, weights, data, masks, temperature=temperature)
+    delta, kept, scales = prior_precision(model, weights), kept_weights(model, masks), {}
     for name, values in precision.items():
-        keep = masks[name] if masks and name in masks else torch.ones_like(values, dtype=torch.bool)
+        keep = kept[name]
         determined = (1 - delta[name] / values)[keep].sum()
         squares = weights[name].detach().double()[keep].square().sum()
         fine = determined > 0 and squares > 0
         variance = squares / determined if fine else 1 / delta[name].flatten()[0]
-        found[name] = variance.sqrt()
-    return found
-
-
-def laplace_bayes_factor(pruned: Evidence, unpruned: Evidence, num_data: int) -> BayesFactor:
-    """Return the log Bayes factor of kind ``laplace``, pruned over unpruned, from two evidences.
-
-    A ratio of (approximate) marginal likelihoods. Right after zeroing, the pruned network is not at
-    a mode: re-optimise it first, or leave its ``log_shift`` in, and look at ``gradient_norm``. The
-    shifts count with the log likelihoods: they stand for what is still to be won there.
-    """
-    return BayesFactor(
-        pruned.log_likelihood + pruned.log_shift - unpruned.log_likelihood - unpruned.log_shift,
-        pruned.log_prior - unpruned.log_prior,
-        num_data,
-        kind="laplace",
-        log_occam_ratio=pruned.log_occam - unpruned.log_occam,
-    )
+        scales[name] = variance.sqrt()
+    return scales

@@ -8,10 +8,10 @@ from torch import Tensor, nn
 
 from pyro_bayesprune._utils.random import seeded
 from pyro_bayesprune.data.dataset import Dataset, Pair, train_part
-from pyro_bayesprune.inference.curvature import ggn_diagonal, ggn_kron, prior_precision
+from pyro_bayesprune.inference.blocks import Block, layer_blocks
+from pyro_bayesprune.inference.curvature import ggn_diagonal, prior_precision
 from pyro_bayesprune.inference.draw_predictions import CHUNK, only_last_layer
 from pyro_bayesprune.inference.draws import gather
-from pyro_bayesprune.inference.layer_curvature import Kron
 from pyro_bayesprune.models.module import BayesianModule, Weights
 
 MAX_KRON = 12000  # surviving weights of a pruned parameter: their precision is factorised, 1 GiB
@@ -26,13 +26,14 @@ def laplace_draws(
     draws: int,
     seed: int,
     ggn: Mapping[str, Tensor] | None,
+    temperature: float,
 ) -> Drawn:
     """Draw w = θ + P^(-1/2) ε, ε ~ N(0, I)."""
     ggn = _ggn(model, weights, index, data) if ggn is None else ggn
-    precision = gather(ggn, index) + gather(prior_precision(model, weights), index)
+    precision = gather(ggn, index) / temperature + gather(prior_precision(model, weights), index)
     centre = gather(weights, index)
     with seeded(seed, "laplace"):
-        noise = torch.randn(1, draws, len(centre), dtype=centre.dtype)
+        noise = torch.randn(1, draws, len(centre), dtype=centre.dtype, device="cpu")
     log_q = precision.log().sum() / 2 - noise.double().square().sum(-1) / 2
     return centre + noise * precision.rsqrt().to(centre), log_q, {}
 
@@ -80,41 +81,40 @@ def last_layer_laplace_draws(
     data: Dataset | Pair,
     draws: int,
     seed: int,
+    temperature: float,
 ) -> Drawn:
-    """Draw w = θ + P^(-1/2) ε, P the Kronecker-factored GGN and the prior's precision."""
+    """Draw w = θ + P^(-1/2) ε, P the last layer's block of `layer_blocks` (weights and bias)."""
     head = _head(model, weights, index, data)
     if head is None:
         raise ValueError(f"last_layer_laplace draws the last layer's parameters, not {list(index)}")
-    factors, delta = ggn_kron(head.model, head.weights, head.data), prior_precision(model, weights)
-    centre = gather(weights, index)
+    (block,) = layer_blocks(head.model, head.weights, head.data, temperature=temperature)
+    full, delta = prior_precision(model, weights), {}
+    kept = {n: torch.zeros_like(w, dtype=torch.bool) for n, w in head.weights.items()}
+    for short, name in head.names.items():
+        delta[short] = full[name]
+        if name in index:
+            kept[short].view(-1)[index[name]] = True
+    chosen = block.joined(kept)
+    _check_size(chosen)
     with seeded(seed, "last layer laplace"):
-        noise = torch.randn(draws, len(centre), dtype=torch.float64)
-    parts = dict(zip(index, noise.split([len(i) for i in index.values()], 1), strict=True))
-    short = {full: n for n, full in head.names.items()}
-    changes = [
-        _kron_noise(factors[short[n]], i, delta[n].flatten()[i], parts[n]) for n, i in index.items()
-    ]
-    values = centre + torch.cat(changes, 1).to(centre)
-    return values[None], -noise.square().sum(-1)[None] / 2, {}
+        noise = torch.randn(draws, int(chosen.sum()), dtype=torch.float64, device="cpu")
+    changes = torch.zeros(draws, *chosen.shape, dtype=torch.float64, device="cpu")
+    changes[:, chosen] = block.noise(block.joined(delta), chosen, noise)
+    parts = {head.names[n]: p for n, p in _separated(block, changes, head.weights).items()}
+    moved = torch.cat([parts[n].flatten(1)[:, i] for n, i in index.items()], 1)
+    centre = gather(weights, index)
+    return (centre + moved.to(centre))[None], -noise.square().sum(-1)[None] / 2, {}
 
 
-def _kron_noise(kron: Kron, index: Tensor, delta: Tensor, noise: Tensor) -> Tensor:
-    """Return P^(-1/2) ε for rows ε (S, d): P = B ⊗ A + diag(δ), of the weights at ``index``.
+def _separated(block: Block, changes: Tensor, like: Weights) -> Weights:
+    """Changes (S, rows, columns) by parameter, (S, *shape) each."""
+    rows = [block.separated(change, like) for change in changes]
+    return {n: torch.stack([row[n] for row in rows]) for n in block.names}
 
-    Where all are drawn and share one δ, from the factors' eigenvectors; else P is factorised.
-    """
-    a, b = kron.inputs.double(), kron.outputs.double()
-    if len(index) == len(a) * len(b) and (delta == delta[0]).all():
-        (in_values, ins), (out_values, outs) = torch.linalg.eigh(a), torch.linalg.eigh(b)
-        precision = torch.outer(out_values.clamp(min=0), in_values.clamp(min=0)) + delta[0]
-        return (outs @ (noise.view(-1, *precision.shape) * precision.rsqrt()) @ ins.mT).flatten(1)
-    if len(index) > MAX_KRON:
+
+def _check_size(chosen: Tensor) -> None:
+    if not chosen.all() and int(chosen.sum()) > MAX_KRON:
         raise ValueError(
             f"last_layer_laplace is for a pruned last layer of up to {MAX_KRON} surviving weights, "
-            f"got {len(index)}: use laplace"
+            f"got {int(chosen.sum())}: use laplace"
         )
-    rows, columns = index // len(a), index % len(a)
-    precision = b[rows][:, rows].mul_(a[columns][:, columns])  # in place: these are large
-    precision.diagonal().add_(delta)
-    factor = torch.linalg.cholesky(precision)
-    return torch.linalg.solve_triangular(factor.mT, noise.mT, upper=True).mT

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 from pyro import poutine
 from torch import Tensor
+from torch.nn.utils.parametrize import is_parametrized
 
 from pyro_bayesprune.data.dataset import Dataset, Pair, train_part
 from pyro_bayesprune.models.handler import PrunedPrior, pruned
@@ -103,9 +104,9 @@ def log_joint(
     sites = inspect_model(model, x, y)
     check_num_data(sites, len(x))
     check_targets(sites, y)
-    check_weights(sites, weights)
+    check_weights(model, sites, weights)
     held = at_point(model, lean(model, weights), masks, pruned_prior)
-    log_likelihood, log_prior = torch.zeros((), dtype=torch.float64), 0.0
+    log_likelihood, log_prior = torch.zeros((), dtype=torch.float64, device="cpu"), 0.0
     with evaluation_mode(model):
         for i, chunk in enumerate(_chunks(x, y, chunk_size)):
             for site in scored_sites(poutine.trace(held).get_trace(*chunk)):
@@ -115,8 +116,21 @@ def log_joint(
                     log_prior += site_log_prob(site).item()
     joint = LogJoint(log_likelihood.item() / temperature, log_prior)
     if math.isnan(joint.total):
-        raise ValueError(f"the log joint at these weights is not a number: {joint}")
+        raise ValueError(f"the log joint at these weights is not a number: {joint}{_hint(model)}")
     return joint
+
+
+def _hint(model: Model) -> str:
+    """What a parametrised layer may have to do with it."""
+    module = network(model)
+    parts = module.named_modules() if module is not None else ()
+    names = [name.removeprefix("net.") for name, part in parts if is_parametrized(part)]
+    if not names:
+        return ""
+    return (
+        f". The parametrised layers {', '.join(names)} may divide by the norm of a weight: where a "
+        f"whole row is pruned it is zero. Exclude them, as in sites=('!{names[0]}.*',)"
+    )
 
 
 @torch.no_grad()

@@ -41,12 +41,16 @@ def brier(probabilities: Tensor, labels: Tensor) -> float:
 
 
 def expected_calibration_error(probabilities: Tensor, labels: Tensor, bins: int = 15) -> float:
-    """Return the expected calibration error of the most probable class (Guo et al., 2017)."""
-    from torchmetrics.functional.classification import multiclass_calibration_error
+    """Return the expected calibration error of the most probable class (Guo et al., 2017).
 
-    classes = probabilities.shape[1]
-    error = multiclass_calibration_error(probabilities, labels, num_classes=classes, n_bins=bins)
-    return float(error)
+    Bins of confidence are of equal width in (0, 1]; a confidence of 1 belongs to the last one.
+    """
+    confidence, predicted = probabilities.double().max(-1)
+    index = (confidence * bins).ceil().clamp(1, bins).long() - 1
+    gaps = (predicted == labels).double() - confidence
+    return torch.zeros(bins, dtype=torch.float64, device="cpu").index_add_(
+        0, index, gaps
+    ).abs().sum().item() / len(gaps)
 
 
 def dead_units(weights: Mapping[str, Tensor], masks: Mapping[str, Tensor]) -> dict[str, int]:
@@ -58,22 +62,24 @@ def layer_flops(net: nn.Module, shape: Sequence[int]) -> dict[str, int]:
     """Return multiply-adds of a forward pass of one input, by parameter name (torch's counter).
 
     Args:
-        net: a module of named layers with weights.
+        net: a layer with weights, or a module of named layers.
         shape: shape of one input.
     """
     from torch.utils.flop_counter import FlopCounterMode
 
-    inputs = torch.zeros(1, *shape)
-    training = net.training
+    like = next(net.parameters())
+    inputs = torch.zeros(1, *shape, dtype=like.dtype, device=like.device)
+    modes = [(module, module.training) for module in net.modules()]
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         net.eval()(inputs)
-    net.train(training)
+    for module, training in modes:
+        module.training = training
     root = type(net).__name__
     counts = {name: sum(by_op.values()) for name, by_op in counter.get_flop_counts().items()}
-    layers = {n: counts.get(f"{root}.{n}", 0) // 2 for n, _ in net.named_modules() if n}
-    return {
-        f"{n}.weight": c for n, c in layers.items() if f"{n}.weight" in dict(net.named_parameters())
-    }
+    layers = {n: counts.get(f"{root}.{n}".rstrip("."), 0) // 2 for n, _ in net.named_modules()}
+    names = dict(net.named_parameters())
+    weights = {f"{n}.weight".lstrip("."): count for n, count in layers.items()}
+    return {name: count for name, count in weights.items() if name in names}
 
 
 def theoretical_speedup(flops: Mapping[str, int], masks: Mapping[str, Tensor]) -> float:

@@ -20,8 +20,9 @@ def log_density(
     weights: Weights,
     index: Mapping[str, Tensor],
     data: Dataset | Pair,
+    temperature: float = 1.0,
 ) -> VectorFunction:
-    """Return log p(D, w) (nats, up to a constant) as a function of the drawn vector (d,).
+    """Return log p(D|w) / T + log p(w) (nats, up to a constant) as a function of the vector (d,).
 
     Pruned weights have the prior's density at zero, a constant.
     """
@@ -32,7 +33,8 @@ def log_density(
         sites = scatter(vector, weights, index)
         prior = sum(fn.log_prob(sites[n].to(weights[n].dtype)).double() for n, fn in priors.items())
         outputs = forward(vector)
-        return model.likelihood(outputs).log_prob(y).sum(dtype=torch.float64) + prior
+        log_likelihood = model.likelihood(outputs).log_prob(y).sum(dtype=torch.float64)
+        return log_likelihood / temperature + prior
 
     return density
 
@@ -89,11 +91,11 @@ def _chain(
     )
     mcmc.run()
     z = mcmc.get_samples()["surviving"]
-    diverging = torch.zeros(draws, dtype=torch.bool)
+    diverging = torch.zeros(draws, dtype=torch.bool, device="cpu")
     diverging[mcmc.diagnostics()["divergences"]["chain 0"]] = True
     with torch.no_grad():
         log_p = torch.stack([density(start + root @ one) for one in z])
-    steps, sizes = torch.tensor(told, dtype=torch.float64).T
+    steps, sizes = torch.tensor(told, dtype=torch.float64, device="cpu").T
     return {
         "surviving": z,
         "log_density": log_p,

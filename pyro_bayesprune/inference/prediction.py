@@ -28,18 +28,15 @@ def predictive(
     Raises:
         ValueError: if the model has not exactly one observed site inside the plate ``data``.
     """
-    held = at_point(model, weights, masks)
-    with evaluation_mode(model):
-        for chunk in x.split(chunk_size):
-            with torch.random.fork_rng():  # the trace samples targets
-                trace = poutine.trace(held).get_trace(chunk)
-            inside = [
-                s for s in scored_sites(trace) if in_data_plate(s) and s["name"] not in weights
-            ]
-            if len(inside) != 1:
-                names = [site["name"] for site in inside]
-                raise ValueError(f"prediction needs one observed site, the model has {names}")
-            yield inside[0]["fn"]
+    at_weights = at_point(model, weights, masks)
+    for chunk in x.split(chunk_size):
+        with evaluation_mode(model), torch.random.fork_rng():  # targets are sampled
+            trace = poutine.trace(at_weights).get_trace(chunk)
+        sites = [s for s in scored_sites(trace) if in_data_plate(s) and s["name"] not in weights]
+        if len(sites) != 1:
+            names = [site["name"] for site in sites]
+            raise ValueError(f"prediction needs one observed site, the model has {names}")
+        yield sites[0]["fn"]
 
 
 def class_probabilities(
@@ -54,12 +51,12 @@ def class_probabilities(
         ValueError: if the observed site is not a categorical distribution.
     """
     chunks = []
-    for target in predictive(model, weights, x, masks):
+    for target in predictive(model, weights, _some(x), masks):
         base = elementwise(target)
         if not isinstance(base, torch.distributions.Categorical):
             raise ValueError(f"class probabilities need a categorical site, got {base}")
         chunks.append(base.probs)
-    return torch.cat(chunks)
+    return torch.cat(chunks)[: len(x)]
 
 
 def mean_prediction(
@@ -74,11 +71,16 @@ def mean_prediction(
         ValueError: if the observed site is categorical: classes have no mean.
     """
     means = []
-    for target in predictive(model, weights, x, masks):
+    for target in predictive(model, weights, _some(x), masks):
         if isinstance(elementwise(target), torch.distributions.Categorical):
             raise ValueError("classes have no mean: ask for their probabilities (predict_proba)")
         means.append(target.mean)
-    return torch.cat(means)
+    return torch.cat(means)[: len(x)]
+
+
+def _some(x: Tensor) -> Tensor:
+    """Inputs of at least one row: no model is asked for the outputs of none."""
+    return x if len(x) else x.new_zeros(1, *x.shape[1:])
 
 
 @torch.no_grad()
@@ -103,4 +105,4 @@ def held_out_loss(
             correct += (base.logits.argmax(-1) == truth).sum().item()
         else:
             correct = math.nan
-    return -log_likelihood / len(x), correct / len(x)
+    return -log_likelihood / len(x), correct / y.numel()

@@ -10,15 +10,16 @@ GGN is the exact curvature (Immer et al., 2021). The diagonal leaves out how wei
 other: the more of them, the too unsure its predictions. `judgement` flags where they are poor.
 
 ``last_layer_laplace``: the same over the last layer's surviving weights, in which the network is
-linear, with P = B ⊗ A + diag(δ): the Kronecker-factored GGN (Ritter et al., 2018), of which the
-pruned weights' rows and columns are left out.
+linear, with P = B ⊗ A + diag(δ): the Kronecker-factored GGN (Ritter et al., 2018) of weights and
+bias together, of which the pruned weights' rows and columns are left out.
 
 ``last_layer_nuts``: NUTS over the last layer's surviving weights, the rest held at θ. The last
 hidden layer's activations are computed once, so a step costs one small product.
 
 ``nuts``: NUTS over all surviving weights. Both NUTS are for up to `MAX_NUTS` of them.
 
-All are conditional on the masks, and on scales that a prior samples (held at their point).
+All are conditional on the masks, and on scales that a prior samples (fixed at their point). All are
+draws of the posterior at the temperature of the fit, p(D|w)^(1/T) p(w).
 """
 
 import time
@@ -27,15 +28,17 @@ from typing import get_args
 
 from torch import Tensor
 
+from pyro_bayesprune._utils.checks import positive
 from pyro_bayesprune.data.dataset import Dataset, Pair, train_part
 from pyro_bayesprune.inference.draw_predictions import last_layer
 from pyro_bayesprune.inference.draws import Draws, Method, gather, surviving
 from pyro_bayesprune.inference.laplace import laplace_draws, last_layer_laplace_draws
 from pyro_bayesprune.inference.nuts import log_density, nuts_draws
-from pyro_bayesprune.models.module import BayesianModule
+from pyro_bayesprune.models.module import BayesianModule, evaluation_mode
 from pyro_bayesprune.models.plain import Fitted
 
 FEWER = {"nuts": "last_layer_nuts or last_layer_laplace", "last_layer_nuts": "last_layer_laplace"}
+MIN_NUTS = 4  # draws of a chain: its diagnostics split it in halves
 MAX_NUTS = 1000  # surviving weights: whitening needs their Hessian, NUTS long trajectories
 MAX_ELEMENTS = 2**28  # of the draws that are held in memory: 1 GiB in float32
 
@@ -51,11 +54,12 @@ def posterior_draws(
     warmup: int = 200,
     seed: int = 0,
     ggn: Mapping[str, Tensor] | None = None,
+    temperature: float | None = None,
 ) -> Draws:
     """Return draws of the surviving weights around a pruned MAP; see the module.
 
     Args:
-        fit: a `Fit`, a `Result`, or anything with ``model`` (a BayesianModule), ``weights`` and
+        fit: a `Fit`, a `Run`, or anything with ``model`` (a BayesianModule), ``weights`` and
             ``masks``.
         data: all N training examples.
         method: ``"laplace"``, ``"last_layer_laplace"``, ``"last_layer_nuts"`` or ``"nuts"``.
@@ -65,6 +69,7 @@ def posterior_draws(
         warmup: steps of each chain that are thrown away.
         seed: of the draws.
         ggn: for ``laplace``, the diagonal that `curvature.ggn_diagonal` returned, if it is known.
+        temperature: divides the log likelihood; by default that of the fit.
 
     Raises:
         ValueError: for a model that is not lifted, an unknown method or site, too many surviving
@@ -72,10 +77,13 @@ def posterior_draws(
             Normal.
     """
     _check(fit, method, draws, chains)
+    if temperature is None:
+        temperature = getattr(fit, "temperature", 1.0)
+    positive("temperature", temperature)
     started = time.perf_counter()
     weights = {n: w.detach() * fit.masks[n] if n in fit.masks else w.detach()
                for n, w in fit.weights.items()}  # fmt: skip
-    every = [n for n, _ in fit.model.net.named_parameters()]
+    every = list(fit.model.named_weights())
     if sites is None:
         last = method.startswith("last_layer")
         sites = last_layer(fit.model, weights, train_part(data)[0][:1])[0] if last else every
@@ -83,16 +91,26 @@ def posterior_draws(
     if unknown:
         raise ValueError(f"unknown sites {unknown}: the network has {every}")
     index = surviving(weights, fit.masks, sites)
-    if method == "laplace":
-        _check_memory(index, draws)
-        drawn = laplace_draws(fit.model, weights, index, data, draws, seed, ggn)
-    elif method == "last_layer_laplace":
-        drawn = last_layer_laplace_draws(fit.model, weights, index, data, draws, seed)
-    else:
-        _check_size(index, method)
-        density = log_density(fit.model, weights, index, data)
-        drawn = nuts_draws(density, gather(weights, index).double(), draws, chains, warmup, seed)
-    return Draws(method, fit.model, weights, index, *drawn, time.perf_counter() - started)
+    with evaluation_mode(fit.model):  # a density that dropout changes is none
+        if method == "laplace":
+            _check_memory(index, draws)
+            drawn = laplace_draws(fit.model, weights, index, data, draws, seed, ggn, temperature)
+        elif method == "last_layer_laplace":
+            drawn = last_layer_laplace_draws(
+                fit.model, weights, index, data, draws, seed, temperature
+            )
+        else:
+            _check_size(index, method)
+            if draws < MIN_NUTS:
+                raise ValueError(
+                    f"{method} needs at least {MIN_NUTS} draws of each chain, got {draws}"
+                )
+            density = log_density(fit.model, weights, index, data, temperature)
+            drawn = nuts_draws(
+                density, gather(weights, index).double(), draws, chains, warmup, seed
+            )
+    seconds = time.perf_counter() - started
+    return Draws(method, fit.model, weights, index, *drawn, seconds, temperature)
 
 
 def _check(fit: Fitted, method: str, draws: int, chains: int) -> None:

@@ -2,16 +2,18 @@
 
     python reports/evidence/make.py --dataset digits --out reports/evidence/digits
 
-trains networks and takes decisions at several epochs: by each criterion, prune to each level? Three
-kinds of log Bayes factor answer from the training data. The truth is a difference of mean log
-likelihoods, pruned minus unpruned, on held-out examples: right after zeroing, and after both
-networks, the pruned one under its masks, have trained on for some epochs on the same batches.
+trains networks and evaluates pruning decisions at several epochs, for each criterion and sparsity.
+Three kinds of log Bayes factor are computed from the training data. They are compared with the
+difference of the mean log likelihoods, pruned minus unpruned, on held-out examples: immediately
+after pruning, and after both networks have been trained for some more epochs on the same batches,
+the pruned network with its masks.
 """
 
 import copy
 from argparse import ArgumentParser
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import product
 from pathlib import Path
 
 import pandas as pd
@@ -42,14 +44,14 @@ UNPRUNED = Pruning(sparsity=0.0)
 
 @dataclass(frozen=True)
 class Decisions:
-    """What to decide about.
+    """The decisions to evaluate.
 
     Args:
-        epochs: when.
-        criteria: names of rankings.
+        epochs: epochs at which decisions are evaluated.
+        criteria: names of criteria.
         levels: sparsities.
-        later: epochs that both networks train on for ``held_out_later``.
-        seed: of the training and of random rankings.
+        later: number of further epochs before ``held_out_later`` is measured.
+        seed: seed of the training and of random criteria.
     """
 
     epochs: Sequence[int] = (2, 5, 10, 15)
@@ -60,30 +62,29 @@ class Decisions:
 
 
 def calibrate(model: BayesianModule, data: Dataset, plan: Decisions) -> pd.DataFrame:
-    """Return a row for each decision: log Bayes factors by kind, held-out differences; nats."""
-    rows: list[dict[str, object]] = []
-    for state, _ in train(model, data, epochs=max(plan.epochs), pruning=UNPRUNED, seed=plan.seed):
-        if state.epoch in plan.epochs:
-            now = _log_score(model, state.weights, data)
-            later = _log_score(model, _trained_on(model, state, data, plan).weights, data)
-            for criterion, masks in _candidates(model, state, data, plan):
-                weights = apply_masks(state.weights, masks)
-                after = replace(state, weights=weights, masks=masks)
-                rows.append(
-                    {
-                        "seed": plan.seed,
-                        "epoch": state.epoch,
-                        "criterion": criterion,
-                        "sparsity": sparsity(masks),
-                        **log_factors(model, state.weights, masks, data),
-                        "held_out_now": _log_score(model, weights, data) - now,
-                        "held_out_later": _log_score(
-                            model, _trained_on(model, after, data, plan).weights, data
-                        )
-                        - later,
-                    }
-                )
-    return pd.DataFrame(rows)
+    """Return a row for each decision: log Bayes factors by kind and held-out differences, nats."""
+    training = train(model, data, epochs=max(plan.epochs), pruning=UNPRUNED, seed=plan.seed)
+    states = (state for state, _ in training if state.epoch in plan.epochs)
+    return pd.DataFrame([row for state in states for row in _rows(model, state, data, plan)])
+
+
+def _rows(
+    model: BayesianModule, state: State, data: Dataset, plan: Decisions
+) -> Iterator[dict[str, object]]:
+    """Yield a row for each decision at one epoch."""
+    now, later = _log_scores(model, state, data, plan)
+    for criterion, masks in _candidates(model, state, data, plan):
+        pruned = replace(state, weights=apply_masks(state.weights, masks), masks=masks)
+        pruned_now, pruned_later = _log_scores(model, pruned, data, plan)
+        yield {
+            "seed": plan.seed,
+            "epoch": state.epoch,
+            "criterion": criterion,
+            "sparsity": sparsity(masks),
+            **log_factors(model, state.weights, masks, data),
+            "held_out_now": pruned_now - now,
+            "held_out_later": pruned_later - later,
+        }
 
 
 def _candidates(
@@ -101,10 +102,10 @@ def _candidates(
 def log_factors(
     model: BayesianModule, weights: Weights, masks: Masks, data: Dataset
 ) -> dict[str, float]:
-    """Return the log Bayes factors of zeroing what ``masks`` remove, by kind, in nats.
+    """Return the log Bayes factors of pruning with ``masks``, by kind, in nats.
 
-    ``savage_dickey`` is the sum of single factors with marginal precisions: no group form is within
-    reach for half a million weights.
+    ``savage_dickey`` is the sum over single weights with marginal precisions. The factor of the
+    group is not feasible for half a million weights.
     """
     sample = dataset.random_sample(data, random_stream(0, "curvature"))
     precision = evidence.marginal_precision(model, weights, sample)
@@ -120,8 +121,15 @@ def log_factors(
     return {"joint": joint, "laplace": joint + gain, "savage_dickey": single}
 
 
-def _trained_on(model: BayesianModule, state: State, data: Dataset, plan: Decisions) -> State:
-    # Loading an optimiser's state shares its tensors, and training writes into them.
+def _log_scores(
+    model: BayesianModule, state: State, data: Dataset, plan: Decisions
+) -> tuple[float, float]:
+    """Return the mean held-out log likelihoods (nats) of a state and after further epochs."""
+    if data.validation_x is None or data.validation_y is None:
+        raise ValueError("the data set must have a validation part")
+    held_out = data.validation_x, data.validation_y
+    now = -held_out_loss(model, state.weights, *held_out)[0]
+    # A copy, because the training changes the tensors of the optimiser's state.
     start = replace(state, optimizer=copy.deepcopy(state.optimizer))
     *_, (end, _) = train(
         model,
@@ -131,38 +139,29 @@ def _trained_on(model: BayesianModule, state: State, data: Dataset, plan: Decisi
         seed=plan.seed,
         state=start,
     )
-    return end
-
-
-def _log_score(model: BayesianModule, weights: Weights, data: Dataset) -> float:
-    if data.validation_x is None or data.validation_y is None:
-        raise ValueError("a calibration needs held-out examples: data with a validation part")
-    return -held_out_loss(model, weights, data.validation_x, data.validation_y)[0]
+    return now, -held_out_loss(model, end.weights, *held_out)[0]
 
 
 def summary(table: pd.DataFrame) -> pd.DataFrame:
-    """Return how well sign and order of each kind's log BF predict each truth.
+    """Return how well the sign and the order of each log Bayes factor predict each truth.
 
-    ``better`` is the share of decisions after which the pruned network was the better one,
-    ``base_rate`` the sign agreement of the better of the two constant answers, ``positive`` the
-    share of positive log Bayes factors.
+    ``better`` is the share of decisions with a better pruned network, and ``positive`` that of
+    positive log Bayes factors. ``base_rate`` is the sign agreement of the better constant answer.
     """
     rows = []
-    for truth in TRUTHS:
-        better = table[truth] > 0
-        for kind in KINDS:
-            rows.append(
-                {
-                    "truth": truth,
-                    "kind": kind,
-                    "decisions": len(table),
-                    "better": better.mean(),
-                    "positive": (table[kind] > 0).mean(),
-                    "base_rate": max(better.mean(), 1 - better.mean()),
-                    "sign_agreement": ((table[kind] > 0) == better).mean(),
-                    "spearman": table[kind].corr(table[truth], method="spearman"),
-                }
-            )
+    for truth, kind in product(TRUTHS, KINDS):
+        better, positive = table[truth] > 0, table[kind] > 0
+        row = {
+            "truth": truth,
+            "kind": kind,
+            "decisions": len(table),
+            "better": better.mean(),
+            "positive": positive.mean(),
+            "base_rate": max(better.mean(), 1 - better.mean()),
+            "sign_agreement": (positive == better).mean(),
+            "spearman": table[kind].corr(table[truth], method="spearman"),
+        }
+        rows.append(row)
     return pd.DataFrame(rows)
 
 
@@ -171,23 +170,25 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--dataset", default="digits", help="name of a data set")
     parser.add_argument("--data_dir", help="folder of the data files")
-    parser.add_argument("--validation", type=float, default=0.4, help="share held out")
+    parser.add_argument("--validation", type=float, default=0.4, help="held-out share")
     parser.add_argument("--hidden", type=int, default=128, help="width of three hidden layers")
     parser.add_argument("--prior_scale", type=float, default=0.3, help="σ of the prior")
-    parser.add_argument("--epochs", type=int, nargs="+", default=(2, 5, 10, 15), help="when")
-    parser.add_argument("--seeds", type=int, default=2, help="networks trained")
-    parser.add_argument("--out", type=Path, default=Path("reports/evidence"), help="folder")
-    given = parser.parse_args(argv)
-    data = load_dataset(given.dataset, given.data_dir, validation=given.validation)
-    net = FCN(data.shape, data.num_classes, hidden=(given.hidden,) * 3)
-    model = BayesianModule(net, normal(given.prior_scale), data.num_train)
-    plans = [Decisions(epochs=given.epochs, seed=seed) for seed in range(given.seeds)]
+    parser.add_argument(
+        "--epochs", type=int, nargs="+", default=(2, 5, 10, 15), help="epochs of decisions"
+    )
+    parser.add_argument("--seeds", type=int, default=2, help="number of trained networks")
+    parser.add_argument("--out", type=Path, default=Path("reports/evidence"), help="output folder")
+    args = parser.parse_args(argv)
+    data = load_dataset(args.dataset, args.data_dir, validation=args.validation)
+    net = FCN(data.shape, data.num_classes, hidden=(args.hidden,) * 3)
+    model = BayesianModule(net, normal(args.prior_scale), data.num_train)
+    plans = [Decisions(epochs=args.epochs, seed=seed) for seed in range(args.seeds)]
     table = pd.concat(calibrate(model, data, plan) for plan in plans)
-    given.out.mkdir(parents=True, exist_ok=True)
-    table.to_csv(given.out / f"decisions-{given.dataset}.csv", index=False)
-    found = summary(table)
-    found.to_csv(given.out / f"calibration-{given.dataset}.csv", index=False)
-    print(found.to_string(index=False, float_format="{:.3f}".format))
+    args.out.mkdir(parents=True, exist_ok=True)
+    table.to_csv(args.out / f"decisions-{args.dataset}.csv", index=False)
+    result = summary(table)
+    result.to_csv(args.out / f"calibration-{args.dataset}.csv", index=False)
+    print(result.to_string(index=False, float_format="{:.3f}".format))
 
 
 if __name__ == "__main__":

@@ -7,11 +7,11 @@ from torch import nn
 import pyro_bayesprune as bp
 
 SHAPE = (1, 8, 8)
-CARD_FORMATS = ("safetensors", "csr", "bitmask", "sparse")
+CARD_FORMATS = ("safetensors", "csr", "sparse")
 
 
 class OwnForward(nn.Module):
-    """A chain written as a forward of its own, with functions, a nested part and BatchNorm."""
+    """A chain with its own forward, with function calls, a nested part and BatchNorm."""
 
     def __init__(self):
         super().__init__()
@@ -28,7 +28,7 @@ class OwnForward(nn.Module):
 
 
 class Residual(nn.Module):
-    """A network that is no chain."""
+    """A network that is not a chain."""
 
     def __init__(self):
         super().__init__()
@@ -60,7 +60,7 @@ NETWORKS = {
 
 
 def sparsified(net, share, generator, dead=0.4):
-    """Prune single weights and whole rows at random; set biases and statistics at random too."""
+    """Prune random weights and rows, and set random biases and statistics."""
     for layer in net.modules():
         state = layer.state_dict() if not list(layer.children()) else {}
         for name, value in state.items():

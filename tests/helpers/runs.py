@@ -1,4 +1,4 @@
-"""What tests of run folders share: small runs, their interruption and their comparison."""
+"""Helpers for tests of run folders: small runs, their interruption and their comparison."""
 
 import pytest
 
@@ -12,7 +12,7 @@ SMALL_RUN = {"hidden": (16, 16), "epochs": 2, "learning_rate": 0.01}
 
 
 def quiet_run(config, out, **options):
-    """Run a configuration without a word."""
+    """Run a configuration without progress output."""
     return bp.run(config, out=out, progress=False, **options)
 
 
@@ -22,24 +22,24 @@ def file_names(folder):
 
 
 def interrupted(config, out, monkeypatch, epochs=2):
-    """Run a configuration until it has saved some epochs, and fall over."""
+    """Run a configuration, and interrupt it after some epochs."""
     saved, write = [], folders.write_history
 
-    def fall(folder, rows):
+    def write_and_interrupt(folder, rows):
         write(folder, rows)
         saved.append(len(rows))
         if len(saved) == epochs:
             raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(folders, "write_history", fall)
+        patch.setattr(folders, "write_history", write_and_interrupt)
         with pytest.raises(KeyboardInterrupt):
             quiet_run(config, out)
     return out / config.id
 
 
 def same_runs(first, second):
-    """Two run folders hold the same weights, masks and history, to the last bit."""
+    """Return whether two run folders have identical weights, masks and histories."""
     name = "weights.safetensors"
     histories = [folders.read_history(folder).drop(columns=TIMES) for folder in (first, second)]
     return (first / name).read_bytes() == (second / name).read_bytes() and histories[0].equals(
@@ -48,5 +48,5 @@ def same_runs(first, second):
 
 
 def small_config(method="bayes_magnitude", **settings):
-    """A configuration that runs in a moment."""
+    """A configuration of a very short run."""
     return configure("paper", method, **(SMALL_RUN | settings))

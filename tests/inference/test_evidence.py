@@ -54,10 +54,8 @@ def test_the_evidence_of_a_masked_network_is_that_of_the_nested_model():
     whole = evidence.log_evidence(
         model, {"weight": posterior(x, y)[0][None]}, (x, y), structure="full"
     )
-    factor = evidence.laplace_bayes_factor(pruned, whole, len(x))
-    assert factor.kind == "laplace"
-    assert factor.log == pytest.approx(log_marginal(x[:, keep], y) - log_marginal(x, y), abs=1e-8)
-    assert factor.log_occam_ratio > 0
+    assert whole.log == pytest.approx(log_marginal(x, y), abs=1e-8)
+    assert pruned.log_occam > whole.log_occam
 
 
 @pytest.mark.parametrize("kind", ["classification", "regression"])

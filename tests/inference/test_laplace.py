@@ -4,7 +4,7 @@ import pytest
 import torch
 from helpers import linear_gaussian
 
-from pyro_bayesprune.inference import laplace, layer_curvature, samplers
+from pyro_bayesprune.inference import samplers
 from pyro_bayesprune.inference.curvature import ggn_diagonal
 from pyro_bayesprune.inference.draw_predictions import last_layer
 
@@ -52,18 +52,3 @@ def test_last_layer_laplace_is_for_the_last_layer(small_network):
     fit, data = small_network
     with pytest.raises(ValueError, match="draws the last layer's parameters"):
         samplers.posterior_draws(fit, data, "last_layer_laplace", sites=["0.weight"])
-
-
-def test_the_factors_of_a_whole_layer_and_of_its_survivors_agree(small_network):
-    fit, _ = small_network
-    generator = torch.Generator().manual_seed(2)
-    a, b = (torch.randn(n, n + 2, generator=generator, dtype=torch.float64) for n in (4, 3))
-    kron = layer_curvature.Kron(a @ a.mT, b @ b.mT)
-    index, noise = torch.arange(12), torch.eye(12, dtype=torch.float64)
-    whole = laplace._kron_noise(kron, index, torch.ones(12), noise)
-    delta = torch.ones(12, dtype=torch.float64)
-    delta[0] += 1e-9  # not one number: by factorisation
-    part = laplace._kron_noise(kron, index, delta, noise)
-    exact = torch.linalg.inv(torch.kron(kron.outputs, kron.inputs) + torch.eye(12).double())
-    for found in (whole, part):
-        assert torch.allclose(found.mT @ found, exact, atol=1e-6)

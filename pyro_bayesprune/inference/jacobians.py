@@ -1,0 +1,142 @@
+"""Jacobians of a network's outputs in its parameters: whole, layer by layer, and in products."""
+
+import warnings
+from collections.abc import Iterator, Mapping
+
+import torch
+from torch import Tensor
+from torch.func import jacrev, vmap
+
+from pyro_bayesprune.inference.layers import (
+    LayerCall,
+    closed_form_layers,
+    parameters_at,
+    plain_calls,
+    positions,
+    record_layers,
+)
+from pyro_bayesprune.inference.log_joint import lean
+from pyro_bayesprune.models.module import BayesianModule, Weights, evaluation_mode
+
+JACOBIAN_ELEMENTS = 2**25  # of the Jacobians that are in memory at a time
+
+
+def lean_parameters(model: BayesianModule, weights: Mapping[str, Tensor]) -> Weights:
+    """Return the parameters at the cost of their survivors, where no gradient by them is needed."""
+    return dict(lean(model, {n: w.detach() for n, w in parameters_at(model, weights).items()}))
+
+
+def layer_gradients(
+    outputs: Tensor, calls: list[LayerCall], column: Tensor
+) -> Iterator[tuple[LayerCall, Tensor]]:
+    """Yield each call with the gradient of ``column`` · outputs by the layer's outputs."""
+    cotangent = column.view_as(outputs)
+    layers = [call.outputs for call in calls]
+    grads = torch.autograd.grad(outputs, layers, cotangent, retain_graph=True)
+    yield from zip(calls, (g.detach() for g in grads), strict=True)
+
+
+def jacobians(
+    model: BayesianModule, point: Weights, x: Tensor, names: list[str]
+) -> Iterator[tuple[Tensor, Weights]]:
+    """Yield outputs (n, K) and Jacobians by parameter (n, K, *shape), a few examples at a time.
+
+    Under vmap where the network allows it, else example by example and output by output.
+    """
+    with torch.no_grad():
+        size = model.outputs(point, x[:1]).numel() * sum(point[n].numel() for n in names)
+    for part in x.split(max(1, JACOBIAN_ELEMENTS // size)):
+        with torch.no_grad():
+            outputs = model.outputs(point, part).reshape(len(part), -1)
+        try:
+            by_name = _batched_jacobians(model, point, part, names)
+        except (RuntimeError, ValueError, NotImplementedError):  # not every operation has a batch
+            rows = [_single_jacobian(model, point, one, names) for one in part.split(1)]
+            by_name = {n: torch.stack([row[n] for row in rows]) for n in names}
+        yield outputs, by_name
+
+
+def _batched_jacobians(
+    model: BayesianModule, point: Weights, x: Tensor, names: list[str]
+) -> Weights:
+    fixed = {n: w.detach() for n, w in point.items()}
+
+    def outputs(chosen: Weights, one: Tensor) -> Tensor:
+        return model.outputs(fixed | chosen, one[None])[0].flatten()
+
+    chosen = {n: fixed[n] for n in names}
+    with warnings.catch_warnings():
+        # PyTorch's own, for operations that have no batched form: they are slow and right
+        warnings.filterwarnings("ignore", "There is a performance drop", UserWarning)
+        return vmap(jacrev(outputs), in_dims=(None, 0))(chosen, x)
+
+
+def _single_jacobian(model: BayesianModule, point: Weights, x: Tensor, names: list[str]) -> Weights:
+    outputs, chosen = model.outputs(point, x).flatten(), [point[n] for n in names]
+    rows = [
+        torch.autograd.grad(o, chosen, retain_graph=True, allow_unused=True, materialize_grads=True)
+        for o in outputs
+    ]
+    return {
+        n: torch.stack(column) for n, column in zip(names, zip(*rows, strict=True), strict=True)
+    }
+
+
+def jacobian_products(
+    model: BayesianModule,
+    weights: Mapping[str, Tensor],
+    x: Tensor,
+    index: Mapping[str, Tensor],
+    changes: Mapping[str, Tensor],
+) -> tuple[Tensor, Tensor]:
+    """Return the outputs f(x) (n, ...), and J(x) v for S changes v of few weights (S, n, ...).
+
+    K backward passes whatever S, and products with the Jacobian's columns of those few weights.
+    For networks with `has_closed_form`.
+
+    Args:
+        model: the lifted network.
+        weights: the point at which it is linearised.
+        x: inputs (n, ...), all in memory at a time.
+        index: positions of the changed weights in each flattened parameter.
+        changes: rows of changes of them (S, len(index)), by parameter.
+    """
+    with evaluation_mode(model), torch.enable_grad():
+        point = lean_parameters(model, weights)
+        outputs, calls = record_layers(model, point, x.detach().requires_grad_())
+        calls = plain_calls(calls, closed_form_layers(model, weights, x))
+        rows = len(next(iter(changes.values())))
+        size = outputs[0].numel()
+        total = outputs.new_zeros(size, rows, len(x))
+        for k, products in enumerate(total):
+            column = outputs.new_zeros(len(x), size)
+            column[:, k] = 1
+            for call, grad in layer_gradients(outputs, calls, column):
+                _add_products(products, call, grad, index, changes)
+    return outputs.detach(), total.permute(1, 2, 0).reshape(rows, *outputs.shape)
+
+
+BLOCK = 1024  # weights whose Jacobian is in memory at a time where it is used at once: in a cache
+
+
+def _add_products(
+    total: Tensor,
+    call: LayerCall,
+    grad: Tensor,
+    index: Mapping[str, Tensor],
+    changes: Mapping[str, Tensor],
+) -> None:
+    """Add one layer's share of J v to ``total`` (S, n) for one output; ``grad``: (n, ...)."""
+    a, b = positions(call, grad)
+    if call.weight in index and a.shape[2] == 1:
+        inputs, by_output = a[:, :, 0].mT.contiguous(), b[:, :, 0].mT.contiguous()
+        blocks = zip(
+            index[call.weight].split(BLOCK), changes[call.weight].split(BLOCK, 1), strict=True
+        )
+        for i, some in blocks:
+            total.addmm_(some, by_output[i // len(inputs)].mul_(inputs[i % len(inputs)]))
+    elif call.weight in index:
+        columns = (b @ a.mT).flatten(1).mT
+        total.addmm_(changes[call.weight], columns[index[call.weight]])
+    if call.bias is not None and call.bias in index:
+        total.addmm_(changes[call.bias], b.sum(2).mT[index[call.bias]])

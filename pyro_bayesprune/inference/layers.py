@@ -1,0 +1,206 @@
+"""Inputs and outputs of a network's layers, and the gradients that follow from them.
+
+For a Linear or Conv layer that is used once, the gradient of example n by the layer's weights is
+Σ_t b_nt a_ntᵀ, with a the inputs of the layer, b the gradient by its outputs, and t the positions
+at which it is used. `closed_form_layers` compares this with autograd for a few examples: it does
+not hold for a layer whose weights are used elsewhere as well, whose batch is folded into rows, or
+whose inputs are changed in place.
+"""
+
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple, cast
+from weakref import WeakKeyDictionary
+
+import torch
+from torch import Tensor, nn
+
+from pyro_bayesprune.models.module import BayesianModule, Weights, evaluation_mode
+
+EXAMPLES = 3  # compared with autograd
+TOLERANCE = 1e-3  # relative, in the norm of a gradient; float32 rounds to about 1e-6
+PLAIN = (nn.Linear, nn.Conv1d, nn.Conv2d)
+
+
+class LayerCall(NamedTuple):
+    """One call of a layer that has parameters of its own."""
+
+    name: str
+    layer: nn.Module
+    inputs: Tensor
+    outputs: Tensor
+
+    @property
+    def weight(self) -> str:
+        """Name of the layer's weight in the network."""
+        return f"{self.name}.weight".lstrip(".")
+
+    @property
+    def bias(self) -> str | None:
+        """Name of the layer's bias in the network, None where it has none."""
+        return None if self.layer.bias is None else f"{self.name}.bias".lstrip(".")
+
+
+def parameters_at(model: BayesianModule, weights: Mapping[str, Tensor]) -> Weights:
+    """Return the network's parameters at a point, with gradients (scales of priors left out)."""
+    return {n: weights[n].detach().requires_grad_() for n in model.named_weights()}
+
+
+def record_layers(
+    model: BayesianModule, point: Mapping[str, Tensor], x: Tensor
+) -> tuple[Tensor, list[LayerCall]]:
+    """Return the outputs for ``x``, and the calls of all layers that have parameters."""
+    calls: list[LayerCall] = []
+
+    def record(name: str, layer: nn.Module) -> torch.utils.hooks.RemovableHandle:
+        def hook(layer: nn.Module, args: tuple, kwargs: dict[str, Any], outputs: Any) -> Any:  # noqa: ANN401
+            inputs = next(iter((*args, *kwargs.values())), None)
+            if not (isinstance(inputs, Tensor) and isinstance(outputs, Tensor)):
+                return None
+            calls.append(LayerCall(name, layer, inputs.detach(), outputs))
+            return outputs.clone()  # what follows in place leaves the recorded outputs alone
+
+        return layer.register_forward_hook(hook, with_kwargs=True)
+
+    owners = [(n, m) for n, m in model.net.named_modules() if list(m.parameters(recurse=False))]
+    handles = [record(name, layer) for name, layer in owners]
+    try:
+        return model.outputs(point, x), calls
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def plain_calls(calls: list[LayerCall], layers: frozenset[str]) -> list[LayerCall]:
+    """Return the calls of the named layers, in order."""
+    return [call for call in calls if call.name in layers]
+
+
+def positions(call: LayerCall, grad: Tensor) -> tuple[Tensor, Tensor]:
+    """Return inputs (n, fan in, t) at the t positions of a layer, and gradients (n, outputs, t)."""
+    layer = call.layer
+    if isinstance(layer, nn.Conv1d):  # a convolution of images of height one
+        kernel, dilation, padding, stride = (
+            cast(tuple[int], v)[0]
+            for v in (layer.kernel_size, layer.dilation, layer.padding, layer.stride)
+        )
+        sizes = [(1, kernel), (1, dilation), (0, padding), (1, stride)]
+        return nn.functional.unfold(call.inputs[:, :, None], *sizes), grad
+    if isinstance(layer, nn.Conv2d):
+        settings = (layer.kernel_size, layer.dilation, layer.padding, layer.stride)
+        sizes = [cast(tuple[int, int], v) for v in settings]
+        return nn.functional.unfold(call.inputs, *sizes), grad.flatten(2)
+    if call.inputs.dim() == 2:
+        return call.inputs[:, :, None], grad[:, :, None]
+    return call.inputs.flatten(1, -2).mT, grad.flatten(1, -2).mT
+
+
+_agreeing: WeakKeyDictionary[nn.Module, frozenset[str]] = WeakKeyDictionary()
+
+
+def closed_form_layers(
+    model: BayesianModule, weights: Mapping[str, Tensor], x: Tensor
+) -> frozenset[str]:
+    """Return the names of the layers whose gradients have the closed form, by comparison.
+
+    The comparison is made once for each network, at weights to which noise is added (so that zeros
+    of pruned weights hide nothing), and remembered.
+
+    Args:
+        model: the lifted network.
+        weights: a point.
+        x: inputs (n, ...); the first few are used.
+    """
+    if model.net not in _agreeing:
+        _agreeing[model.net] = frozenset(_compared(model, weights, x[:EXAMPLES].detach()))
+    return _agreeing[model.net]
+
+
+def has_closed_form(model: BayesianModule, weights: Mapping[str, Tensor], x: Tensor) -> bool:
+    """Say whether every parameter belongs to a layer of `closed_form_layers`."""
+    layers = closed_form_layers(model, weights, x)
+    return {n.rpartition(".")[0] for n in model.named_weights()} <= layers
+
+
+def _compared(model: BayesianModule, weights: Mapping[str, Tensor], x: Tensor) -> Iterator[str]:
+    generator = torch.Generator().manual_seed(0)
+    point = {
+        name: (w.detach() + _noise(w, generator)).requires_grad_()
+        for name, w in parameters_at(model, weights).items()
+    }
+    with evaluation_mode(model), torch.enable_grad():
+        outputs, calls = record_layers(model, point, x)
+        cotangent = torch.randn(outputs.shape, generator=generator, device="cpu").to(outputs)
+        candidates = [call for call in calls if _is_plain(call, calls, point)]
+        for call in candidates:
+            if _agrees(model, point, x, outputs, cotangent, call):
+                yield call.name
+
+
+def _noise(weight: Tensor, generator: torch.Generator) -> Tensor:
+    size = 0.1 * weight.detach().double().square().mean().sqrt().item() + 0.01
+    return size * torch.randn(weight.shape, generator=generator, device="cpu").to(weight)
+
+
+def _is_plain(call: LayerCall, calls: list[LayerCall], point: Mapping[str, Tensor]) -> bool:
+    """Whether a layer is used once, is a Linear or plain Conv layer, and owns its parameters."""
+    layer = call.layer
+    if not isinstance(layer, PLAIN) or [c.name for c in calls].count(call.name) > 1:
+        return False
+    own = {f"{call.name}.{n}".lstrip(".") for n, _ in layer.named_parameters()}
+    if own != {call.weight} | ({call.bias} if call.bias else set()) or not own <= set(point):
+        return False  # another parametrisation, or a part that is fixed
+    if isinstance(layer, nn.Linear):
+        return True
+    zeros = layer.padding_mode == "zeros" and not isinstance(layer.padding, str)
+    return zeros and layer.groups == 1
+
+
+def _agrees(
+    model: BayesianModule,
+    point: Weights,
+    x: Tensor,
+    outputs: Tensor,
+    cotangent: Tensor,
+    call: LayerCall,
+) -> bool:
+    """Whether each example's gradient by a layer is that of the example alone, by autograd."""
+    names = [call.weight] + ([call.bias] if call.bias else [])
+    try:
+        (grad,) = torch.autograd.grad(outputs, call.outputs, cotangent, retain_graph=True)
+        a, b = positions(call, grad)
+        closed = [b @ a.mT, b.sum(2)]
+        for i in range(len(x)):
+            alone = model.outputs(point, x[i : i + 1])
+            exact = torch.autograd.grad(alone, [point[n] for n in names], cotangent[i : i + 1])
+            for one, other in zip(exact, closed, strict=False):
+                difference = one.flatten() - other[i].flatten()
+                if not difference.norm() <= TOLERANCE * one.norm():
+                    return False
+    except (RuntimeError, ValueError, IndexError, TypeError):  # a fold or a view that does not fit
+        return False
+    return True
+
+
+def output_layers(model: BayesianModule, x: Tensor) -> set[str]:
+    """Return the layers from which the outputs follow without another layer between them.
+
+    Found by data flow, not by the order in which layers are registered.
+
+    Args:
+        model: the lifted network.
+        x: inputs (n, ...); two are used.
+    """
+    point = {n: p.detach().requires_grad_() for n, p in model.named_weights().items()}
+    with evaluation_mode(model), torch.enable_grad(), torch.random.fork_rng():
+        outputs, calls = record_layers(model, point, x[:2].detach())
+    kinds = (nn.Linear, nn.modules.conv._ConvNd)
+    nodes = {c.outputs.grad_fn: c.name for c in calls if isinstance(c.layer, kinds)}
+    left, met, last = [outputs.grad_fn], set(), set()
+    while left:
+        node = left.pop()
+        if node in nodes:
+            last.add(nodes[node])
+        elif node is not None and node not in met:
+            met.add(node)
+            left += [parent for parent, _ in node.next_functions]
+    return last
