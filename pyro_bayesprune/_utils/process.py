@@ -2,6 +2,7 @@
 
 import ctypes
 import os
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -12,7 +13,7 @@ import torch
 @contextmanager
 def flushed_denormals() -> Iterator[None]:
     """Treat denormal numbers as zero (they slow a CPU down once a network fits), then as before."""
-    before = (torch.tensor([1e-40]) * 1.0).item() == 0
+    before = (torch.tensor([1e-40], device="cpu") * 1.0).item() == 0
     _set_flush_denormal(True)
     try:
         yield
@@ -53,3 +54,17 @@ def memory_kept() -> Iterator[None]:
         program.mallopt(trim, 2**26)  # where glibc's own adjustment ends
         program.mallopt(mapped, 2**25)
         program.malloc_trim(0)
+
+
+_lock = threading.RLock()
+
+
+@contextmanager
+def one_at_a_time() -> Iterator[None]:
+    """Keep other threads of this process out while Pyro's and torch's global state is in use.
+
+    Parameter stores, handlers, default dtypes and random states are of the process: fits in several
+    threads take turns, an epoch each.
+    """
+    with _lock:
+        yield

@@ -1,5 +1,6 @@
-"""How a training is shown while it runs."""
+"""The progress of a training and of a grid on standard error."""
 
+import itertools
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -8,43 +9,41 @@ from tqdm.auto import tqdm
 
 
 @contextmanager
-def shown(
+def epoch_progress(
     title: str, total: int, done: int = 0, *, enabled: bool = True
 ) -> Iterator[Callable[[Mapping[str, str]], None]]:
-    """Yield a function that shows one more epoch and what is to say of it.
+    """Yield a function that displays the values of one more epoch.
 
-    A progress bar in a terminal or a notebook, a plain line an epoch elsewhere.
+    It updates a progress bar in a terminal or a notebook, and prints a line elsewhere.
 
     Args:
-        title: what runs.
+        title: name of the training.
         total: number of epochs.
-        done: epochs that have passed already.
-        enabled: False shows nothing.
+        done: number of epochs that are already finished.
+        enabled: whether to display anything.
     """
     if not enabled:
-        yield lambda told: None
+        yield lambda values: None
     elif sys.stderr.isatty() or "ipykernel" in sys.modules:
         with tqdm(desc=title, total=total, initial=done, unit="epoch") as bar:
 
-            def advance(told: Mapping[str, str]) -> None:
-                bar.set_postfix(told, refresh=False)
+            def advance(values: Mapping[str, str]) -> None:
+                bar.set_postfix(values, refresh=False)
                 bar.update()
 
             yield advance
     else:
-        passed = done
+        epochs = itertools.count(done + 1)
 
-        def write(told: Mapping[str, str]) -> None:
-            nonlocal passed
-            passed += 1
-            values = "  ".join(f"{name} {value}" for name, value in told.items())
-            print(f"{title}  epoch {passed}/{total}  {values}", file=sys.stderr, flush=True)
+        def write(values: Mapping[str, str]) -> None:
+            text = "  ".join(f"{name} {value}" for name, value in values.items())
+            print(f"{title}  epoch {next(epochs)}/{total}  {text}", file=sys.stderr, flush=True)
 
         yield write
 
 
 class GridView:
-    """What a grid shows while it runs: done, failed, and time left from the runs so far."""
+    """Prints the finished, failed and remaining runs of a grid, and an estimate of its time."""
 
     def __init__(self, total: int, jobs: int) -> None:
         self.total, self.jobs = total, jobs
@@ -52,15 +51,15 @@ class GridView:
         self.seconds = 0.0
 
     def add(self, title: str, status: str, seconds: float) -> None:
-        """Show how one more run ended; runs that were there before are only counted."""
+        """Count a run and print its outcome. Skipped runs are not printed."""
         self.counts[status] += 1
         self.seconds += seconds
         if status == "skipped":
             return
         left = self.total - sum(self.counts.values())
-        ran = self.counts["done"] + self.counts["failed"]
-        minutes = self.seconds / ran * left / self.jobs / 60
-        counts = "  ".join(f"{count} {what}" for what, count in self.counts.items() if count)
+        finished = self.counts["done"] + self.counts["failed"]
+        minutes = self.seconds / finished * left / self.jobs / 60
+        counts = "  ".join(f"{count} {name}" for name, count in self.counts.items() if count)
         running = min(left, self.jobs)
         print(
             f"{title}: {status}, {seconds:.0f} s  |  {counts}  {running} running  "

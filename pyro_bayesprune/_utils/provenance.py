@@ -1,4 +1,4 @@
-"""Versions, machine, commit and time: what a number needs beside it."""
+"""The versions, machine, commit and time of a measurement."""
 
 import os
 import platform
@@ -12,7 +12,7 @@ import torch
 
 
 def provenance(*others: str) -> dict[str, Any]:
-    """Return versions (of ``others`` as well), machine, commit and time."""
+    """Return the versions (also of the packages ``others``), machine, commit and time."""
     packages = ("pyro-bayesprune", "torch", "pyro-ppl", "numpy", *others)
     return {
         "versions": {"python": platform.python_version(), **{p: version(p) for p in packages}},
@@ -23,7 +23,7 @@ def provenance(*others: str) -> dict[str, Any]:
 
 
 def machine() -> dict[str, Any]:
-    """Return the processor, the platform, and how many processors and threads there are."""
+    """Return the processor, the platform, and the numbers of processors and threads."""
     return {
         "processor": _processor(),
         "platform": f"{platform.system()} {platform.machine()}",
@@ -33,24 +33,24 @@ def machine() -> dict[str, Any]:
 
 
 def load_average() -> float | None:
-    """Return how many processes were running in the last minute; None where nothing tells."""
+    """Return the mean number of running processes in the last minute; None if unavailable."""
     return os.getloadavg()[0] if hasattr(os, "getloadavg") else None
 
 
 def _processor() -> str:
     info = Path("/proc/cpuinfo")
     lines = info.read_text().splitlines() if info.exists() else []
-    named = [line.split(":")[1].strip() for line in lines if line.startswith("model name")]
-    return named[0] if named else platform.processor() or platform.machine()
+    names = [line.split(":")[1].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()
 
 
 def _commit() -> str | None:
-    """Return the git commit of the code, None outside a checkout of it."""
+    """Return the git commit of the code; None outside a repository that tracks this file."""
     git = ["git", "-C", str(Path(__file__).parent)]
     tracked = [*git, "ls-files", "--error-unmatch", Path(__file__).name]
     try:
         for command in (tracked, [*git, "rev-parse", "--short", "HEAD"]):
             done = subprocess.run(command, capture_output=True, text=True, check=True)
     except (OSError, subprocess.CalledProcessError):
-        return None  # no git, or installed below somebody else's repository
+        return None  # no git, or the package is installed inside another repository
     return done.stdout.strip()

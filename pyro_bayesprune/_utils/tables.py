@@ -1,11 +1,11 @@
-"""Tables as HTML for notebooks (what is put in is escaped) and as Markdown for pages."""
+"""Tables in HTML for notebooks, with escaped content, and in Markdown for pages."""
 
 from collections.abc import Iterable, Mapping
 from html import escape
 
 
 def table_html(title: str, rows: Mapping[str, object]) -> str:
-    """Return a table of names and values under a title.
+    """Return a table of names and values with a title in HTML.
 
     Example:
         >>> "<b>" in table_html("<b>", {"x": 1})
@@ -19,7 +19,7 @@ def table_html(title: str, rows: Mapping[str, object]) -> str:
 
 
 def table_markdown(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
-    """Return a Markdown table, without a line end.
+    """Return a table in Markdown, without a final line break.
 
     Example:
         >>> print(table_markdown(["a", "b"], [["1", "2"]]))

@@ -10,6 +10,7 @@ import torch
 from filelock import FileLock
 from torch import Tensor
 
+from pyro_bayesprune._utils.files import path_of
 from pyro_bayesprune.data.dataset import Dataset, Pair
 from pyro_bayesprune.data.files import TENSORS, read_file, write_file
 from pyro_bayesprune.data.splitting import held_out, split
@@ -43,7 +44,7 @@ def load_dataset(
     """
     if name == "digits":
         return split(_digits(), validation=validation, seed=seed, name=name)
-    path = fetch(name, data_dir) if name in TORCHVISION else Path(name)
+    path = fetch(name, data_dir) if name in TORCHVISION else path_of(name)
     if not path.is_file():
         known = ", ".join(["digits", *TORCHVISION])
         raise ValueError(f"unknown data set {name!r}: expected {known} or the path of a file")
@@ -66,7 +67,8 @@ def data_folder(data_dir: str | Path | None = None) -> Path:
     """Return the data folder: the argument, ``PYRO_BAYESPRUNE_DATA``, or the platform's cache."""
     from platformdirs import user_cache_path
 
-    return Path(data_dir or os.environ.get(DATA_VARIABLE) or user_cache_path("pyro_bayesprune"))
+    chosen = data_dir or os.environ.get(DATA_VARIABLE) or user_cache_path("pyro_bayesprune")
+    return path_of(chosen)
 
 
 def fetch(name: str, data_dir: str | Path | None = None) -> Path:

@@ -10,7 +10,7 @@ from pyro_bayesprune._utils.checks import check_finite
 from pyro_bayesprune._utils.files import digest
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Dataset:
     """Training, validation and test examples, normalised, in memory.
 
@@ -47,6 +47,20 @@ class Dataset:
                 raise ValueError(f"{part}_x and {part}_y must be given together")
             if x is not None:
                 check_pair(x, y, part)
+                for name, value in {"x": x, "y": y}.items():
+                    if value.requires_grad:  # the caller's graph is no part of a fit
+                        object.__setattr__(self, f"{part}_{name}", value.detach())
+
+    def __repr__(self) -> str:
+        """Summarise: how many examples of which shape and dtype, and of what targets."""
+        parts = {"train": self.train_x, "validation": self.validation_x, "test": self.test_x}
+        counts = ", ".join(f"{len(x)} {part}" for part, x in parts.items() if x is not None)
+        inputs = f"inputs {tuple(self.shape)} {str(self.train_x.dtype).removeprefix('torch.')}"
+        real = self.train_y.is_floating_point()
+        targets = (
+            f"targets {tuple(self.train_y.shape[1:])}" if real else f"{self.num_classes} classes"
+        )
+        return f"Dataset({self.name!r}: {counts}; {inputs}, {targets})"
 
     @property
     def shape(self) -> torch.Size:
@@ -107,9 +121,11 @@ def train_part(data: Dataset | Pair) -> Pair:
     if isinstance(data, Dataset):
         return data.train_x, data.train_y
     if not (isinstance(data, tuple) and len(data) == 2):
-        raise ValueError(f"data must be a Dataset or a pair (x, y), got {type(data).__name__}")
+        kind = type(data).__name__
+        hint = ": put its batches together, torch.cat" if hasattr(data, "batch_size") else ""
+        raise ValueError(f"data must be a Dataset or a pair (x, y), got {kind}{hint}")
     check_pair(*data)
-    return data
+    return data[0].detach(), data[1].detach()
 
 
 SAMPLE = 2048  # examples from which the curvature that a pruning step uses is estimated
@@ -120,5 +136,5 @@ def random_sample(data: Dataset | Pair, generator: torch.Generator | None = None
     x, y = train_part(data)
     if len(x) <= SAMPLE:
         return x, y
-    chosen = torch.randperm(len(x), generator=generator)[:SAMPLE].to(x.device)
+    chosen = torch.randperm(len(x), generator=generator, device="cpu")[:SAMPLE].to(x.device)
     return x[chosen], y[chosen]

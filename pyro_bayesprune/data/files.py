@@ -28,7 +28,11 @@ def write_file(path: Path, tensors: Mapping[str, Tensor]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_suffix(f".{os.getpid()}.partial")
     try:
-        save_file(dict(tensors), partial, {"sha256": digest(tensors)})
+        save_file(
+            {n: t.detach().clone().contiguous() for n, t in tensors.items()},
+            partial,
+            {"sha256": digest(tensors)},
+        )
         os.replace(partial, path)
     finally:
         partial.unlink(missing_ok=True)
@@ -45,7 +49,7 @@ def read_file(path: Path) -> dict[str, Tensor]:
     try:
         content = path.read_bytes()  # not mapped: page by page it would take longer
         tensors = load(content)
-    except (SafetensorError, OSError) as error:
+    except (SafetensorError, OSError, KeyError, RuntimeError) as error:  # KeyError: a dtype
         raise ValueError(f"{path} is not a readable safetensors file: {error}") from error
     if _stated_digest(content) not in (None, digest(tensors)):
         raise ValueError(f"{path} is damaged: its checksum does not fit. Get or write it again")

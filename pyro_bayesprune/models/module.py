@@ -1,18 +1,25 @@
 """Networks as Pyro models: `BayesianModule`."""
 
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
+from threading import get_ident
 from typing import Any
 
 import pyro
 import pyro.distributions as dist
 import torch
+from pyro import poutine
+from pyro.poutine.runtime import am_i_wrapped
 from torch import Tensor, nn
 from torch.func import functional_call
+from torch.nn.modules.module import register_module_forward_pre_hook
+from torch.utils.hooks import RemovableHandle
 
+from pyro_bayesprune._utils.process import one_at_a_time
 from pyro_bayesprune.models.likelihoods import categorical
-from pyro_bayesprune.models.priors import Prior
+from pyro_bayesprune.models.priors import Prior, elementwise
 
 Model = Callable[..., Any]
 Weights = dict[str, Tensor]
@@ -37,6 +44,9 @@ class BayesianModule(nn.Module):
     Called as ``model(x, y)``, it samples every parameter from its prior, runs the module on the
     sampled values and observes ``y`` in the site ``obs`` inside the plate ``data`` of size
     ``num_data``, so that a minibatch's log likelihood is scaled by num_data / batch size.
+
+    Parameters with ``requires_grad=False`` keep their values: they are no sites. A parameter whose
+    prior is a Delta keeps the Delta's value. Both are outside the posterior and are not pruned.
 
     Args:
         net: the module; its own parameters are the initial weights of a fit and are never changed.
@@ -64,20 +74,56 @@ class BayesianModule(nn.Module):
     ) -> None:
         if not isinstance(num_data, int) or num_data < 1:
             raise ValueError(f"num_data must be a positive integer, got {num_data!r}")
-        if not any(True for _ in net.parameters()):
-            raise ValueError(f"{type(net).__name__} has no parameters to be Bayesian about")
+        if not isinstance(net, nn.Module):
+            raise ValueError(f"net must be an nn.Module, got {type(net).__name__}")
+        if not any(p.requires_grad for p in net.parameters()):
+            raise ValueError(
+                f"{type(net).__name__} has no parameters to be Bayesian about "
+                f"(those with requires_grad=False are fixed)"
+            )
         for name, parameter in net.named_parameters():
             if not parameter.numel():
                 raise ValueError(f"{name!r} of shape {tuple(parameter.shape)} has no elements")
-        if not callable(prior):
-            raise ValueError(f"prior must be a function (name, shape), got {prior!r}")
+        _check_prior(prior)
         super().__init__()
         self.net, self.prior, self.likelihood = net, prior, likelihood
         self.num_data = num_data
+        self.fitted = False  # a fit's own copy says so when it is called like a network
+        self._fixed: Weights | None = None
+
+    def fixed(self) -> Weights:
+        """Return the values of parameters whose prior is a Delta, by name."""
+        if self._fixed is None:
+            with one_at_a_time(), torch.random.fork_rng(devices=[]), poutine.block():
+                priors = {n: self._prior(n, p) for n, p in self._trainable().items()}
+            deltas = {n: elementwise(prior) for n, prior in priors.items()}
+            self._fixed = {n: d.v for n, d in deltas.items() if isinstance(d, dist.Delta)}
+        return self._fixed
+
+    def constants(self) -> Weights:
+        """Return what training leaves alone, by name: frozen parameters, and those of `fixed`."""
+        frozen = {n: p.detach() for n, p in self._parameters_by_name() if not p.requires_grad}
+        return frozen | self.fixed()
+
+    def named_weights(self) -> dict[str, nn.Parameter]:
+        """Return the parameters that are sampled, by name: trainable, without a Delta prior."""
+        return {n: p for n, p in self._trainable().items() if n not in self.fixed()}
+
+    def _trainable(self) -> dict[str, nn.Parameter]:
+        return {n: p for n, p in self._parameters_by_name() if p.requires_grad}
+
+    def _parameters_by_name(self) -> list[tuple[str, nn.Parameter]]:
+        with one_at_a_time():  # a functional call in another thread has others in their places
+            return list(self.net.named_parameters())
 
     def priors(self) -> dict[str, dist.TorchDistribution]:
         """Return each parameter's prior; runs inside the model, so a prior may sample."""
-        return {name: self._prior(name, p) for name, p in self.net.named_parameters()}
+        return {name: self._prior(name, p) for name, p in self.named_weights().items()}
+
+    def priors_at(self, weights: Mapping[str, Tensor]) -> dict[str, dist.TorchDistribution]:
+        """Return each parameter's prior, at the scales in ``weights`` where priors sample them."""
+        with one_at_a_time():
+            return poutine.condition(self.priors, data=dict(weights))()
 
     def _prior(self, name: str, parameter: Tensor) -> dist.TorchDistribution:
         try:
@@ -97,10 +143,25 @@ class BayesianModule(nn.Module):
 
     def outputs(self, weights: Mapping[str, Tensor], x: Tensor) -> Tensor:
         """Return the module's outputs for inputs ``x`` under ``weights`` by name."""
-        return functional_call(self.net, dict(weights), (x,))
+        fixed = {name: value.to(x.device) for name, value in self.fixed().items()}
+        outputs = functional_call(self.net, fixed | dict(weights), (x,))
+        if not isinstance(outputs, Tensor):
+            raise ValueError(
+                f"{type(self.net).__name__} must return one tensor of outputs, got a "
+                f"{type(outputs).__name__} (of a recurrent or attention layer, return its first "
+                f"element in a module of your own)"
+            )
+        return outputs
 
     def forward(self, x: Tensor, y: Tensor | None = None) -> Tensor:
         """Run as a Pyro model: inputs (n, ...), targets (n, ...) or None to sample them."""
+        if self.fitted and not am_i_wrapped():
+            warnings.warn(
+                "a fit's model samples its weights from the prior when it is called: use the fit's "
+                "module (a plain network), predict or predict_proba",
+                UserWarning,
+                stacklevel=2,
+            )
         weights = {name: pyro.sample(name, prior) for name, prior in self.priors().items()}
         targets = self.likelihood(self.outputs(weights, x))
         if y is not None and targets.shape() != y.shape:
@@ -122,14 +183,62 @@ def network(model: Model) -> nn.Module | None:
 
 @contextmanager
 def evaluation_mode(model: Model) -> Iterator[None]:
-    """Put a module (BatchNorm, dropout) into evaluation mode, and back as it was."""
+    """Put the modules of a model (BatchNorm, dropout) into evaluation mode, and back as they were.
+
+    Those of a function are not known beforehand: they are put into it as they run.
+    """
     module = network(model)
-    modules = list(module.modules()) if module is not None else []
-    training = [module.training for module in modules]
-    try:
-        for module in modules:
+    changed: list[nn.Module] = []
+    with one_at_a_time():  # modes, and Pyro's handlers that run inside, are of the process
+        handle = _evaluate_what_runs(changed) if module is None else None
+        try:
+            for part in module.modules() if module is not None else ():
+                if part.training:
+                    changed.append(part)
+                    part.training = False
+            yield
+        finally:
+            if handle is not None:
+                handle.remove()
+            for part in changed:
+                part.training = True
+
+
+def _evaluate_what_runs(changed: list[nn.Module]) -> RemovableHandle:
+    thread = get_ident()
+
+    def hook(module: nn.Module, args: object) -> None:
+        if module.training and get_ident() == thread:
+            changed.append(module)
             module.training = False
-        yield
-    finally:
-        for module, flag in zip(modules, training, strict=True):
-            module.training = flag
+
+    return register_module_forward_pre_hook(hook)
+
+
+def training_mode(model: Model) -> None:
+    """Put a module into training mode, but for submodules that the user has put into evaluation.
+
+    A submodule in evaluation mode, inside a network in training mode, is meant to be: that is how a
+    BatchNorm is frozen. A network that is in evaluation mode as a whole is trained as a whole.
+    """
+    module = network(model)
+    root = module.net if isinstance(module, BayesianModule) else module
+    if module is not None and root is not None:
+        module.training = True
+        if not root.training:
+            root.train()
+
+
+def _check_prior(prior: object) -> None:
+    if isinstance(prior, torch.distributions.Distribution):
+        raise ValueError(
+            f"prior must be a function (name, shape) -> Distribution, got the distribution "
+            f"{type(prior).__name__}: use lambda name, shape: ...expand(shape).to_event(len(shape))"
+        )
+    if isinstance(prior, type):
+        raise ValueError(
+            f"prior must be a function (name, shape) -> Distribution, got the class "
+            f"{prior.__name__}: call it first, as in priors.normal(0.3)"
+        )
+    if not callable(prior):
+        raise ValueError(f"prior must be a function (name, shape), got {prior!r}")

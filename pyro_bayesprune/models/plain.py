@@ -1,12 +1,13 @@
 """A fit's network as a plain PyTorch module, without Pyro."""
 
-import copy
 from collections.abc import Mapping
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
+from pyro_bayesprune.models.buffers import set_buffers
+from pyro_bayesprune.models.copying import copied
 from pyro_bayesprune.models.module import BayesianModule
 
 CHUNK = 1024  # examples that are recalibrated on at a time
@@ -49,10 +50,11 @@ def bake(fit: Fitted, *, recalibrate: Tensor | None = None) -> nn.Module:
     """
     if not isinstance(fit.model, BayesianModule):
         raise ValueError(f"only a BayesianModule has a module to bake, got {type(fit.model)}")
-    net = copy.deepcopy(fit.model.net)
-    _fill("weights", dict(net.named_parameters()), fit.weights)
+    net = copied(fit.model.net)
+    named = dict(net.named_parameters())
+    _fill("weights", named, fit.model.constants() | dict(fit.weights))
     buffers = {n.removeprefix("net."): b for n, b in fit.buffers.items() if n.startswith("net.")}
-    _fill("buffers", dict(net.named_buffers()), buffers)
+    set_buffers(net, buffers)
     for name, parameter in net.named_parameters():
         if name in fit.masks:
             parameter.masked_fill_(~fit.masks[name].to(parameter.device), 0)

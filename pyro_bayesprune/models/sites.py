@@ -1,16 +1,18 @@
 """Inspection of a Pyro model's sites, and the log density of a single site."""
 
+import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import pyro.distributions as dist
 import torch
 from pyro import poutine
 from pyro.distributions.util import scale_and_mask
-from torch import Tensor
+from torch import Tensor, nn
 
 from pyro_bayesprune.models.handler import MaskedPrior
-from pyro_bayesprune.models.module import Model, evaluation_mode
+from pyro_bayesprune.models.module import BayesianModule, Model, evaluation_mode, network
 from pyro_bayesprune.models.priors import elementwise
 
 Site = dict[str, Any]
@@ -46,10 +48,10 @@ def inspect_model(model: Model, x: Tensor, y: Tensor) -> ModelSites:
     if plate is None or not poutine.util.site_is_subsample(plate):
         raise ValueError(
             'the model has no plate "data": observe the targets inside '
-            'pyro.plate("data", N, subsample=x), N the number of training examples'
+            'pyro.plate("data", N, subsample=x), N the number of training examples' + _hint(model)
         )
     sites = {site["name"]: site for site in scored_sites(trace)}
-    latent = {n: s for n, s in sites.items() if not s["is_observed"]}
+    latent = {n: s for n, s in sites.items() if not (s["is_observed"] or is_fixed(s))}
     observed = {n: s for n, s in sites.items() if s["is_observed"] and in_data_plate(s)}
     _check_sites(nodes, latent, observed)
     frame = data_frame(next(iter(observed.values())))
@@ -69,13 +71,22 @@ def _trace_of(model: Model, x: Tensor, y: Tensor) -> poutine.Trace:
         if "plate('data')" in told:
             raise ValueError(f"{NO_SUBSAMPLE}; for {len(x)} examples Pyro says: {told}") from error
         inputs = f"{x.dtype} of shape (n, {', '.join(map(str, x.shape[1:]))})"
-        raise ValueError(f"model(x, y) fails for inputs {inputs}: {told}") from error
+        hint = _hint(model) if isinstance(error, TypeError) else ""
+        raise ValueError(f"model(x, y) fails for inputs {inputs}: {told}{hint}") from error
+
+
+def _hint(model: Model) -> str:
+    """What to do where a plain network stands in the place of a model."""
+    if not isinstance(network(model), nn.Module) or isinstance(network(model), BayesianModule):
+        return ""
+    return ". A plain network becomes a Pyro model by BayesianModule(net, prior, num_data)"
 
 
 def _check_sites(
     nodes: Mapping[str, Site], latent: Mapping[str, Site], observed: Mapping[str, Site]
 ) -> None:
     for name, site in latent.items():
+        _check_support(name, site)
         if in_data_plate(site):
             raise ValueError(f'the latent site {name!r} stands inside the plate "data"')
     params = [name for name, site in nodes.items() if site["type"] == "param"]
@@ -83,6 +94,19 @@ def _check_sites(
         raise ValueError(f"the model has parameters {params}: give them priors (pyro.sample)")
     if not observed:
         raise ValueError('the model observes nothing inside the plate "data"')
+
+
+def _check_support(name: str, site: Site) -> None:
+    """Raise a ValueError for a prior whose values cannot be optimised without constraints."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            torch.distributions.transform_to(site["fn"].support)
+    except NotImplementedError as error:
+        raise ValueError(
+            f"the prior of {name!r}, {type(elementwise(site['fn'])).__name__}, has a support that "
+            f"PyTorch cannot map to the real numbers ({error}): MAP training needs such a map"
+        ) from error
 
 
 def check_num_data(model_sites: ModelSites, num_data: int) -> None:
@@ -105,10 +129,22 @@ def check_targets(sites: ModelSites, y: Tensor, part: str = "train") -> None:
                     f"{part} labels of the site {name!r} must be integers from 0 to {classes - 1}, "
                     f"got {y.dtype} up to {y.max().item()}"
                 )
+        elif isinstance(base, torch.distributions.Bernoulli) and not y.is_floating_point():
+            raise ValueError(
+                f"{part} labels of the site {name!r} must be floating point, 0. and "
+                f"1., for PyTorch's Bernoulli, got {y.dtype}: use labels.float()"
+            )
 
 
-def check_weights(sites: ModelSites, weights: Mapping[str, Tensor]) -> None:
-    """Raise a ValueError unless ``weights`` has a value of the right shape for each latent site."""
+def check_weights(model: Model, sites: ModelSites, weights: Mapping[str, Tensor]) -> None:
+    """Raise a ValueError unless ``weights`` has a value of the right shape for each latent site.
+
+    Values of a BayesianModule's frozen parameters may be among them; they are not used.
+    """
+    module = network(model)
+    if isinstance(module, BayesianModule):
+        constants = module.constants()
+        weights = {name: w for name, w in weights.items() if name not in constants}
     if set(weights) != set(sites.latent):
         missing, extra = set(sites.latent) - set(weights), set(weights) - set(sites.latent)
         raise ValueError(
@@ -159,6 +195,12 @@ def scored_sites(trace: poutine.Trace) -> Iterator[Site]:
     for site in samples:
         if not (poutine.util.site_is_subsample(site) or site["infer"].get("_deterministic")):
             yield site
+
+
+def is_fixed(site: Mapping[str, Any]) -> bool:
+    """Say whether a site has a Delta prior: it has a value and no posterior."""
+    delta = isinstance(elementwise(site["fn"]), dist.Delta)
+    return delta and not site["is_observed"]
 
 
 def in_data_plate(site: Mapping[str, Any]) -> bool:

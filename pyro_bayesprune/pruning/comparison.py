@@ -58,10 +58,10 @@ def sequential_comparison(
 ) -> tuple[LogJoint, Compare]:
     """Return an unknown log joint, and a comparison of candidates on as much data as it needs."""
     (x, y), unknown = data, LogJoint(math.nan, math.nan)
-    shuffled = torch.randperm(len(x), generator=order).to(x.device)
+    shuffled = torch.randperm(len(x), generator=order, device="cpu").to(x.device)
 
     def reader(weights: Weights) -> Callable[[int], tuple[Tensor, float]]:
-        read, log_prior = torch.zeros(0, dtype=torch.float64), 0.0
+        read, log_prior = torch.zeros(0, dtype=torch.float64, device="cpu"), 0.0
 
         def first(number: int) -> tuple[Tensor, float]:
             nonlocal read, log_prior

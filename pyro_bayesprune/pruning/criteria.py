@@ -1,7 +1,8 @@
 """Criteria: functions that score the weights of each site; the lowest scores are pruned first.
 
-A criterion is ``(weights, masks, *, model, data, generator) -> dict[site, scores]``. Weights that
-are zero already go first whatever their score.
+A criterion is ``(weights, masks, *, model, data, generator, temperature) -> dict[site, scores]``;
+it receives those of the named settings that it takes. Weights that are zero already go first
+whatever their score.
 """
 
 from collections.abc import Callable, Mapping
@@ -27,7 +28,7 @@ def random(
 ) -> dict[str, Tensor]:
     """Score weights by uniform random numbers (paper, Algorithm 2)."""
     return {
-        name: torch.rand(mask.shape, generator=generator).to(weights[name].device)
+        name: torch.rand(mask.shape, generator=generator, device="cpu").to(weights[name].device)
         for name, mask in masks.items()
     }
 
@@ -54,7 +55,7 @@ def shuffled_magnitude(
     scores = magnitude(weights, masks)
     for name, mask in masks.items():
         kept = scores[name][mask]
-        order = torch.randperm(len(kept), generator=generator).to(kept.device)
+        order = torch.randperm(len(kept), generator=generator, device="cpu").to(kept.device)
         scores[name] = scores[name].masked_scatter(mask, kept[order])
     return scores
 
@@ -65,10 +66,11 @@ def _ggn(
     model: BayesianModule,
     data: Dataset | Pair,
     generator: torch.Generator | None,
+    temperature: float,
 ) -> dict[str, Tensor]:
     """Diagonal of the generalised Gauss-Newton matrix, estimated from a sample; float64."""
     diagonal = curvature.ggn_diagonal(model, weights, random_sample(data, generator))
-    return {name: diagonal[name] for name in masks}
+    return {name: diagonal[name] / temperature for name in masks}
 
 
 def fisher(
@@ -78,13 +80,14 @@ def fisher(
     model: BayesianModule,
     data: Dataset | Pair,
     generator: torch.Generator | None = None,
+    temperature: float = 1.0,
 ) -> dict[str, Tensor]:
     """Score weights by ½ F_ii θ_i²: what removing one costs in log likelihood to second order.
 
     Taylor's expansion at a maximum (LeCun et al., 1990, optimal brain damage; Theis et al., 2018),
     with F the Fisher information, which is the GGN for these likelihoods; nats.
     """
-    ggn = _ggn(weights, masks, model, data, generator)
+    ggn = _ggn(weights, masks, model, data, generator, temperature)
     return {name: ggn[name] * weights[name].double().square() / 2 for name in masks}
 
 
@@ -95,12 +98,13 @@ def opd(
     model: BayesianModule,
     data: Dataset | Pair,
     generator: torch.Generator | None = None,
+    temperature: float = 1.0,
 ) -> dict[str, Tensor]:
     """Score weights by P_ii θ_i², P the posterior precision (Dhahri et al., 2024, SpaM's OPD).
 
     `fisher` with the prior's part: twice the cost in log joint, the other weights held.
     """
-    ggn = _ggn(weights, masks, model, data, generator)
+    ggn = _ggn(weights, masks, model, data, generator, temperature)
     delta = curvature.prior_precision(model, weights)
     return {n: (ggn[n] + delta[n]) * weights[n].double().square() for n in masks}
 
@@ -112,13 +116,16 @@ def snr(
     model: BayesianModule,
     data: Dataset | Pair,
     generator: torch.Generator | None = None,
+    temperature: float = 1.0,
 ) -> dict[str, Tensor]:
     """Score weights by their signal-to-noise ratio ``|θ_i| / sd_i`` (Graves, 2011).
 
     The posterior's standard deviation is the *marginal* one, from Kronecker factors where the
     network has them: the other weights may adjust. (With sd_i = P_ii^-½ it would rank as `opd`.)
     """
-    precision = evidence.marginal_precision(model, weights, random_sample(data, generator))
+    precision = evidence.marginal_precision(
+        model, weights, random_sample(data, generator), masks, temperature=temperature
+    )
     return {n: precision[n].sqrt() * weights[n].double().abs() for n in masks}
 
 
@@ -129,6 +136,7 @@ def savage_dickey(
     model: BayesianModule,
     data: Dataset | Pair,
     generator: torch.Generator | None = None,
+    temperature: float = 1.0,
 ) -> dict[str, Tensor]:
     """Score weights by minus the Savage-Dickey log Bayes factor in favour of removing each; nats.
 
@@ -139,7 +147,7 @@ def savage_dickey(
     they determine, and zeroing the first 4% of a network so ranked cost more than one nat an
     example on MNIST.
     """
-    ggn = _ggn(weights, masks, model, data, generator)
+    ggn = _ggn(weights, masks, model, data, generator, temperature)
     scores = {}
     for name, mask in masks.items():
         theta = weights[name].double()

@@ -3,65 +3,90 @@
 from fnmatch import fnmatchcase
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
+from pyro_bayesprune.inference.layers import output_layers
 from pyro_bayesprune.models.module import BayesianModule, Model, network
 from pyro_bayesprune.models.sites import ModelSites
+from pyro_bayesprune.models.uses import connection_weights
 from pyro_bayesprune.pruning.registry import Scope
+
+UNITS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
 
 
 def prunable_sites(
     model: Model,
     sites: ModelSites,
-    wanted: tuple[str, ...] | None,
+    patterns: tuple[str, ...] | None,
+    x: Tensor,
     scope: Scope = "layer",
 ) -> list[str]:
     """Return the names of the sites to prune.
+
+    Args:
+        model: the Pyro model.
+        sites: its sites.
+        patterns: names or shell-style patterns; one that begins with ``!`` excludes. Without any
+            that includes: `connection_weights` of a BayesianModule, real sites of more than one
+            element of another model.
+        x: inputs (n, ...).
+        scope: with ``"unit"``, those that have units.
 
     Raises:
         ValueError: for a pattern that matches nothing, a site whose support or density at zero
             excludes a pruned weight, or, with scope ``"unit"``, one that has no units to prune; the
             message names it.
     """
-    if wanted is None and scope == "unit":
-        chosen = sites_with_units(model)
-    elif wanted is None:
-        chosen = [name for name, site in sites.latent.items() if _prunable(model, site)]
+    patterns = (patterns,) if isinstance(patterns, str) else tuple(patterns or ())
+    for pattern in patterns:
+        if not any(fnmatchcase(name, pattern.removeprefix("!")) for name in sites.latent):
+            raise ValueError(f"no site matches {pattern!r}; there are {sorted(sites.latent)}")
+    include = [p for p in patterns if not p.startswith("!")]
+    exclude = [p.removeprefix("!") for p in patterns if p.startswith("!")]
+    if include:
+        chosen = [n for n in sites.latent if any(fnmatchcase(n, p) for p in include)]
     else:
-        wanted = (wanted,) if isinstance(wanted, str) else tuple(wanted)
-        for pattern in wanted:
-            if not any(fnmatchcase(name, pattern) for name in sites.latent):
-                raise ValueError(f"no site matches {pattern!r}; there are {sorted(sites.latent)}")
-        chosen = [n for n in sites.latent if any(fnmatchcase(n, p) for p in wanted)]
+        chosen = _default_sites(model, sites, x, scope)
+    chosen = [n for n in chosen if not any(fnmatchcase(n, p) for p in exclude)]
     for name in chosen:
         _check_zero(name, sites.latent[name])
-        if scope == "unit" and name not in sites_with_units(model):
-            raise ValueError(
-                f"scope='unit' prunes the units of {sites_with_units(model)}, not {name!r}: that "
-                f"is the output layer or no weight of a Linear or Conv layer"
-            )
+    if scope == "unit" and (rest := sorted(set(chosen) - set(sites_with_units(model, x)))):
+        raise ValueError(
+            f"scope='unit' prunes the units of {sites_with_units(model, x)}, not {rest[0]!r}: that "
+            f"is the output layer or no weight of a Linear or Conv layer"
+        )
     return chosen
 
 
-def sites_with_units(model: Model) -> list[str]:
-    """Return the weights of a lifted network's Linear and Conv layers, the last of them left out.
+def _default_sites(model: Model, sites: ModelSites, x: Tensor, scope: Scope) -> list[str]:
+    if scope == "unit":
+        return sites_with_units(model, x)
+    module = network(model)
+    if isinstance(module, BayesianModule):
+        weights = connection_weights(module, x)
+        return [name for name in sites.latent if name in weights]
+    real = {
+        name: _is_real(site) and site["value"].numel() > 1 for name, site in sites.latent.items()
+    }
+    return [name for name, chosen in real.items() if chosen]
 
-    The last, in the order of the module's parameters, is the output layer: its units are the
-    network's outputs. Of the others, the first dimension counts units.
+
+def sites_with_units(model: Model, x: Tensor) -> list[str]:
+    """Return the weights of a lifted network's Linear and Conv layers but the output layers'.
+
+    The units of an output layer are the network's outputs: no other such layer follows it. Of the
+    others, the first dimension counts units.
 
     Raises:
         ValueError: for a model that is no `BayesianModule`.
     """
-    if not isinstance(model, BayesianModule):
+    module = network(model)
+    if not isinstance(module, BayesianModule):
         raise ValueError("scope='unit' needs a BayesianModule: another model's sites have no units")
-    layers = dict(model.net.named_modules())
-    weights = [n for n, p in model.net.named_parameters() if p.dim() >= 2]
-    return [n for n in weights[:-1] if _has_units(layers[n.rpartition(".")[0]], n)]
-
-
-def _has_units(layer: nn.Module, name: str) -> bool:
-    kinds = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
-    return isinstance(layer, kinds) and name.rpartition(".")[2] == "weight"
+    layers = {n: m for n, m in module.net.named_modules() if isinstance(m, UNITS)}
+    hidden = set(layers) - output_layers(module, x)
+    names = (f"{name}.weight".lstrip(".") for name in layers if name in hidden)
+    return [name for name in names if name in module.named_weights()]
 
 
 def _is_real(site: dict) -> bool:
@@ -69,14 +94,6 @@ def _is_real(site: dict) -> bool:
     while isinstance(constraint, torch.distributions.constraints.independent):
         constraint = constraint.base_constraint
     return constraint is torch.distributions.constraints.real
-
-
-def _prunable(model: Model, site: dict) -> bool:
-    module = network(model)
-    if isinstance(module, BayesianModule):
-        names = dict(module.net.named_parameters())
-        return site["name"] in names and names[site["name"]].dim() >= 2
-    return _is_real(site) and site["value"].numel() > 1
 
 
 def _check_zero(name: str, site: dict) -> None:

@@ -4,6 +4,7 @@ import math
 from dataclasses import dataclass
 from typing import Literal, get_args
 
+from pyro_bayesprune._utils.calls import suggests_fields
 from pyro_bayesprune._utils.checks import check_choice
 from pyro_bayesprune.models.handler import PrunedPrior, check_pruned_prior
 from pyro_bayesprune.pruning.criteria import Criterion
@@ -19,6 +20,7 @@ from pyro_bayesprune.pruning.registry import (
 from pyro_bayesprune.pruning.schedules import REACHED_AT, Schedule
 
 
+@suggests_fields
 @dataclass(frozen=True)
 class Pruning:
     """How to prune while training.
@@ -29,7 +31,7 @@ class Pruning:
             evidence choose: in each of the first 60% of the epochs the step removes the largest of
             1/2, 1/4, ... 1/64 of the weights that are left, in the criterion's order, whose log
             Bayes factor of kind ``laplace`` is above the threshold. That is the joint ratio of all
-            training examples and a lower bound of what the Occam factor gains, by
+            training examples and an estimate of what the Occam factor gains, by
             `evidence.occam_gains`. Masks persist, so sparsity ratchets up as the network adapts;
             the last epochs fine-tune. Needs a `BayesianModule` with zero-mean Normal priors and the
             gate ``"propose"``; the schedule plays no part.
@@ -45,8 +47,10 @@ class Pruning:
         schedule: ``"cubic"``, ``"constant"`` (the paper's), ``"one_shot"``, or a function
             ``(epoch, epochs, target) -> sparsity``.
         regrow: lift the masks after each step, so that weights may come back.
-        sites: names or patterns of the sites to prune; None for the default (matrices
-            of a `BayesianModule`, real sites of more than one element of another model).
+        sites: names or patterns of the sites to prune, ``"!pattern"`` to exclude; None for the
+            default: what a `BayesianModule`'s forward pass uses as the weight of a linear,
+            convolution, recurrent, attention or embedding operation or of a matrix product; real
+            sites of more than one element of another model.
         pruned_prior: prior of a pruned weight; only ``"density"`` may decide.
         evaluation: ``"full"`` computes joint densities on all training data; ``"sequential"``
             estimates each candidate's log Bayes factor on a growing random subset until the

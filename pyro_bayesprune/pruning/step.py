@@ -6,6 +6,7 @@ from typing import NamedTuple, cast
 
 import torch
 
+from pyro_bayesprune._utils.calls import call_with
 from pyro_bayesprune._utils.random import random_stream
 from pyro_bayesprune.data.dataset import Dataset, Pair, random_sample, train_part
 from pyro_bayesprune.inference.bayes_factor import BayesFactor
@@ -66,11 +67,11 @@ def prune_step(
     )
     gains: Weights = {}
     if pruning.kind == "laplace" and target > sparsity_before:
-        sample = random_sample((x, y), generator)
-        gains = occam_gains(
-            cast(BayesianModule, model), state.weights, sample, temperature=temperature
-        )
-    candidates = _candidates(model, state.weights, kept, data, pruning, target, generator)
+        network, sample = cast(BayesianModule, model), random_sample((x, y), generator)
+        gains = occam_gains(network, state.weights, sample, temperature=temperature, sites=kept)
+    candidates = _candidates(
+        model, state.weights, kept, data, pruning, target, generator, temperature
+    )
     nothing = _Found(kept, before, "unchanged")
     found = _search(candidates, state, nothing, gains, compare, pruning, threshold)
     none = BayesFactor(0.0, 0.0, len(x), pruning.kind)
@@ -125,9 +126,8 @@ def _search(
     for masks in candidates:
         if is_closed(pruning.gate, state.log_bf, threshold):
             return nothing._replace(decision="refused")
-        occam = sum(
-            gains[n][nothing.masks[n] & ~masks[n]].sum().item() for n in gains if n in masks
-        )
+        removed = {n: nothing.masks[n] & ~masks[n] for n in gains if n in masks}
+        occam = sum(gains[n][gone].sum().item() for n, gone in removed.items())
         after, seen = compare(PruneState(apply_masks(state.weights, masks), masks), occam)
         tries = (*tries, seen)
         if math.isnan(seen.bayes_factor.log):
@@ -145,12 +145,14 @@ def _candidates(
     pruning: Pruning,
     target: float,
     generator: torch.Generator | None,
+    temperature: float,
 ) -> Iterator[Masks]:
     """Yield masks at the target, then with the increase in sparsity halved again and again."""
     start = sparsity(masks)
     if not masks or target <= start:
         return
-    scores = pruning.score(weights, masks, model=model, data=data, generator=generator)
+    settings = {"model": model, "data": data, "generator": generator, "temperature": temperature}
+    scores = call_with(pruning.score, weights, masks, **settings)
     for halvings in range(int(pruning.sparsity == "auto"), MAX_HALVINGS + 1):
         level = start + (target - start) / 2**halvings if halvings else target
         proposed = propose_masks(scores, weights, masks, level, pruning.scope)

@@ -110,6 +110,8 @@ class PointELBO(ELBO):
             (loss + extra).backward()
         weights |= {name: held.vector for name, held in self.survivors.items()}
         with torch.no_grad():
+            for name in self.decayed:
+                _gradient(weights[name])  # an optimiser decays nothing that has no gradient
             for name, add in gradients.items():
                 add(_gradient(weights[name]), weights[name], self.scale)
                 if name in masks:
@@ -192,8 +194,9 @@ def point(guide: AutoDelta) -> dict[str, Tensor]:
     They are read by ``pyro.param``, so that SVI sees them; the guide itself would sample a Delta
     for each and look at its density.
     """
-    names = (name for name, _ in guide.prototype_trace.iter_stochastic_nodes())
-    return {name: pyro.param(f"{guide._pyro_name}.{name}") for name in names}
+    names = [name for name, _ in guide.prototype_trace.iter_stochastic_nodes()]
+    sites = getattr(guide, "site_names", {})  # a trainer's guide has names of its own
+    return {sites.get(name, name): pyro.param(f"{guide._pyro_name}.{name}") for name in names}
 
 
 def fixed_priors(model: Model) -> dict[str, EnergyGradient] | None:

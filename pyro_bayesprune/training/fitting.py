@@ -1,24 +1,31 @@
 """A training from beginning to end, and its result."""
 
-import copy
 import math
 import warnings
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from functools import cached_property
 
 import pandas as pd
-from torch import Tensor
+import torch
+from pyro.optim import PyroOptim
+from torch import Tensor, nn
 
-from pyro_bayesprune._utils.progress import shown
+from pyro_bayesprune._utils.calls import suggests_names
+from pyro_bayesprune._utils.progress import epoch_progress
 from pyro_bayesprune._utils.tables import table_html
 from pyro_bayesprune.data.dataset import Dataset, Pair
 from pyro_bayesprune.inference.metrics import sparsity
 from pyro_bayesprune.inference.prediction import class_probabilities, mean_prediction
-from pyro_bayesprune.models.module import Masks, Model, Weights, network
+from pyro_bayesprune.models.buffers import set_buffers
+from pyro_bayesprune.models.copying import copied
+from pyro_bayesprune.models.module import BayesianModule, Masks, Model, Weights, network
+from pyro_bayesprune.models.plain import bake
+from pyro_bayesprune.pruning.settings import Pruning
 from pyro_bayesprune.training.loop import train
 from pyro_bayesprune.training.state import Epoch, State
-from pyro_bayesprune.training.trainer import TrainingDiverged
+from pyro_bayesprune.training.trainer import Objective, TrainingDiverged
 
 
 @dataclass(frozen=True)
@@ -30,17 +37,21 @@ class Fit:
         state: the end of the training; `train` and `fit` go on from it.
         history: a row an epoch, see `Epoch.row`.
         stopped: why training stopped before its end, None where it did not.
+        temperature: divided the log likelihood.
     """
 
     model: Model
     state: State
     history: pd.DataFrame
     stopped: str | None = None
+    temperature: float = 1.0
 
     @property
     def weights(self) -> Weights:
-        """A value for each latent site; pruned weights are zero."""
-        return self.state.weights
+        """A value for each latent site (pruned weights are zero) and each frozen parameter."""
+        module = network(self.model)
+        constants = module.constants() if isinstance(module, BayesianModule) else {}
+        return constants | self.state.weights
 
     @property
     def masks(self) -> Masks:
@@ -66,11 +77,21 @@ class Fit:
         return mean_prediction(self.model, self.weights, self._like_weights(x))
 
     def _like_weights(self, x: Tensor) -> Tensor:
-        return x.to(next(iter(self.weights.values())).device)
+        like = next(iter(self.weights.values()))
+        if not isinstance(x, Tensor):  # of NumPy
+            x = torch.as_tensor(x, device="cpu")
+        return x.to(like.device, like.dtype if x.is_floating_point() else x.dtype)
+
+    @cached_property
+    def module(self) -> nn.Module:
+        """The network as a plain module in evaluation mode, with trained weights and buffers."""
+        return bake(self)
 
     def __repr__(self) -> str:
         """Summarise: epochs, sparsity, held-out accuracy and loss, decisions."""
         parts = [f"{self.state.epoch} epochs", f"sparsity {self.sparsity:.4f}"]
+        if not self.masks:
+            parts.append("nothing prunable")
         if len(self.history):
             last = self.history.iloc[-1]
             for what in ("accuracy", "loss"):
@@ -98,23 +119,39 @@ class Fit:
         return table_html("Fit", rows)
 
 
+@suggests_names
 def fit(
     model: Model,
     data: Dataset | Pair,
     *,
+    pruning: Pruning | None = None,
     epochs: int = 25,
+    batch_size: int = 64,
+    optim: PyroOptim | None = None,
+    objective: Objective = "map",
+    temperature: float = 1.0,
+    seed: int = 0,
+    initial_weights: Mapping[str, Tensor] | None = None,
+    state: State | None = None,
+    device: str | torch.device | None = None,
     progress: bool = True,
-    **options: Any,  # noqa: ANN401
 ) -> Fit:
-    """Train and prune to the end; see `train` for the options.
+    """Train and prune to the end.
 
     Args:
         model: a Pyro model called as ``model(x, y)`` with a plate ``data``.
         data: a `Dataset` or a pair ``(x, y)``.
+        pruning: as in `train`, and so are the following ones.
         epochs: passes over the data in all.
+        batch_size: examples a step.
+        optim: any `pyro.optim` optimiser.
+        objective: ``"map"`` or ``"mle"``.
+        temperature: divides the log likelihood.
+        seed: of everything random.
+        initial_weights: values for some or all sites.
+        state: go on from here.
+        device: where to compute.
         progress: show a progress bar.
-        **options: ``pruning``, ``batch_size``, ``optim``, ``objective``, ``temperature``, ``seed``,
-            ``initial_weights``, ``state``, ``device``, as in `train`.
 
     Returns:
         The fit. Where a loss became NaN or infinite, that of the last whole epoch, with the reason
@@ -123,10 +160,22 @@ def fit(
     Raises:
         TrainingDiverged: when that happens in the first epoch, where there is nothing to return.
     """
-    state: State | None = options.get("state")
     rows, stopped = [], None
-    training = train(model, data, epochs=epochs, **options)
-    with shown("fit", epochs, state.epoch if state else 0, enabled=progress) as show:
+    training = train(
+        model,
+        data,
+        pruning=pruning,
+        epochs=epochs,
+        batch_size=batch_size,
+        optim=optim,
+        objective=objective,
+        temperature=temperature,
+        seed=seed,
+        initial_weights=initial_weights,
+        state=state,
+        device=device,
+    )
+    with epoch_progress("fit", epochs, state.epoch if state else 0, enabled=progress) as show:
         try:
             for state, epoch in training:  # noqa: B007  (the last state is the result)
                 rows.append(epoch.row())
@@ -138,17 +187,18 @@ def fit(
             warnings.warn(f"training stopped: {stopped}", RuntimeWarning, stacklevel=2)
     if state is None:
         raise ValueError(f"epochs must be a positive integer, got {epochs!r}")
-    return Fit(with_buffers(model, state), state, pd.DataFrame(rows), stopped)
+    return Fit(with_buffers(model, state), state, pd.DataFrame(rows), stopped, temperature)
 
 
 def with_buffers(model: Model, state: State) -> Model:
     """Return a copy of a module with a state's buffers, on its device; any other model as it is."""
-    module = network(held := copy.deepcopy(model))
+    module = network(copy := copied(model))
     if module is not None:
         module.to(next(iter(state.weights.values())).device)
-        for name, buffer in module.named_buffers():
-            buffer.copy_(state.buffers[name])
-    return held
+        set_buffers(module, state.buffers)
+    if isinstance(module, BayesianModule):
+        module.fitted = True
+    return copy
 
 
 def told(epoch: Epoch) -> dict[str, str]:

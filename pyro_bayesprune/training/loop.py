@@ -4,21 +4,25 @@ import copy
 import math
 import time
 import warnings
-from collections.abc import Generator, Mapping
+from collections.abc import Generator, Iterator, Mapping
+from contextlib import contextmanager
 from typing import cast, get_args
 
 import torch
 from pyro.optim import PyroOptim
 from torch import Tensor
 
+from pyro_bayesprune._utils.calls import suggests_names
 from pyro_bayesprune._utils.checks import check_finite, positive
-from pyro_bayesprune._utils.process import memory_kept
+from pyro_bayesprune._utils.process import memory_kept, one_at_a_time
 from pyro_bayesprune._utils.random import random_stream
 from pyro_bayesprune.data.dataset import Dataset, Pair, random_sample, train_part
 from pyro_bayesprune.inference.evidence import evidence_scales
 from pyro_bayesprune.inference.prediction import held_out_loss
-from pyro_bayesprune.models.module import BayesianModule, Masks, Model, network
+from pyro_bayesprune.models.copying import copied
+from pyro_bayesprune.models.module import BayesianModule, Masks, Model, network, training_mode
 from pyro_bayesprune.models.priors import EVIDENCE
+from pyro_bayesprune.models.refusals import check_modules
 from pyro_bayesprune.models.sites import (
     ModelSites,
     check_num_data,
@@ -32,7 +36,7 @@ from pyro_bayesprune.pruning.settings import Pruning
 from pyro_bayesprune.pruning.step import prune_step
 from pyro_bayesprune.training.optimizer import adam
 from pyro_bayesprune.training.state import Epoch, State
-from pyro_bayesprune.training.trainer import Objective, Trainer, check_site_names
+from pyro_bayesprune.training.trainer import Objective, Trainer
 
 UNPRUNED = Pruning(sparsity=0.0)
 
@@ -55,10 +59,11 @@ def _checked(
     for part, targets in parts.items():
         if targets is not None:
             check_targets(sites, targets, part)
-    check_site_names(list(sites.latent))
+    check_modules(model, x, y, batch_size)
     return sites
 
 
+@suggests_names
 def train(
     model: Model,
     data: Dataset | Pair,
@@ -106,30 +111,39 @@ def train(
     optim = optim or adam(1e-3, epochs, annealing=True)
     _check_kind("pruning", pruning, Pruning)
     _check_kind("optim", optim, PyroOptim)
-    data, model = _on_device(data, model, device)
-    sites = _checked(model, data, epochs, batch_size, objective, temperature)
-    _check_initial(sites, initial_weights, state)
-    trainer = Trainer(
-        model,
-        data.train_x,
-        data.train_y,
-        initial_weights=state.weights if state else initial_weights or {},
-        optim=optim,
-        objective=objective,
-        temperature=temperature,
-        seed=seed,
-    )
-    trainer.hold(name for name, site in sites.latent.items() if site["infer"].get(EVIDENCE))
-    if state is None:
-        names = prunable_sites(model, sites, pruning.sites, pruning.scope)
-        masks = {n: torch.ones_like(trainer.params[n], dtype=torch.bool) for n in names}
-        state = State(0, {}, masks, {}, {}, None)
-    else:
-        _continue(trainer, state, pruning)
+    with _alone():
+        data, model = _on_device(data, model, device)
+        sites = _checked(model, data, epochs, batch_size, objective, temperature)
+        _check_initial(model, sites, initial_weights, state)
+        trainer = Trainer(
+            model,
+            data.train_x,
+            data.train_y,
+            initial_weights=state.weights if state else initial_weights or {},
+            optim=optim,
+            objective=objective,
+            temperature=temperature,
+            seed=seed,
+        )
+        trainer.hold(name for name, site in sites.latent.items() if site["infer"].get(EVIDENCE))
+        if state is None:
+            names = prunable_sites(model, sites, pruning.sites, data.train_x, pruning.scope)
+            _warn_of_nothing(names, pruning)
+            masks = {n: torch.ones_like(trainer.params[n], dtype=torch.bool) for n in names}
+            state = State(0, {}, masks, {}, {}, None)
+        else:
+            _continue(trainer, state, pruning)
     for _ in range(state.epoch, epochs):
-        with memory_kept():
-            state, seen = _one_epoch(trainer, data, pruning, state, epochs, batch_size)
-        yield state, seen
+        with _alone(), memory_kept():
+            state, measured = _one_epoch(trainer, data, pruning, state, epochs, batch_size)
+        yield state, measured
+
+
+@contextmanager
+def _alone() -> Iterator[None]:
+    """Train with gradients whatever the caller's mode, while no other thread does."""
+    with one_at_a_time(), torch.inference_mode(False), torch.enable_grad():
+        yield
 
 
 def _continue(trainer: Trainer, state: State, pruning: Pruning) -> None:
@@ -183,6 +197,16 @@ def _set_scales(trainer: Trainer, sample: Pair, masks: Masks, temperature: float
         trainer.set(site, found[site.removesuffix("_scale")])
 
 
+def _warn_of_nothing(names: list[str], pruning: Pruning) -> None:
+    """Warn where weights are to be pruned and there are none (its scope has none, say)."""
+    if not names and pruning.sparsity != 0:
+        message = (
+            f"nothing is pruned: with scope {pruning.scope!r} and sites {pruning.sites} the model "
+            f"has no prunable site"
+        )
+        warnings.warn(message, RuntimeWarning, stacklevel=3)
+
+
 def _warn_of_emptied(epoch: int, before: Masks, after: Masks) -> None:
     """Warn of a layer that passes nothing on: allowed (the paper's collapse), never silent."""
     emptied = [name for name, mask in after.items() if not mask.any() and before[name].any()]
@@ -193,7 +217,9 @@ def _warn_of_emptied(epoch: int, before: Masks, after: Masks) -> None:
 
 def _check_kind(name: str, value: object, kind: type) -> None:
     if not isinstance(value, kind):
-        raise ValueError(f"{name} must be a {kind.__name__}, got {type(value).__name__}")
+        hint = f" {value!r}: write {name}={kind.__name__}({value!r})" if kind is Pruning else ""
+        text = hint if isinstance(value, str) else ""
+        raise ValueError(f"{name} must be a {kind.__name__}, got {type(value).__name__}{text}")
 
 
 def _on_device(
@@ -204,25 +230,28 @@ def _on_device(
         data = Dataset(*train_part(data))
     if device is not None:
         data = data.to(device)
-    module = network(model := copy.deepcopy(model))  # a function is its own copy
+    module = network(model := copied(model))  # a function is its own copy
     if module is not None:
-        module.to(data.train_x.device).train()
+        module.to(data.train_x.device)
+    training_mode(model)
     return data, model
 
 
 def _check_initial(
-    sites: ModelSites, initial: Mapping[str, Tensor] | None, state: State | None
+    model: Model, sites: ModelSites, initial: Mapping[str, Tensor] | None, state: State | None
 ) -> None:
     if state is not None and initial is not None:
         raise ValueError("give initial_weights or state, not both")
     if state is not None:
-        check_weights(sites, state.weights)
+        check_weights(model, sites, state.weights)
     elif initial is not None:
-        unknown = set(initial) - set(sites.latent)
+        module = network(model)
+        constants = module.constants() if isinstance(module, BayesianModule) else {}
+        unknown = set(initial) - set(sites.latent) - set(constants)
         if unknown:
             raise ValueError(f"initial_weights for unknown sites {sorted(unknown)}")
         filled = {n: initial.get(n, site["value"]) for n, site in sites.latent.items()}
-        check_weights(sites, filled)
+        check_weights(model, sites, filled)
         for name, value in filled.items():
             check_finite(f"initial_weights of {name!r}", value)
 

@@ -1,9 +1,11 @@
 """Any `pyro.optim` optimiser as one torch optimiser over all parameters."""
 
+import copy
 import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
+from inspect import signature
 from typing import Any
 
 import pyro
@@ -14,7 +16,7 @@ from torch import Tensor
 
 from pyro_bayesprune.pruning.schedules import REACHED_AT
 
-COUPLED_DECAY = (torch.optim.Adam, torch.optim.SGD)
+COUPLED_DECAY = (torch.optim.Adam, torch.optim.SGD)  # unless their decay is decoupled
 
 
 def adam(learning_rate: float, epochs: int, *, annealing: bool) -> PyroOptim:
@@ -40,6 +42,23 @@ def _entries(mask: Tensor, whole: Tensor) -> Tensor:
     return whole[mask]
 
 
+def options_of(optim: PyroOptim, name: str) -> dict[str, Any]:
+    """Return the options that an optimiser has for a site."""
+    options = optim.pt_optim_args
+    return dict(options(name) if callable(options) else options)
+
+
+def couples_decay(optim: PyroOptim, name: str) -> bool:
+    """Say whether the optimiser's weight decay adds to the gradient, as a Normal prior does.
+
+    A decoupled decay (AdamW, or Adam with ``decoupled_weight_decay``) is divided by no second
+    moment: its fixed points are not those of the log joint. Gradients that are clipped must hold
+    the part of the prior already.
+    """
+    coupled = optim.pt_optim_constructor in COUPLED_DECAY and not optim.pt_clip_args
+    return coupled and not options_of(optim, name).get("decoupled_weight_decay")
+
+
 class JointOptim(PyroOptim):
     """One torch optimiser over all parameters (Pyro itself makes one for each, a tenth of a step).
 
@@ -63,10 +82,11 @@ class JointOptim(PyroOptim):
         """Parameters of equal options in one group: a fused step takes them together."""
         groups: list[tuple[dict[str, Any], list[Tensor]]] = []
         for name, param in self.params.items():
-            given = self.pt_optim_args(name) if callable(self.pt_optim_args) else self.pt_optim_args
-            options = dict(given)
+            options = options_of(self, name)
             if decay.get(name):
                 options["weight_decay"] = options.get("weight_decay", 0) + decay[name]
+            elif "weight_decay" in signature(self.pt_optim_constructor).parameters:
+                options.setdefault("weight_decay", 0)  # AdamW's own default is no prior
             same = next((members for o, members in groups if o == options), None)
             if same is None:
                 self.pt_optim_constructor([param], **options)  # options of a group go unchecked
@@ -164,7 +184,17 @@ class JointOptim(PyroOptim):
         return {"optimizer": self.torch_optim.state_dict(), "scheduler": scheduler}
 
     def set_state(self, state: Mapping[str, Any]) -> None:
-        """Go on from a state that `get_state` returned."""
-        self.torch_optim.load_state_dict(state["optimizer"])
+        """Go on from a state that `get_state` returned; the state is left as it is.
+
+        The rate is that of the schedule at the epochs that have passed: a schedule over more epochs
+        than before starts where it would be, and not at the old one's last rate.
+        """
+        self.torch_optim.load_state_dict(copy.deepcopy(state["optimizer"]))
         if self.scheduler is not None:
             self.scheduler.load_state_dict(state["scheduler"])
+        if isinstance(self.scheduler, torch.optim.lr_scheduler.LambdaLR):
+            schedule = self.scheduler
+            parts = zip(self.torch_optim.param_groups, schedule.base_lrs, schedule.lr_lambdas,
+                        strict=True)  # fmt: skip
+            for group, base, share in parts:
+                group["lr"] = base * share(schedule.last_epoch)

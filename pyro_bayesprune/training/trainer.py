@@ -9,13 +9,14 @@ import pyro
 import torch
 from pyro.infer import SVI
 from pyro.infer.autoguide import AutoDelta, init_to_median
-from pyro.nn import PyroModule
 from pyro.optim import PyroOptim
+from pyro.poutine.messenger import Messenger
 from torch import Tensor
 from torch.distributions import transform_to
 
 from pyro_bayesprune._utils.process import flushed_denormals
 from pyro_bayesprune._utils.random import random_stream, seeded
+from pyro_bayesprune.models.buffers import attribute_shapes, buffers_of, set_buffers
 from pyro_bayesprune.models.module import (
     BayesianModule,
     Masks,
@@ -24,9 +25,11 @@ from pyro_bayesprune.models.module import (
     evaluation_mode,
     network,
 )
+from pyro_bayesprune.models.refusals import normalises_batches
+from pyro_bayesprune.models.sites import inspect_model, is_fixed
 from pyro_bayesprune.models.sparse import Surviving, worthwhile
 from pyro_bayesprune.training.elbo import PointELBO, alike, fixed_priors, point
-from pyro_bayesprune.training.optimizer import COUPLED_DECAY, JointOptim
+from pyro_bayesprune.training.optimizer import JointOptim, couples_decay
 from pyro_bayesprune.training.prior_gradients import weight_decay
 
 Objective = Literal["map", "mle"]
@@ -49,18 +52,21 @@ class TrainingDiverged(RuntimeError):
         self.epoch, self.step = epoch, step
 
 
-def check_site_names(names: list[str]) -> None:
-    """Site names become attributes of the guide: raise a ValueError for those that cannot."""
-    guide, module = AutoDelta(lambda: None), PyroModule()
-    guide()  # the first call adds attributes
-    for name in names:
-        first, *rest = name.split(".")
-        taken = hasattr(guide, first) or any(hasattr(module, part) for part in rest)
-        if taken or any(other.startswith(name + ".") for other in names):
-            raise ValueError(
-                f"AutoDelta cannot hold a site named {name!r}: a part of it is an attribute of the "
-                f"guide or a prefix of another site's name. Rename the module or the site."
-            )
+class _Renamed(Messenger):
+    """Gives the sites of a model names that a guide can have as attributes.
+
+    Site names become attributes of Pyro's guides: a site ``model.weight``, or ``fc.weight`` beside
+    ``fc.weight.scale``, cannot be one. Sites with a Delta prior are hidden: they are fixed.
+    """
+
+    def __init__(self, names: Mapping[str, str]) -> None:
+        super().__init__()
+        self.names = names
+
+    def _pyro_sample(self, msg: Any) -> None:  # noqa: ANN401
+        if is_fixed(msg):
+            msg["stop"] = True
+        msg["name"] = self.names.get(msg["name"], msg["name"])
 
 
 class Trainer:
@@ -79,17 +85,24 @@ class Trainer:
         seed: int,
     ) -> None:
         self.model, self.x, self.y, self.seed = model, x, y, seed
+        self.attributes = attribute_shapes(model)
         self.held_sites: list[str] = []
         self.store_state: dict[str, Any] = {"params": {}, "constraints": {}}
         own = _own_weights(model)
         start = own | dict(initial_weights)
 
+        names = inspect_model(model, x, y).latent
+        guide_names = {name: f"site_{i}" for i, name in enumerate(names)}
+        site_names = {short: name for name, short in guide_names.items()}
+
         def initial(site: dict) -> Tensor:
-            value = start.get(site["name"])
+            value = start.get(site_names[site["name"]])
             return init_to_median(site) if value is None else value.detach().clone()
 
-        self.guide = AutoDelta(model, init_loc_fn=initial)
-        with self.scope(), seeded(seed, "initial"), evaluation_mode(model):
+        self.guide_names = guide_names
+        self.guide = AutoDelta(_Renamed(guide_names)(model), init_loc_fn=initial)
+        self.guide.site_names = site_names
+        with self.scope(), seeded(seed, "initial"), evaluation_mode(model), torch.enable_grad():
             self.guide(x[:2], y[:2])
             self.params = {n: leaf(v) for n, v in point(self.guide).items()}
         start.clear()  # or the guide holds them as long as it lives
@@ -110,7 +123,7 @@ class Trainer:
 
     def scope(self) -> AbstractContextManager[Any]:
         """Enter the fit's own parameter store."""
-        return pyro.get_param_store().scope(self.store_state)
+        return own_store(self.store_state)
 
     def weights(self) -> Weights:
         """Return a copy of the guide's point."""
@@ -119,16 +132,13 @@ class Trainer:
 
     def buffers(self) -> dict[str, Tensor]:
         """Return a copy of the module's buffers."""
-        return {name: buffer.clone() for name, buffer in self._named_buffers()}
+        return buffers_of(self.model, self.attributes)
 
     def restore(self, buffers: Mapping[str, Tensor]) -> None:
         """Set the module's buffers."""
-        for name, buffer in self._named_buffers():
-            buffer.copy_(buffers[name])
-
-    def _named_buffers(self) -> list[tuple[str, Tensor]]:
         module = network(self.model)
-        return list(module.named_buffers()) if module is not None else []
+        if module is not None:
+            set_buffers(module, buffers)
 
     def settle(self) -> None:
         """Set parameters behind constrained sites (scales) to what their values are read back to.
@@ -142,7 +152,9 @@ class Trainer:
 
     def set(self, name: str, value: Tensor) -> None:
         """Set a site's value: its parameter is what the guide reads it from."""
-        constraint = self.store_state["constraints"][f"{self.guide._pyro_name}.{name}"]
+        constraint = self.store_state["constraints"][
+            f"{self.guide._pyro_name}.{self.guide_names[name]}"
+        ]
         self.params[name].data = transform_to(constraint).inv(value.to(self.params[name]))
 
     def hold(self, names: Iterable[str]) -> None:
@@ -180,8 +192,9 @@ class Trainer:
 
     def run_epoch(self, epoch: int, batch_size: int) -> float:
         """Go once through the data in random order; return the mean loss, nats an example."""
-        order = torch.randperm(len(self.x), generator=random_stream(self.seed, "order", epoch))
-        batches = order.to(self.x.device).split(min(batch_size, len(order)))
+        stream = random_stream(self.seed, "order", epoch)
+        order = torch.randperm(len(self.x), generator=stream, device="cpu")
+        batches = _batches(order.to(self.x.device), batch_size, self.model)
         total = 0.0
         quiet = pyro.validation_enabled(False)  # or a NaN is an error before it is a loss
         noise = seeded(self.seed, "noise", epoch)
@@ -195,6 +208,25 @@ class Trainer:
             raise TrainingDiverged(epoch, step, "a weight became NaN or infinite")
         self.optim.end_epoch(total / len(self.x))
         return total / len(self.x)
+
+
+@contextmanager
+def own_store(state: dict[str, Any]) -> Iterator[None]:
+    """Use a parameter store of one's own, with names that no setting of the caller changes."""
+    with pyro.settings.context(module_local_params=False):
+        with pyro.get_param_store().scope(state):
+            yield
+
+
+def _batches(order: Tensor, batch_size: int, model: Model) -> list[Tensor]:
+    """Split an order into batches; a last one of one example joins the one before it.
+
+    BatchNorm cannot normalise a single example. Other networks keep their batches.
+    """
+    batches = list(order.split(min(batch_size, len(order))))
+    if len(batches) > 1 and len(batches[-1]) == 1 and normalises_batches(model):
+        batches[-2:] = [torch.cat(batches[-2:])]
+    return batches
 
 
 def _forget_values(guide: AutoDelta) -> None:
@@ -212,14 +244,12 @@ def _own_weights(model: Model) -> Weights:
     module = network(model)
     if not isinstance(module, BayesianModule):
         return {}
-    return {name: p.detach() for name, p in module.net.named_parameters()}
+    return {name: p.detach() for name, p in module.named_weights().items()}
 
 
 def _decay(model: Model, optim: PyroOptim) -> dict[str, float]:
     """Precisions of the priors whose gradient the optimiser can add as coupled weight decay."""
     if not isinstance(model, BayesianModule) or not fixed_priors(model):
         return {}
-    if optim.pt_optim_constructor not in COUPLED_DECAY or optim.pt_clip_args:
-        return {}  # gradients are clipped with the prior's part in them
-    found = {name: weight_decay(prior) for name, prior in model.priors().items()}
-    return {name: decay for name, decay in found.items() if decay is not None}
+    decays = {name: weight_decay(prior) for name, prior in model.priors().items()}
+    return {n: d for n, d in decays.items() if d is not None and couples_decay(optim, n)}

@@ -35,7 +35,7 @@ def same_machine():
 
 def test_a_finished_run_is_shown_and_its_decisions_follow(folders, capsys):
     assert main(["show", "--verify", str(folders / FINISHED.id)]) == 0
-    assert "all follow" in capsys.readouterr().out
+    assert "all decisions follow" in capsys.readouterr().out
     assert load_run(folders / FINISHED.id).metrics["achieved_sparsity"] == pytest.approx(0.8, 0.01)
 
 

@@ -53,12 +53,18 @@ def head(quick: bool, seed: int) -> list[str]:
     machine = ", ".join(f"{name} {value}" for name, value in now["machine"].items())
     words = "python tests/faults/attack.py" + " --quick" * quick + f" --seed {seed}"
     return [
-        "# Reliability: what was attacked, how often, what happened", "",
+        "# Reliability: tests with faults, and their results", "",
         f"Made by `{words} --out reports/reliability.md` on {now['finished'][:10]}, commit "
         f"{now['commit']}. {versions}; {machine}.", "",
-        "\"Same\": weights, masks and history (wall times excepted) are equal, byte for byte, to "
-        "those of an undisturbed run. \"Noticed and named\": one error whose message has the name "
-        "of the file; nothing is deleted. \"Harmless\": what was read is what was written.", "",
+        "Each row of a table describes one kind of test. It states how many tests were made and "
+        "what happened. A number in parentheses is the number of tests with this result. The "
+        "tables use these terms:", "",
+        '- "Went on": the run or grid was started again and continued where it had stopped.',
+        '- "Same": weights, masks and history are equal, byte for byte, to those of an undisturbed '
+        "run. Wall-clock times are not compared.",
+        '- "Noticed and named": there was one error, its message contains the name of the file, '
+        "and nothing was deleted.",
+        '- "Harmless": the values that were read are the values that were written.', "",
     ]  # fmt: skip
 
 

@@ -13,8 +13,8 @@ from pyro_bayesprune.pruning.prunable import prunable_sites
 X, Y, _ = linear_data(dtype=torch.float32)
 
 
-def sites_of(model, x, y, wanted=None):
-    return prunable_sites(model, inspect_model(model, x, y), wanted)
+def sites_of(model, x, y, patterns=None):
+    return prunable_sites(model, inspect_model(model, x, y), patterns, x)
 
 
 def test_a_networks_matrices_are_prunable():

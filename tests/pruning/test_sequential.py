@@ -11,7 +11,7 @@ import pyro_bayesprune as bp
 from pyro_bayesprune.inference.log_joint import log_densities
 from pyro_bayesprune.pruning.masks import apply_masks, keep_highest
 from pyro_bayesprune.pruning.record import PruneState
-from pyro_bayesprune.pruning.sequential import FIRST, estimate_sum, half_width, looks
+from pyro_bayesprune.pruning.sequential import FIRST, estimate_sum, first_share, half_width, looks
 from pyro_bayesprune.pruning.step import prune_step
 
 ALPHA, ORDERS = 0.05, 1000
@@ -63,7 +63,7 @@ def test_intervals_cover_at_all_looks_at_once(real_differences):
         d = real_differences[order]
         missed += any(
             abs(num * d[:t].mean() - total) > half_width(t, num, d[:t].std().item(), ALPHA) + 1e-6
-            for t in looks(num)
+            for t in looks(num, ALPHA)
         )
     assert missed <= binom.ppf(0.999, ORDERS, ALPHA)
 
@@ -77,7 +77,10 @@ def test_the_estimate_is_unbiased_and_clear_decisions_read_little():
         found = estimate_sum(
             lambda t, s=shuffled: s[:t], len(d), constant=3.0, threshold=-math.inf, alpha=0.01
         )
-        assert found.share == FIRST / len(d) and found.low < found.value < found.high
+        assert (
+            found.share == pytest.approx(first_share(0.005), abs=1e-4)
+            and found.low < found.value < found.high
+        )
         means.append(found.value)
     means = torch.tensor(means, dtype=torch.float64)
     assert abs(means.mean() - d.sum() - 3) < 4 * means.std() / math.sqrt(len(means))
@@ -88,7 +91,7 @@ def test_undecided_reads_all_and_is_exact():
     exact = d.sum().item()
     found = estimate_sum(lambda t: d[:t], 1000, constant=0.0, threshold=exact, alpha=0.01)
     assert found.share == 1 and found.low == found.high == pytest.approx(exact)
-    assert list(looks(1000))[-1] == 1000 and list(looks(10)) == [10]
+    assert list(looks(1000, 0.01))[-1] == 1000 and list(looks(10, 0.01)) == [10]
 
 
 def step(pruning, epochs=1, state=None):

@@ -119,4 +119,13 @@ def assert_one_line(code: int, lines: list[str], *words: str) -> None:
     assert all(word in last[0] for word in words), (words, last)
 
 
-from attacks import damage, faults, inputs, kills, numerics, processes, safety  # noqa: E402, F401
+from attacks import (  # noqa: E402, F401
+    damage,
+    faults,
+    inputs,
+    kills,
+    numerics,
+    processes,
+    safety,
+    situations,
+)

@@ -110,7 +110,7 @@ FILES = [
     File("analysis.json", analysed, lambda path: json.dumps(
         {k: v for k, v in folders.read_analysis(path.parent).items() if not is_digest(v)})),
     File("posterior.nc (NetCDF)", drawn, draws),
-    *(exported(form) for form in ("safetensors", "csr", "bitmask", "sparse", "onnx")),
+    *(exported(form) for form in ("safetensors", "csr", "sparse", "onnx")),
 ]  # fmt: skip
 
 
