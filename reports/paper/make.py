@@ -1,8 +1,8 @@
-"""Make this folder's tables and figures again: python reports/paper/make.py.
+"""Make the tables and figures of this folder again: python reports/paper/make.py.
 
-Each table is written between the comments that name it, in README.md and in the project's own; each
-figure that README.md shows is drawn. All rests on the runs in results.csv here and in studies,
-regrowth and controls, whose commands are in README.md.
+The script writes each table between the comments that name it, in README.md and in the project's
+README. It draws each figure that README.md shows. It reads the runs in results.csv of this folder
+and of the folders studies, regrowth and controls. README.md has the commands that made these runs.
 """
 
 import re
@@ -26,12 +26,12 @@ HERE = Path(__file__).parent
 PAGES = (HERE / "README.md", HERE.parents[1] / "README.md")
 STUDIES, CONTROLS, REGROWTH = HERE / "studies", HERE / "controls", HERE / "regrowth"
 STUDIED = ("prior_scale", "gate", "beta", "per", "schedule", "regrow", "scope", "hidden")
-LEVELS = (0.9, 0.99)  # of the controls, and of Table 1 in short
+LEVELS = (0.9, 0.99)  # sparsities of the controls and of the short Table 1
 SEEDS, EPOCHS = (0, 1, 2), 8  # of the controls
 
 
 def studies(*varied: str) -> pd.DataFrame:
-    """Return the runs that differ from the preset in nothing but the varied settings."""
+    """Return the runs that differ from the preset only in the varied settings."""
     runs, preset = load_results(STUDIES), configure("paper").to_dict()
     for name in set(STUDIED) - set(varied):
         runs = runs[runs[name].map(str) == str(preset[name])]
@@ -44,12 +44,12 @@ def markdown(rows: list[dict[str, Any]]) -> str:
 
 
 def scores(run: Any) -> dict[str, str]:  # noqa: ANN401  (a named tuple)
-    """Return what the tables say of a run's predictions."""
+    """Return the columns about the predictions of a run."""
     return {"test accuracy": f"{run.test_accuracy:.4f}", "test NLL": f"{run.test_loss:.3f}"}
 
 
 def steps(run: Any) -> dict[str, str]:  # noqa: ANN401  (a named tuple)
-    """Return zeros after each epoch's step, and the step's Bayes factor or how it ended."""
+    """Return the sparsity after each epoch's step, and the step's Bayes factor or its decision."""
     epochs = load_histories(STUDIES)
     epochs = epochs[epochs["id"] == run.id]
     zeros = [f"{share:.0%}" for share in epochs["sparsity"]]
@@ -61,7 +61,7 @@ def steps(run: Any) -> dict[str, str]:  # noqa: ANN401  (a named tuple)
 
 
 def gate() -> str:
-    """Gate, β and its scale, under the cubic schedule."""
+    """Return the table of the gate, β and its scale, under the cubic schedule."""
     runs = studies("gate", "beta", "per", "schedule")
     runs = runs[runs["schedule"] == "cubic"].sort_values(["gate", "per", "beta"])
     return markdown(
@@ -73,13 +73,13 @@ def gate() -> str:
 
 
 def sigma() -> str:
-    """The width of the prior."""
+    """Return the table of the prior's width."""
     runs = studies("prior_scale").query("sparsity == 0.9").sort_values("prior_scale")
     return markdown([{"σ": f"{run.prior_scale:g}"} | scores(run) for run in runs.itertuples()])
 
 
 def width() -> str:
-    """The width of the three hidden layers."""
+    """Return the table of the width of the three hidden layers."""
     return markdown(
         [
             {
@@ -94,7 +94,7 @@ def width() -> str:
 
 
 def regrow() -> str:
-    """Masks that persist or are lifted, layer by layer and over all layers."""
+    """Return the table of masks that persist or are removed, for both scopes."""
     runs = studies("regrow", "scope").sort_values(["sparsity", "regrow", "scope"])
     return markdown(
         [
@@ -108,7 +108,7 @@ def regrow() -> str:
 
 
 def regrowth() -> str:
-    """Masks that are lifted: accuracy right after the last cut and of the last whole network."""
+    """Return the accuracy with regrowth: after the last cut, and of the last unmasked network."""
     lifted, persisting = load_histories(REGROWTH), load_histories(HERE)
     names = ["dataset", "network", "method", "level", "seed", "epoch"]
     persisting = persisting.set_index(names)["test_accuracy"]
@@ -132,7 +132,7 @@ def regrowth() -> str:
 
 
 def of_controls() -> str:
-    """Each control at both levels, over the seeds."""
+    """Return the table of the controls at both sparsities, over the seeds."""
     runs = load_results(CONTROLS).set_index("id")
     ids: dict[tuple[float, str], list[str]] = {}
     for config in product(
@@ -155,7 +155,7 @@ def of_controls() -> str:
 
 
 def over_seeds(runs: pd.DataFrame) -> dict[str, str]:
-    """Return the mean of the weights left, and mean ± sample standard deviation of the scores."""
+    """Return the mean of the surviving weights; mean ± sample standard deviation of the scores."""
     accuracy, loss = runs["test_accuracy"], runs["test_loss"]
     left = runs["prunable"] * (1 - runs["achieved_sparsity"])
     return {
@@ -166,13 +166,13 @@ def over_seeds(runs: pd.DataFrame) -> dict[str, str]:
 
 
 def table1(levels: Sequence[float] = drawing.LEVELS) -> str:
-    """Our Table 1 beside the paper's, without the notes."""
+    """Return our Table 1 with the paper's values, without the notes."""
     table = paper.table1(load_results(HERE))
     return paper.markdown(table[table["sparsity"].isin((0.0, *levels))]).strip()
 
 
 def likelihoods() -> str:
-    """Test NLL of each method: the second number that a reader wants beside accuracy."""
+    """Return the table of the test NLL of each method."""
     runs = load_results(HERE).pivot_table("test_loss", ["dataset", "network", "sparsity"], "method")
     runs = runs.reindex(columns=[m for m in (*DENSE, *PRUNED) if m in runs])
     return markdown(
@@ -200,7 +200,7 @@ TABLES: dict[str, Callable[[], str]] = {
 
 
 def filled(page: str) -> str:
-    """Return the page with the tables that its comments name, as the runs are now."""
+    """Return the page with the tables that its comments name, made from the stored runs."""
     block = re.compile(r"(<!-- (.+?) -->\n).*?(\n<!-- end -->)", re.DOTALL)
     return block.sub(lambda found: f"{found[1]}{TABLES[found[2]]()}{found[3]}", page)
 
