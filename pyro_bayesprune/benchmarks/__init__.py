@@ -1,1 +1,1 @@
-"""Measurements beside plain PyTorch: the training step, and ways to deploy a network."""
+"""Comparisons with plain PyTorch: the cost of a training step, and ways to deploy a network."""

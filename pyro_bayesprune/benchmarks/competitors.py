@@ -1,6 +1,6 @@
-"""What the benchmark of training compares: plain PyTorch, ours, and Pyro as it comes."""
+"""The trainings that the benchmark compares: plain PyTorch, this package, and standard Pyro."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
@@ -15,47 +15,42 @@ from torch.func import functional_call
 
 from pyro_bayesprune.benchmarks import plain_pytorch
 from pyro_bayesprune.models import priors
-from pyro_bayesprune.models.module import BayesianModule, Masks, Model
+from pyro_bayesprune.models.module import BayesianModule, Model
 from pyro_bayesprune.models.networks import CNN, FCN
 from pyro_bayesprune.models.sites import inspect_model
 from pyro_bayesprune.pruning.prunable import prunable_sites
 from pyro_bayesprune.training.trainer import Trainer
 
-HIDDEN = (1024, 1024, 1024)  # the `paper` preset's
-Round = Callable[[], object]  # one round: a fixed number of steps
+Round = Callable[[], object]  # runs a fixed number of training steps
 
 
 @dataclass(frozen=True)
 class Setting:
-    """What is measured.
+    """What to measure."""
 
-    Args:
-        network: ``fcn`` (inputs as MNIST's) or ``cnn`` (as CIFAR-10's).
-        batch_size: examples a step.
-        steps: steps a round; a round's data hold as many batches.
-        rounds: how often each competitor runs; medians are over rounds.
-        hidden: widths of the dense layers.
-    """
-
-    network: str = "fcn"
+    network: str = "fcn"  # inputs like MNIST; or "cnn", inputs like CIFAR-10
     batch_size: int = 64
-    steps: int = 16
+    steps: int = 16  # in a round
     rounds: int = 9
-    hidden: tuple[int, ...] = HIDDEN
+    hidden: tuple[int, ...] = (1024, 1024, 1024)  # widths of the preset `paper`
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of one input."""
+        return (1, 28, 28) if self.network == "fcn" else (3, 32, 32)
 
     def build(self) -> nn.Module:
-        """Return the network, with the same initial weights each time."""
+        """Return the network, always with the same initial weights."""
         with torch.random.fork_rng():
             torch.manual_seed(0)
             if self.network == "fcn":
-                return FCN((1, 28, 28), 10, self.hidden)
-            return CNN((3, 32, 32), 10, hidden=self.hidden)
+                return FCN(self.shape, 10, self.hidden)
+            return CNN(self.shape, 10, hidden=self.hidden)
 
     def examples(self, number: int) -> tuple[Tensor, Tensor]:
         """Return random inputs (n, ...) and labels (n,)."""
         generator = torch.Generator().manual_seed(0)
-        shape = (1, 28, 28) if self.network == "fcn" else (3, 32, 32)
-        x = torch.randn(number, *shape, generator=generator)
+        x = torch.randn(number, *self.shape, generator=generator)
         return x, torch.randint(10, (number,), generator=generator)
 
 
@@ -63,29 +58,28 @@ Competitor = Callable[[Setting, Tensor, Tensor], Round]
 
 
 def plain(setting: Setting, x: Tensor, y: Tensor) -> Round:
-    """Plain PyTorch: cross-entropy, fused Adam, the weight decay of a Normal prior of σ = 1."""
-    losses = plain_pytorch.steps(
-        setting.build(), x, y, torch.randperm(len(x)), setting.batch_size, 1 / len(x)
-    )
+    """Plain PyTorch: cross-entropy, fused Adam, and the weight decay of a Normal prior, σ = 1."""
+    order = torch.randperm(len(x))
+    losses = plain_pytorch.steps(setting.build(), x, y, order, setting.batch_size, 1 / len(x))
     return lambda: [next(losses) for _ in range(setting.steps)]
 
 
-def ours(prior: priors.Prior, level: float = 0.0) -> Competitor:
-    """Our training of a lifted network, under masks that zero a share ``level`` of each layer."""
+def ours(prior: priors.Prior, sparsity: float = 0.0) -> Competitor:
+    """Training of a lifted network with this package, with a share of each layer masked."""
 
     def competitor(setting: Setting, x: Tensor, y: Tensor) -> Round:
         model = BayesianModule(setting.build(), prior, len(x))
-        return _epoch(model, setting, x, y, level)
+        return _epoch(_trainer(model, x, y), setting, sparsity)
 
     return competitor
 
 
 def handwritten(setting: Setting, x: Tensor, y: Tensor) -> Round:
-    """Our training of a Pyro model that a user wrote, with the same sites as the lifted one."""
+    """Training of a hand-written Pyro model that has the same sites as the lifted network."""
     net = setting.build()
-    own = {name: p.detach() for name, p in net.named_parameters()}
-    shapes = {name: p.shape for name, p in own.items()}
-    skeleton = net.to("meta")  # the weights are the guide's; the module is to hold none
+    initial = {name: p.detach() for name, p in net.named_parameters()}
+    shapes = {name: p.shape for name, p in initial.items()}
+    skeleton = net.to("meta")  # the guide stores the weights; the module must not store copies
 
     def model(x: Tensor, y: Tensor | None = None) -> None:
         weights = {
@@ -97,14 +91,14 @@ def handwritten(setting: Setting, x: Tensor, y: Tensor) -> Round:
             pyro.sample("obs", dist.Categorical(logits=logits), obs=y)
 
     num_data = len(x)
-    return _epoch(model, setting, x, y, initial_weights=own)
+    return _epoch(_trainer(model, x, y, initial), setting)
 
 
 def trace_elbo(setting: Setting, x: Tensor, y: Tensor) -> Round:
-    """Pyro as it comes: AutoDelta, Trace_ELBO, an optimiser for each parameter."""
+    """Standard Pyro: AutoDelta, Trace_ELBO, and an optimiser for each parameter."""
     model = BayesianModule(setting.build(), priors.normal(1.0), len(x))
-    own = {name: p.detach().clone() for name, p in model.net.named_parameters()}
-    guide = AutoDelta(model, init_loc_fn=init_to_value(values=own))
+    initial = {name: p.detach().clone() for name, p in model.net.named_parameters()}
+    guide = AutoDelta(model, init_loc_fn=init_to_value(values=initial))
     svi = SVI(model, guide, pyro.optim.Adam({"lr": 1e-3}), loss=Trace_ELBO())
     store: dict[str, Any] = {"params": {}, "constraints": {}}
 
@@ -129,51 +123,36 @@ COMPETITORS: dict[str, Competitor] = {
     "normal, hand-written model": handwritten,
     "normal, Trace_ELBO": trace_elbo,
 }
-QUICK = (
-    "plain",
-    "normal",
-    "normal, masked 50%",
-    "normal, masked 90%",
-    "laplace",
-    "student_t",
-    *list(COMPETITORS)[-2:],
-)
+LONG = ("normal, masked 99%", "laplace, masked 90%", "student_t, masked 90%")
+QUICK = tuple(name for name in COMPETITORS if name not in LONG)
 
 
-def _trainer(model: Model, x: Tensor, y: Tensor, **options: Any) -> Trainer:  # noqa: ANN401
-    defaults: dict[str, Any] = {"initial_weights": {}, "objective": "map", "temperature": 1.0}
+def _trainer(
+    model: Model, x: Tensor, y: Tensor, initial_weights: Mapping[str, Tensor] | None = None
+) -> Trainer:
+    options: dict[str, Any] = {"objective": "map", "temperature": 1.0, "seed": 0}
     adam = pyro.optim.Adam({"lr": 1e-3, "fused": True})
-    return Trainer(model, x, y, **(defaults | options), optim=adam, seed=0)
+    return Trainer(model, x, y, initial_weights=initial_weights or {}, optim=adam, **options)
 
 
-def _epoch(
-    model: Model,
-    setting: Setting,
-    x: Tensor,
-    y: Tensor,
-    level: float = 0.0,
-    **options: Any,  # noqa: ANN401
-) -> Round:
-    trainer = _trainer(model, x, y, **options)
-    if level:
-        names = prunable_sites(model, inspect_model(model, x, y), None)
-        with trainer.scope():  # as in training, where the first epoch is dense
+def _epoch(trainer: Trainer, setting: Setting, sparsity: float = 0.0) -> Round:
+    x, y = trainer.x, trainer.y
+    if sparsity:
+        sites = inspect_model(trainer.model, x, y)
+        names = prunable_sites(trainer.model, sites, None, x)
+        with trainer.scope():  # the first epoch of a training is dense
             trainer.svi.step(x[:2], y[:2])
-        trainer.project(_random_masks(trainer, names, level), hold=True)
-    held = ExitStack()
-    held.enter_context(trainer.under_masks())  # for all rounds: it is done once an epoch
+        generator = torch.Generator().manual_seed(0)
+        shapes = {name: trainer.params[name].shape for name in names}
+        masks = {n: torch.rand(s, generator=generator) >= sparsity for n, s in shapes.items()}
+        trainer.project(masks, hold=True)
+    under_masks = ExitStack()  # entered before the rounds: a training enters it once an epoch
+    under_masks.enter_context(trainer.under_masks())
 
     def run() -> ExitStack:
         with trainer.scope():
             for batch in torch.randperm(len(x)).split(setting.batch_size):
                 trainer.svi.step(x[batch], y[batch])
-        return held
+        return under_masks
 
     return run
-
-
-def _random_masks(trainer: Trainer, names: list[str], level: float) -> Masks:
-    """Return masks at a level; which weights they zero does not matter here."""
-    generator = torch.Generator().manual_seed(0)
-    shapes = {name: trainer.params[name].shape for name in names}
-    return {name: torch.rand(s, generator=generator) >= level for name, s in shapes.items()}

@@ -1,38 +1,37 @@
-"""The tables of the deployment benchmark as Markdown."""
+"""The tables of the deployment benchmark in Markdown."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pyro_bayesprune._utils.tables import table_markdown
-from pyro_bayesprune.benchmarks.deploy import PARITY_IMAGES
-from pyro_bayesprune.benchmarks.kernels import GAIN, KERNELS
+from pyro_bayesprune.benchmarks.deploy import MEMORY_BATCH, PARITY_IMAGES
+from pyro_bayesprune.benchmarks.kernels import GAIN, SPARSE
 
 MEBIBYTE = 2**20
+VARIANTS_NOTE = (
+    "The speed-up compares with the dense network in the same process: median over rounds "
+    "[quartiles]. **No gain** means that the lower quartile is below "
+    f"{GAIN}. Memory is the peak that reading and running a file at batch size {MEMORY_BATCH} adds "
+    "to a new process after its imports. The difference is the largest absolute difference from "
+    f"the outputs of the baked network on {PARITY_IMAGES} test inputs."
+)
+LAYERS_NOTE = (
+    "Each kernel runs a Linear layer with its own zeros. The crossover is the smallest measured "
+    "sparsity (random zeros, same shape) from which on the kernel is faster than the dense kernel. "
+    "There is no sparse kernel for convolutions; compaction makes them faster."
+)
 
 
 def table(result: Mapping[str, Any]) -> str:
-    """Return the tables of `deploy_table`'s result as Markdown."""
-    batches = result["setting"]["batches"]
-    parts = [
-        _variants_markdown(result["rows"], batches),
-        "Speed-up is over dense in the same process: median over rounds [quartiles]; **no gain** "
-        f"where the lower quartile is below {GAIN}. Memory is what reading and running a file at "
-        "batch 64 adds to a fresh process over its imports. Difference: largest absolute "
-        f"difference of outputs from the baked network's on {PARITY_IMAGES} test inputs.",
-        _layers_markdown(result["layers"]),
-        "Kernels on each Linear layer's own zeros; crossover: the smallest sparsity tried (random "
-        "zeros, same shape) from which on the kernel beats the dense one. Convolutions have no "
-        "sparse kernel here: compaction is what makes them faster.",
-        _formats_markdown(result["formats"]),
-    ]
-    return "\n\n".join(parts) + "\n"
+    """Return the tables of a result of `deploy_table` in Markdown."""
+    variants = _variants_markdown(result["rows"], result["setting"]["batches"])
+    layers, formats = _layers_markdown(result["layers"]), _formats_markdown(result["formats"])
+    return "\n\n".join([variants, VARIANTS_NOTE, layers, LAYERS_NOTE, formats]) + "\n"
 
 
 def _variants_markdown(rows: Sequence[Mapping[str, Any]], batches: Sequence[int]) -> str:
-    head = ["variant", "file"]
-    for batch in batches:
-        head += [f"ms, batch {batch}", "speed-up"]
-    head += ["bytes", "times smaller", "memory, MiB", "accuracy", "difference"]
+    timed = [name for batch in batches for name in (f"ms, batch {batch}", "speed-up")]
+    others = ["bytes", "times smaller", "memory, MiB", "accuracy", "difference"]
     lines = []
     for row in rows:
         cells = [row["name"], row["format"]]
@@ -42,7 +41,7 @@ def _variants_markdown(rows: Sequence[Mapping[str, Any]], batches: Sequence[int]
         cells += [f"{row['bytes']:,}", f"{row['times_smaller']:.1f}"]
         cells += [or_dash(memory and memory / MEBIBYTE, ".1f"), or_dash(row["accuracy"], ".4f")]
         lines.append([*cells, or_dash(row["difference"], ".1e")])
-    return table_markdown(head, lines)
+    return table_markdown(["variant", "file", *timed, *others], lines)
 
 
 def _interval(numbers: Sequence[float], digits: int) -> str:
@@ -57,36 +56,26 @@ def _gain(numbers: Sequence[float], row: Mapping[str, Any]) -> str:
 
 
 def or_dash(number: float | None, form: str) -> str:
-    """Return a number in a format, or a dash where there is none."""
+    """Return a formatted number, or a dash for None."""
     return "–" if number is None else f"{number:{form}}"
 
 
 def _layers_markdown(layers: Sequence[Mapping[str, Any]]) -> str:
-    kernels = [name for name in KERNELS if name != "dense"]
     head = ["layer", "shape", "batch", "sparsity"]
-    head += [part for kernel in kernels for part in (f"{kernel}: speed-up", "crossover")]
+    head += [name for kernel in SPARSE for name in (f"{kernel}: speed-up", "crossover")]
     lines = []
     for row in layers:
         shape = " × ".join(map(str, row["shape"]))
         cells = [row["layer"], shape, str(row["batch"]), f"{row['sparsity']:.3f}"]
-        for kernel in kernels:
-            crossover = row["crossover"][kernel]
-            cells += [_interval(row["speed_up"][kernel], 2), or_dash(crossover, "g")]
-        kept = row["recommended"] == "dense"
-        lines.append([*cells, "dense (no gain)" if kept else row["recommended"]])
+        for kernel in SPARSE:
+            cells += [_interval(row["speed_up"][kernel], 2), or_dash(row["crossover"][kernel], "g")]
+        best = row["recommended"]
+        lines.append([*cells, "dense (no gain)" if best == "dense" else best])
     return table_markdown([*head, "recommended"], lines)
 
 
 def _formats_markdown(formats: Sequence[Mapping[str, Any]]) -> str:
-    head = ["network", "format", "values", "bytes", "times smaller", "difference", "accuracy"]
-    lines = [
-        [
-            *(row[key] for key in ("network", "format", "values")),
-            f"{row['bytes']:,}",
-            f"{row['times_smaller']:.1f}",
-            f"{row['difference']:.1e}",
-            f"{row['accuracy']:.4f}",
-        ]
-        for row in formats
-    ]
-    return table_markdown(head, lines)
+    columns = {"network": "", "format": "", "values": "", "bytes": ",", "times_smaller": ".1f"}
+    columns |= {"difference": ".1e", "accuracy": ".4f"}
+    lines = [[f"{row[name]:{form}}" for name, form in columns.items()] for row in formats]
+    return table_markdown([name.replace("_", " ") for name in columns], lines)

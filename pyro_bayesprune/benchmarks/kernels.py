@@ -1,86 +1,71 @@
-"""Sparse kernels for Linear layers, and their speed beside the dense one."""
+"""Sparse kernels for Linear layers, and their speed compared with the dense kernel."""
 
 import copy
-import time
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from statistics import median, quantiles
+from timeit import Timer
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 Predict = Callable[[Tensor], Tensor]
-GAIN = 1.05  # a speed-up counts from here on, at the lower quartile
+GAIN = 1.05  # a speed-up counts as a gain if its lower quartile is at least this
 SPARSITIES = (0.5, 0.8, 0.9, 0.95, 0.98, 0.99, 0.995)
 
 
 @dataclass(frozen=True)
 class Setting:
-    """How to measure.
-
-    Args:
-        batches: batch sizes.
-        rounds: how often each variant has its turn; medians and quartiles are over rounds.
-        seconds: about how long a turn lasts, at least a call.
-        threads: of every engine (SciPy's kernels have one).
-        memory: whether to start a fresh process for each variant to measure its memory.
-    """
+    """How to measure."""
 
     batches: tuple[int, ...] = (1, 64, 512)
-    rounds: int = 41
-    seconds: float = 0.005  # short, so that what else the machine does hits few of them
-    threads: int = 1
-    memory: bool = True
+    rounds: int = 41  # measurements of each variant
+    seconds: float = 0.005  # duration of one; short, so that other processes disturb few of them
+    threads: int = 1  # of each engine; SciPy always uses one
+    memory: bool = True  # whether to measure the memory of each variant, in a new process
 
 
-class TorchCSR(nn.Module):
-    """A Linear layer whose weight is a torch CSR tensor: inputs (n, in), outputs (n, out)."""
+class SparseLinear(nn.Module):
+    """A Linear layer. ``multiply`` returns its weight times a tensor (in, n)."""
 
-    def __init__(self, linear: nn.Linear) -> None:
+    def __init__(self, linear: nn.Linear, multiply: Callable[[Tensor], Tensor]) -> None:
         super().__init__()
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", "Sparse CSR tensor support is in beta state")
-            self.weight = linear.weight.detach().to_sparse_csr()
+        self.multiply = multiply
         self.bias = None if linear.bias is None else linear.bias.detach()
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return the layer's outputs."""
-        y = (self.weight @ x.T).T
+        """Return the outputs of the layer."""
+        y = self.multiply(x.T).T
         return y if self.bias is None else y + self.bias
 
 
-class SciPyCSR(nn.Module):
-    """A Linear layer whose weight is a SciPy CSR array: inputs (n, in), outputs (n, out)."""
+def _torch_csr(linear: nn.Linear) -> SparseLinear:
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Sparse CSR tensor support is in beta state")
+        weight = linear.weight.detach().to_sparse_csr()
+    return SparseLinear(linear, lambda columns: weight @ columns)
 
-    def __init__(self, linear: nn.Linear) -> None:
-        super().__init__()
-        from scipy.sparse import csr_array
 
-        self.weight = csr_array(linear.weight.detach().numpy())
-        self.bias = None if linear.bias is None else linear.bias.detach()
+def _scipy_csr(linear: nn.Linear) -> SparseLinear:
+    from scipy.sparse import csr_array
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Return the layer's outputs."""
-        y = torch.from_numpy((self.weight @ x.numpy().T).T)
-        return y if self.bias is None else y + self.bias
+    weight = csr_array(linear.weight.detach().numpy())
+    return SparseLinear(linear, lambda columns: torch.from_numpy(weight @ columns.numpy()))
 
 
 KERNELS: dict[str, Callable[[nn.Linear], nn.Module]] = {
     "dense": lambda linear: linear,
-    "torch CSR": TorchCSR,
-    "SciPy CSR": SciPyCSR,
+    "torch CSR": _torch_csr,
+    "SciPy CSR": _scipy_csr,
 }
+SPARSE = [name for name in KERNELS if name != "dense"]
 
 
 def with_kernels(module: nn.Module, kernels: Mapping[str, str]) -> nn.Module:
-    """Return a copy with the Linear layers that ``kernels`` names run by a kernel of `KERNELS`.
-
-    Args:
-        module: a network on the CPU.
-        kernels: a kernel's name for each layer's name, as in ``named_modules()``.
-    """
+    """Return a copy of a network in which the named Linear layers use these `KERNELS`."""
     module = copy.deepcopy(module).eval()
     for name, kernel in kernels.items():
         parent, _, child = name.rpartition(".")
@@ -90,33 +75,25 @@ def with_kernels(module: nn.Module, kernels: Mapping[str, str]) -> nn.Module:
 
 
 def linear_layers(module: nn.Module) -> dict[str, nn.Linear]:
-    """Return a network's Linear layers by name."""
+    """Return the Linear layers of a network by name."""
     return {n: m for n, m in module.named_modules() if isinstance(m, nn.Linear)}
 
 
 @torch.inference_mode()
 def latencies(runs: Mapping[str, Predict], x: Tensor, setting: Setting) -> dict[str, list[float]]:
-    """Return the seconds a call takes in each round, by name; the runs alternate.
+    """Return the mean seconds of a call in each round, by name. The functions alternate.
 
-    A turn repeats the call for about ``setting.seconds`` (weights stay in the caches, as in a
-    service) and counts its mean. Some calls, which also find their number, come before the first.
+    One measurement repeats the call for about ``setting.seconds``, so the weights are in the
+    caches, as in a service. A few calls before the first round determine the number of repetitions.
     """
+    timers = {name: Timer(partial(run, x), "gc.enable()") for name, run in runs.items()}
+    fastest = {name: min(timer.repeat(5, 1)) for name, timer in timers.items()}
+    calls = {name: max(1, round(setting.seconds / fastest[name])) for name in runs}
     times: dict[str, list[float]] = {name: [] for name in runs}
-    calls = {}
-    for name, run in runs.items():
-        fastest = min(_seconds(run, x, 1) for _ in range(5))
-        calls[name] = max(1, round(setting.seconds / fastest))
     for _ in range(setting.rounds):
-        for name, run in runs.items():
-            times[name].append(_seconds(run, x, calls[name]))
+        for name, timer in timers.items():
+            times[name].append(timer.timeit(calls[name]) / calls[name])
     return times
-
-
-def _seconds(run: Predict, x: Tensor, calls: int) -> float:
-    started = time.perf_counter()
-    for _ in range(calls):
-        run(x)
-    return (time.perf_counter() - started) / calls
 
 
 def spread(numbers: Sequence[float]) -> list[float]:
@@ -130,57 +107,46 @@ def speed_up(dense: Sequence[float], other: Sequence[float]) -> list[float]:
     return spread([a / b for a, b in zip(dense, other, strict=True)])
 
 
-def layer_rows(module: nn.Module, batch: int, setting: Setting) -> list[dict[str, Any]]:
-    """Return a row for each Linear layer: kernels' speed at its own zeros, and their crossover.
+def layer_rows(module: nn.Module, batch: int, setting: Setting) -> Iterator[dict[str, Any]]:
+    """Yield a row for each Linear layer: its sparsity, and speed-up and crossover of each kernel.
 
-    A crossover is the smallest sparsity, of random zeros in a layer of the same shape, from which
-    on the kernel is faster than the dense one at all that were tried; None where there is none.
+    The crossover is the smallest of `SPARSITIES` from which on the kernel is always faster than the
+    dense one, or None. It is measured on random zeros in a layer of the same shape.
     """
-    crossovers: dict[tuple[int, ...], dict[str, float | None]] = {}
-    rows = []
-    for name, linear in linear_layers(module).items():
-        shape = tuple(linear.weight.shape)
-        if shape not in crossovers:
-            crossovers[shape] = _crossovers(shape, batch, setting)
-        speeds = kernel_speeds(linear, batch, setting)
+    layers = linear_layers(module)
+    shapes = {name: tuple(layer.weight.shape) for name, layer in layers.items()}
+    crossovers = {shape: _crossovers(shape, batch, setting) for shape in set(shapes.values())}
+    for name, linear in layers.items():
+        speeds = _speed_ups(linear, batch, setting)
         best = max(speeds, key=lambda kernel: speeds[kernel][0])
-        rows.append(
-            {
-                "layer": name,
-                "shape": list(shape),
-                "batch": batch,
-                "sparsity": (linear.weight == 0).double().mean().item(),
-                "speed_up": speeds,
-                "crossover": crossovers[shape],
-                "recommended": best if speeds[best][1] >= GAIN else "dense",
-            }
-        )
-    return rows
+        yield {
+            "layer": name,
+            "shape": list(shapes[name]),
+            "batch": batch,
+            "sparsity": (linear.weight == 0).double().mean().item(),
+            "speed_up": speeds,
+            "crossover": crossovers[shapes[name]],
+            "recommended": best if speeds[best][1] >= GAIN else "dense",
+        }
 
 
-def kernel_speeds(linear: nn.Linear, batch: int, setting: Setting) -> dict[str, list[float]]:
-    """Return how many times faster than dense each sparse kernel runs a layer: median, quartiles.
-
-    Args:
-        linear: the layer.
-        batch: number of inputs.
-        setting: how to measure; in half as many rounds.
-    """
+def _speed_ups(linear: nn.Linear, batch: int, setting: Setting) -> dict[str, list[float]]:
+    """Return the speed-up of each sparse kernel for a layer, with half as many rounds."""
     x = torch.randn(batch, linear.in_features, generator=torch.Generator().manual_seed(0))
     runs = {name: kernel(linear) for name, kernel in KERNELS.items()}
     times = latencies(runs, x, replace(setting, rounds=max(3, setting.rounds // 2)))
-    return {name: speed_up(times["dense"], t) for name, t in times.items() if name != "dense"}
+    return {name: speed_up(times["dense"], times[name]) for name in SPARSE}
 
 
 def _crossovers(shape: tuple[int, ...], batch: int, setting: Setting) -> dict[str, float | None]:
-    found: dict[str, float | None] = dict.fromkeys((k for k in KERNELS if k != "dense"), None)
-    open_ones, generator = set(found), torch.Generator().manual_seed(0)
+    crossovers: dict[str, float | None] = dict.fromkeys(SPARSE)
+    faster, generator = set(SPARSE), torch.Generator().manual_seed(0)
     for level in reversed(SPARSITIES):
         linear = nn.utils.skip_init(nn.Linear, shape[1], shape[0])
         weight = torch.randn(shape, generator=generator)
         linear.weight.data = weight * (torch.rand(shape, generator=generator) >= level)
         linear.bias.data.zero_()
-        speeds = kernel_speeds(linear, batch, setting)
-        open_ones = {kernel for kernel in open_ones if speeds[kernel][0] > 1}
-        found |= dict.fromkeys(open_ones, level)
-    return found
+        speeds = _speed_ups(linear, batch, setting)
+        faster = {kernel for kernel in faster if speeds[kernel][0] > 1}
+        crossovers |= dict.fromkeys(faster, level)
+    return crossovers

@@ -1,4 +1,4 @@
-"""The baseline of `bayesprune bench training`: a plain PyTorch loop that knows nothing of Bayes."""
+"""The baseline of `bayesprune bench training`: a training loop in plain PyTorch."""
 
 from collections.abc import Iterator
 
@@ -10,7 +10,7 @@ from torch.nn.functional import cross_entropy
 def steps(
     net: nn.Module, x: Tensor, y: Tensor, order: Tensor, batch_size: int, weight_decay: float
 ) -> Iterator[float]:
-    """Train ``net`` with Adam on the batches of ``order``, for ever; yield each step's loss."""
+    """Train ``net`` with Adam on the batches of ``order``, repeatedly; yield each step's loss."""
     optimizer = torch.optim.Adam(net.parameters(), weight_decay=weight_decay, fused=True)
     while True:
         for batch in order.split(batch_size):

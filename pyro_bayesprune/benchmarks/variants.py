@@ -1,11 +1,11 @@
-"""Ways to deploy a network: how it is stored, what runs it, and the memory that this takes."""
+"""Ways to deploy a network: the file format, the engine that runs it, and the required memory."""
 
 import json
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from torch import nn
@@ -15,21 +15,13 @@ from pyro_bayesprune.export.files import read, write
 from pyro_bayesprune.export.graphs import onnx_session
 
 
-@dataclass(frozen=True)
-class Variant:
-    """One way to run a network: how it is stored, and what runs it.
-
-    Args:
-        name: what the table calls it.
-        network: ``dense``, ``baked`` or ``compacted``.
-        format: of its file, see `pyro_bayesprune.export.write`.
-        engine: a kernel of `KERNELS`, ``torch.export`` or ``ONNX Runtime``.
-    """
+class Variant(NamedTuple):
+    """One way to store and run a network."""
 
     name: str
-    network: str
-    format: str
-    engine: str
+    network: str  # dense, baked or compacted
+    format: str  # see `pyro_bayesprune.export.write`
+    engine: str  # a kernel of `KERNELS`, "torch.export" or "ONNX Runtime"
 
 
 VARIANTS = (
@@ -46,9 +38,9 @@ VARIANTS = (
 
 
 def runner(engine: str, path: Path, threads: int = 1, net: nn.Module | None = None) -> Predict:
-    """Return a function from inputs (n, ...) to outputs, both on the CPU, of a file.
+    """Return a function from inputs (n, ...) to the outputs of the network in a file, on the CPU.
 
-    A ``torch.export`` file is only safe to load where it was just written: it may hold pickle.
+    Load a ``torch.export`` file only where it was written: it may contain pickle.
     """
     if engine == "ONNX Runtime":
         session = onnx_session(path, threads)
@@ -62,7 +54,7 @@ def runner(engine: str, path: Path, threads: int = 1, net: nn.Module | None = No
 def write_variants(
     networks: Mapping[str, nn.Module], shape: Sequence[int], folder: Path
 ) -> dict[str, Path]:
-    """Write a file for each variant; return their paths by the variant's name."""
+    """Write a file for each variant; return the paths by the name of the variant."""
     paths = {}
     for variant in VARIANTS:
         suffix = ".pt2" if variant.format == "torch" else ".onnx"
@@ -73,12 +65,9 @@ def write_variants(
 
 
 def peak_memory(engine: str, path: Path, batch: Sequence[int], threads: int = 1) -> int | None:
-    """Return the bytes that reading and running a file adds, at most, to a fresh process.
+    """Return the peak memory (bytes) of reading and running a file in a new process, over imports.
 
-    What the imports take is not counted. None where the platform does not tell (not Linux).
-
-    Raises:
-        RuntimeError: if the process fails, with its last words.
+    It is None if the platform does not report it (not Linux).
     """
     arguments = json.dumps([engine, str(path), list(batch), threads])
     command = [sys.executable, "-m", "pyro_bayesprune.benchmarks.variants", arguments]
@@ -89,16 +78,16 @@ def peak_memory(engine: str, path: Path, batch: Sequence[int], threads: int = 1)
 
 
 def _measure_memory(engine: str, path: str, batch: list[int], threads: int) -> int | None:
-    import onnx  # noqa: F401  (imports are not counted)
+    import onnx  # noqa: F401  (the memory of imports is not counted)
     import onnxruntime  # noqa: F401
     import scipy.sparse  # noqa: F401
 
     torch.set_num_threads(threads)
-    nn.Linear(64, 64)(torch.zeros(64, 64))  # the libraries' own buffers
+    nn.Linear(64, 64)(torch.zeros(64, 64))  # allocates the libraries' own buffers
     before = _process_status("VmRSS")
     if before is None:
         return None
-    Path("/proc/self/clear_refs").write_text("5")  # forget the peak of the imports
+    Path("/proc/self/clear_refs").write_text("5")  # resets the peak
     run = runner(engine, Path(path), threads)
     with torch.inference_mode():
         for _ in range(3):
@@ -108,13 +97,11 @@ def _measure_memory(engine: str, path: str, batch: list[int], threads: int) -> i
 
 
 def _process_status(key: str) -> int | None:
-    """Return an entry of Linux' process status in bytes."""
+    """Return an entry of the process status of Linux in bytes."""
     path = Path("/proc/self/status")
-    for line in path.read_text().splitlines() if path.exists() else ():
-        if line.startswith(f"{key}:"):
-            return int(line.split()[1]) * 1024
-    return None
+    lines = path.read_text().splitlines() if path.exists() else []
+    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith(f"{key}:")), None)
 
 
-if __name__ == "__main__":  # the fresh process of `peak_memory`
+if __name__ == "__main__":  # in the new process of `peak_memory`
     print(json.dumps(_measure_memory(*json.loads(sys.argv[1]))))

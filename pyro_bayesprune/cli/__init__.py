@@ -1,4 +1,4 @@
-"""The command line: one module for each command."""
+"""The command line. Each command has a module of its own."""
 
 from pyro_bayesprune.cli.app import main
 

@@ -1,4 +1,4 @@
-"""The command line: what was given goes to a command's module; errors become one line."""
+"""The entry point of the command line: it parses arguments, runs a command and reports errors."""
 
 import os
 import re
@@ -15,116 +15,113 @@ from jsonargparse import ArgumentParser, Namespace
 from pyro_bayesprune.cli.common import Stopped, UserError
 from pyro_bayesprune.experiments.errors import RunError
 
-COMMANDS = {  # each is a module of this package, with `add_arguments` and `main`
-    "run": "train and prune one network; goes on where it was interrupted",
-    "show": "print finished runs again",
-    "grid": "many runs, on one machine or many; run it again to go on",
-    "paper": "the paper's Table 1 and figures, from your runs",
-    "report": "one HTML page: can it be trusted?",
-    "export": "write the pruned network to a file of its own",
-    "bench": "measure: training beside plain PyTorch, deployment",
-    "data": "list the data sets, or fetch one",
+COMMANDS = {  # each command is a module of this package with `add_arguments` and `main`
+    "run": "train and prune one network; an interrupted run is resumed",
+    "show": "print finished runs",
+    "grid": "run many configurations on one or more machines; finished runs are skipped",
+    "paper": "make the paper's Table 1 and figures from your runs",
+    "report": "write an HTML report on whether pruned networks can be trusted",
+    "export": "write the pruned network to a file",
+    "bench": "measure the speed of training or of a deployed network",
+    "data": "list the data sets, or download one of them",
 }
+OVERVIEW = """usage: bayesprune [--debug] COMMAND ...
+
+commands:
+{}
+
+bayesprune COMMAND --help describes a command. --debug prints the traceback of an error."""
 
 
 def _module(command: str) -> Any:  # noqa: ANN401
     return import_module(f"pyro_bayesprune.cli.{command}")
 
 
-def overview() -> str:
-    """Return the help of ``bayesprune`` itself."""
-    lines = [f"  {name:8s} {description}" for name, description in COMMANDS.items()]
-    return "\n".join(
-        ["usage: bayesprune [--debug] COMMAND ...", "", "commands:", *lines, ""]
-        + ["bayesprune COMMAND --help tells more; --debug shows the traceback of an error."]
-    )
-
-
 def parse(command: str, arguments: Sequence[str]) -> Namespace:
-    """Return what was given to a command (defaults left out).
+    """Return the parsed arguments of a command.
+
+    The result for ``run`` contains only the options that the user has set, because a preset
+    replaces the defaults of the others.
 
     Raises:
-        UserError: for arguments that do not fit.
+        UserError: for invalid arguments.
     """
-    parser = ArgumentParser(
-        prog=f"bayesprune {command}", description=COMMANDS[command], exit_on_error=False
-    )
+    parser = ArgumentParser(f"bayesprune {command}", None, COMMANDS[command], exit_on_error=False)
     _module(command).add_arguments(parser)
     try:
-        return parser.parse_args(_spelled(arguments), defaults=False)
+        return parser.parse_args(_normalized(arguments), defaults=command != "run")
     except ArgumentError as error:
         raise UserError(str(error)) from None
 
 
-def _spelled(arguments: Sequence[str]) -> list[str]:
-    """Return arguments as jsonargparse wants them: ``--hidden 64,32`` as ``--hidden=[64,32]``."""
-    given: list[str] = []
-    for argument in map(_underscored, arguments):
-        if given[-1:] in (["--hidden"], ["--channels"]):
-            argument = f"{given.pop()}={argument}"
-        given.append(re.sub(r"^(--hidden=|--channels=)(-?\d+(,-?\d+)*)$", r"\1[\2]", argument))
-    return given
-
-
-def _underscored(argument: str) -> str:
-    """``--data-dir`` and ``--data_dir`` are the same option."""
-    name, equals, value = argument.partition("=")
-    return (
-        name.replace("-", "_").replace("__", "--", 1) + equals + value
-        if (argument.startswith("--"))
-        else argument
-    )
+def _normalized(arguments: Sequence[str]) -> list[str]:
+    """Write option names with underscores and layer widths as a list, as jsonargparse expects."""
+    result: list[str] = []
+    for argument in arguments:
+        if argument.startswith("--"):
+            name, equals, value = argument[2:].partition("=")
+            argument = f"--{name.replace('-', '_')}{equals}{value}"
+        if result and result[-1] in ("--hidden", "--channels"):
+            argument = f"{result.pop()}={argument}"
+        result.append(re.sub(r"^(--(?:hidden|channels)=)(-?\d+(?:,-?\d+)*)$", r"\1[\2]", argument))
+    return result
 
 
 def one_line(error: BaseException) -> str:
-    """Return an error's message on one line, without the spelling of Python's types."""
+    """Return the message of an error on one line, without the notation of Python's types."""
     text = " ".join(str(error).split()) or type(error).__name__
-    union = re.match(r"(.*?: )Does not validate .* Given value: (.*)", text)
-    if union:
-        kinds = re.findall(
-            r"- Expected an? (?:<class '|typing\.Literal\['?)(.*?)['\]]+(?:>| )", text
-        )
-        text = f"{union[1]}expected {' or '.join(kinds)}; Got value: {union[2]}"
-    text = re.sub(r"Expected a typing\.Literal\[(.*?)\]\.", r"expected one of \1;", text)
-    return re.sub(r"Expected an? <class '(\w+)'>\.", r"expected \1;", text)
+    types = r"Expected an? (?:<class '(\w+)'>|typing\.Literal\[(.*?)\])"
+    return re.sub(types, r"expected \1\2", text)
 
 
 def _stop(signum: int, frame: object) -> NoReturn:
     raise Stopped
 
 
-def _warn(message: Warning | str, *_: Any, **__: Any) -> None:
-    """Show a warning as one line; where it was raised in our code tells a user nothing."""
+def _print_warning(message: Warning | str, *_: Any, **__: Any) -> None:
+    """Print a warning on one line, without its location in the source code."""
     print(f"bayesprune: warning: {' '.join(str(message).split())}", file=sys.stderr)
 
 
+def _run(command: str, *arguments: str) -> int:
+    if command not in COMMANDS:
+        raise UserError(f"unknown command {command!r}: expected {', '.join(COMMANDS)}")
+    with warnings.catch_warnings():
+        warnings.showwarning = _print_warning
+        code = _module(command).main(parse(command, arguments))
+    sys.stdout.flush()
+    return code or 0
+
+
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line; return the exit code: 0, 1 for what failed, 2 for a user's mistake."""
+    """Run the command line.
+
+    Args:
+        argv: arguments without the name of the program. The default is those of the process.
+
+    Returns:
+        The exit code: 0 for success, 1 for a failure, 2 for a mistake in the user's input.
+    """
     arguments = list(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in arguments
-    arguments = [a for a in arguments if a != "--debug"]
+    arguments = [argument for argument in arguments if argument != "--debug"]
     if not arguments or arguments[0] in ("-h", "--help"):
-        print(overview())
+        lines = [f"  {name:8s} {description}" for name, description in COMMANDS.items()]
+        print(OVERVIEW.format("\n".join(lines)))
         return 0 if arguments else 2
-    before = signal.signal(signal.SIGTERM, _stop)
+    previous_handler = signal.signal(signal.SIGTERM, _stop)
     try:
-        if arguments[0] not in COMMANDS:
-            raise UserError(f"unknown command {arguments[0]!r}: expected {', '.join(COMMANDS)}")
-        with warnings.catch_warnings():
-            warnings.showwarning = _warn
-            code = _module(arguments[0]).main(parse(arguments[0], arguments[1:]))
-        sys.stdout.flush()
-        return code
-    except BrokenPipeError:  # whoever reads what we print (head, less) has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes at its end
-        return 141  # as a shell has it
+        return _run(*arguments)
+    except BrokenPipeError:  # the reader of the output (head, less) has closed it
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for Python's last flush
+        return 141  # the exit code of a shell in this case
     except Exception as error:
         if debug:
             raise
         print(f"bayesprune: error: {one_line(error)}", file=sys.stderr)
         return 2 if isinstance(error, (UserError, ValueError, RunError)) else 1
     except (KeyboardInterrupt, Stopped) as stop:
-        print("bayesprune: stopped", file=sys.stderr)
+        print(f"bayesprune: {str(stop) or 'stopped'}", file=sys.stderr)
         return 130 if isinstance(stop, KeyboardInterrupt) else 143
     finally:
-        signal.signal(signal.SIGTERM, before)
+        signal.signal(signal.SIGTERM, previous_handler)

@@ -12,44 +12,40 @@ from pyro_bayesprune.cli.common import UserError
 def add_arguments(parser: ArgumentParser) -> None:
     """Add the options of the command."""
     parser.add_argument("what", choices=("training", "deploy"), help="what to measure")
-    parser.add_argument("run", nargs="?", type=str, help="run folder (deploy)")
-    parser.add_argument("--quick", action="store_true", help="training: fewer rows, a minute")
-    parser.add_argument("--json", type=str, help="file of the numbers; - prints them alone")
-    parser.add_argument("--data_dir", type=str, help="folder of the data files (deploy)")
+    parser.add_argument("run", nargs="?", type=str, help="run folder (deploy only)")
+    parser.add_argument("--quick", action="store_true", help="measure fewer rows (training only)")
+    parser.add_argument("--json", type=str, help="output file for the numbers; - prints only them")
+    parser.add_argument("--data_dir", type=str, help="folder of the data files (deploy only)")
 
 
-def main(given: Namespace) -> int:
-    """Run the command; return its exit code."""
+def main(args: Namespace) -> None:
+    """Measure, print a table and write the numbers as JSON."""
     from pyro_bayesprune._utils.files import write_atomically
 
-    if given["what"] == "training":
+    if args.what == "training":
         from pyro_bayesprune.benchmarks.training import table, training
 
-        result = training(quick=bool(given.get("quick")))
+        result = training(quick=args.quick)
     else:
         from pyro_bayesprune.benchmarks.deploy_tables import table
 
-        result = _bench_deploy(given)
+        result = _measure_deployment(args)
     content = json.dumps(result, indent=2)
-    if given.get("json") == "-":
-        print(content)
-        return 0
-    print(table(result))
-    if given.get("json"):
-        write_atomically(Path(given["json"]), (content + "\n").encode())
-    return 0
+    print(content if args.json == "-" else table(result))
+    if args.json not in (None, "-"):
+        write_atomically(Path(args.json), (content + "\n").encode())
 
 
-def _bench_deploy(given: Namespace) -> dict[str, Any]:
+def _measure_deployment(args: Namespace) -> dict[str, Any]:
     from pyro_bayesprune.benchmarks.deploy import deploy_table
     from pyro_bayesprune.experiments.build import build_data
     from pyro_bayesprune.experiments.loading import load_run
     from pyro_bayesprune.models.plain import bake
 
-    if not given.get("run"):
+    if not args.run:
         raise UserError("bench deploy needs a run folder")
-    result = load_run(given["run"])
-    data = build_data(result.config, given.get("data_dir"))
+    run = load_run(args.run)
+    data = build_data(run.config, args.data_dir)
     if data.test_x is None or data.test_y is None:
-        raise UserError(f"{result.config.dataset} has no test images")
-    return deploy_table(bake(result), data.test_x, data.test_y)
+        raise UserError(f"the data set {run.config.dataset} has no test images")
+    return deploy_table(bake(run), data.test_x, data.test_y)

@@ -1,4 +1,4 @@
-"""bayesprune data: list the data sets, or fetch one."""
+"""bayesprune data: list the data sets, or download one of them."""
 
 from jsonargparse import ArgumentParser, Namespace
 
@@ -9,22 +9,21 @@ from pyro_bayesprune.pruning.registry import DATASETS
 def add_arguments(parser: ArgumentParser) -> None:
     """Add the options of the command."""
     parser.add_argument("action", choices=("list", "fetch"), help="what to do")
-    parser.add_argument("name", nargs="?", type=str, help="data set to fetch")
+    parser.add_argument("name", nargs="?", type=str, help="data set to download")
     parser.add_argument("--data_dir", type=str, help="folder of the data files")
 
 
-def main(given: Namespace) -> int:
-    """Run the command; return its exit code."""
+def main(args: Namespace) -> None:
+    """List the data sets with their files, or download one and print the path of its file."""
     from pyro_bayesprune.data.builtin import data_folder, fetch
 
-    folder = data_folder(given.get("data_dir"))
-    if given["action"] == "fetch":
-        if not given.get("name"):
-            raise UserError(f"data fetch needs a name, one of {', '.join([*DATASETS][1:])}")
-        print(fetch(given["name"], given.get("data_dir")))
-        return 0
+    if args.action == "fetch":
+        if not args.name:
+            names = ", ".join(name for name in DATASETS if name != "digits")
+            raise UserError(f"data fetch needs a name, one of {names}")
+        print(fetch(args.name, args.data_dir))
+        return
     for name in DATASETS:
-        path = folder / f"{name}.safetensors"
-        place = "built in" if name == "digits" else path if path.exists() else "not fetched yet"
+        path = data_folder(args.data_dir) / f"{name}.safetensors"
+        place = "built in" if name == "digits" else path if path.exists() else "not downloaded"
         print(f"{name:14s} {place}")
-    return 0

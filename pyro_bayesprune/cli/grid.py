@@ -1,130 +1,110 @@
-"""bayesprune grid: many runs, on one machine or many."""
+"""bayesprune grid: run many configurations on one or more machines."""
 
 import sys
 from pathlib import Path
 from typing import Any
 
 import yaml
-from jsonargparse import ArgumentParser, Namespace
+from jsonargparse import ArgumentParser, Namespace, get_loader
 
 from pyro_bayesprune._utils.progress import GridView
-from pyro_bayesprune.cli.common import DEFAULTS, UserError, add_where, read_settings
+from pyro_bayesprune.cli.common import UserError, add_locations, read_settings
 from pyro_bayesprune.experiments.config import Config
 from pyro_bayesprune.pruning.registry import PresetName
 
-AXES = {
-    "datasets": "dataset",
-    "networks": "network",
-    "methods": "method",
-    "sparsities": "sparsity",
+AXES = {  # options and the settings that they vary
+    "datasets": "dataset", "networks": "network", "methods": "method", "sparsities": "sparsity",
     "seeds": "seed",
-}
+}  # fmt: skip
 
 
 def add_arguments(parser: ArgumentParser) -> None:
     """Add the options of the command."""
-    parser.add_argument("--preset", type=PresetName, default="paper", help="where settings start")
-    for axis in AXES:
-        help_ = f"comma-separated values (default with --preset paper: the paper's {axis})"
-        parser.add_argument(f"--{axis}", type=str, help=help_)
-    vary = "further axes, setting=value,…; without --methods the settings alone say the method"
-    parser.add_argument("--vary", type=str, nargs="+", help=vary)
+    parser.add_argument("--preset", type=PresetName, default="paper", help="base settings")
+    for option in AXES:
+        text = f"comma-separated values (default with --preset paper: the paper's {option})"
+        parser.add_argument(f"--{option}", type=str, help=text)
+    text = "further axes, setting=value,…; without --methods, the settings determine the method"
+    parser.add_argument("--vary", type=str, nargs="+", help=text)
     parser.add_argument("--epochs", type=int, help="passes over the training data")
-    parser.add_argument("--config", type=str, help="YAML or TOML file of further settings")
-    parser.add_argument("--store", type=str, help="folder of results.csv: known runs are skipped")
-    parser.add_argument("--jobs", type=int, help="runs at a time (default: one)")
-    parser.add_argument("--engine", choices=("loky", "dask"), help="processes here, or a cluster")
-    parser.add_argument("--address", type=str, help="of the Dask scheduler, tcp://host:port")
-    parser.add_argument(
-        "--controls", action="store_true", help="the controls of each configuration in its place"
-    )
-    parser.add_argument("--verify", type=int, help="run this many finished runs again; compare")
-    add_where(parser)
+    parser.add_argument("--config", type=str, help="YAML or TOML file with further settings")
+    text = "folder of a results.csv; its runs are skipped, and new runs are added to it"
+    parser.add_argument("--store", type=str, help=text)
+    parser.add_argument("--jobs", type=int, default=1, help="number of parallel runs")
+    text = "local processes (loky) or a cluster (dask)"
+    parser.add_argument("--engine", choices=("loky", "dask"), default="loky", help=text)
+    parser.add_argument("--address", type=str, help="Dask scheduler, tcp://host:port")
+    text = "run the control experiments of each configuration instead of the configuration"
+    parser.add_argument("--controls", action="store_true", help=text)
+    text = "repeat this number of finished runs and compare the results"
+    parser.add_argument("--verify", type=int, help=text)
+    add_locations(parser)
 
 
-def _axis(name: str, text: str) -> list[Any]:
-    convert = {"seeds": int, "sparsities": float}.get(name, str)
+def _values(text: str, message: str) -> tuple[Any, ...]:
+    """Return comma-separated YAML values. [512, 512] is a single value."""
     try:
-        return [convert(part.strip()) for part in text.split(",")]
-    except ValueError:
-        raise UserError(f"--{name} must be comma-separated numbers, got {text!r}") from None
+        values = get_loader("yaml")(f"[{text}]")
+    except yaml.YAMLError:
+        values = []
+    if not values:
+        raise UserError(message)
+    return tuple(values)
 
 
-def _varied(texts: list[str]) -> dict[str, tuple[Any, ...]]:
-    """Return the axes of --vary; values are YAML, so that [512, 512] is one of them."""
-    axes = {}
-    for text in texts:
-        name, _, listed = text.partition("=")
-        try:
-            axes[name.strip()] = tuple(yaml.safe_load(f"[{listed}]"))
-        except yaml.YAMLError:
-            axes[name.strip()] = ()
-        if not axes[name.strip()]:
-            raise UserError(f"--vary must be setting=value,value…, got {text!r}")
-    return axes
-
-
-def _grid_configurations(values: dict[str, Any]) -> list[Config]:
-    """Return the configurations that a grid's options name."""
+def _configurations(args: Namespace) -> list[Config]:
+    """Return the configurations of the grid."""
     from pyro_bayesprune.experiments.designs import PAPER, controls, product
 
-    preset = values.get("preset") or "paper"
-    axes = dict(PAPER) if preset == "paper" else {}
-    for plural, field in AXES.items():
-        if values.get(plural):
-            axes[field] = tuple(_axis(plural, values[plural]))
-    if values.get("vary"):
-        axes |= _varied(values["vary"])
-        axes = {field: v for field, v in axes.items() if field != "method" or values.get("methods")}
-    settings = read_settings(values["config"]) if values.get("config") else {}
-    settings |= {"epochs": values["epochs"]} if values.get("epochs") else {}
-    configs = product(preset, **axes, **{name: (value,) for name, value in settings.items()})
-    if values.get("controls"):
-        configs = [control for config in configs for control in controls(config).values()]
+    axes: dict[str, tuple] = dict(PAPER) if args.preset == "paper" else {}
+    for option, setting in AXES.items():
+        if text := args[option]:
+            axes[setting] = _values(text, f"--{option} must be value,value…, got {text!r}")
+    if args.vary and not args.methods:
+        axes.pop("method", None)
+    for text in args.vary or []:
+        setting, _, values = text.partition("=")
+        message = f"--vary must be setting=value,value…, got {text!r}"
+        axes[setting.strip()] = _values(values, message)
+    settings = read_settings(args.config) if args.config else {}
+    settings |= {"epochs": args.epochs} if args.epochs else {}
+    configs = product(args.preset, **axes, **{name: (value,) for name, value in settings.items()})
+    if args.controls:
+        return [control for config in configs for control in controls(config).values()]
     return configs
 
 
-def _verify(configs: list[Config], values: dict[str, Any]) -> int:
+def _verify(configs: list[Config], args: Namespace) -> int:
     from pyro_bayesprune.experiments.grids import verify
 
-    same = verify(configs, values["verify"], out=values["out"], data_dir=values.get("data_dir"))
-    for run_id, fine in same.items():
-        print(f"{run_id} {'the same again' if fine else 'DIFFERS'}")
-    return 0 if same and all(same.values()) else 1
+    results = verify(configs, args.verify, out=args.out, data_dir=args.data_dir)
+    for run_id, identical in results.items():
+        print(f"{run_id} {'is identical' if identical else 'DIFFERS'}")
+    return 0 if results and all(results.values()) else 1
 
 
-def main(given: Namespace) -> int:
-    """Run the command; return its exit code."""
+def main(args: Namespace) -> int:
+    """Run the grid or verify it. Return 1 if a run failed or differs, else 0."""
     from pyro_bayesprune.experiments.grids import Outcome, grid
     from pyro_bayesprune.experiments.results import known_ids, record
 
-    values = DEFAULTS | given.as_dict()
-    configs = _grid_configurations(values)
-    if values.get("verify"):
-        return _verify(configs, values)
-    out, store = Path(values["out"]), values.get("store")
-    view = GridView(len(configs), values.get("jobs") or 1)
+    configs = _configurations(args)
+    if args.verify:
+        return _verify(configs, args)
+    out, view = Path(args.out), GridView(len(configs), args.jobs)
 
     def watch(outcome: Outcome) -> None:
         view.add(outcome.config.title, outcome.status, outcome.seconds)
-        if store and outcome.status == "done":
-            record(store, out / outcome.config.id)
+        if args.store and outcome.status == "done":
+            record(args.store, out / outcome.config.id)
 
-    outcomes = grid(
-        configs,
-        out=out,
-        data_dir=values.get("data_dir"),
-        device=values["device"],
-        jobs=values.get("jobs") or 1,
-        engine=values.get("engine") or "loky",
-        address=values.get("address"),
-        known=known_ids(store) if store else (),
-        watch=watch,
-    )
+    options = {name: args[name] for name in ("data_dir", "device", "jobs", "engine", "address")}
+    known = known_ids(args.store) if args.store else ()
+    outcomes = grid(configs, out=out, known=known, watch=watch, **options)
     if all(outcome.status == "skipped" for outcome in outcomes):
-        print(f"nothing left to run: all {len(outcomes)} are done", file=sys.stderr)
+        print(f"nothing to run: all {len(outcomes)} runs are finished", file=sys.stderr)
     failed = [outcome for outcome in outcomes if outcome.status == "failed"]
     for outcome in failed:
-        last = outcome.error.strip().splitlines()[-1]
-        print(f"failed: {out / outcome.config.id}: {last}", file=sys.stderr)
+        last_line = outcome.error.strip().splitlines()[-1]
+        print(f"failed: {out / outcome.config.id}: {last_line}", file=sys.stderr)
     return 1 if failed else 0

@@ -1,38 +1,35 @@
 """bayesprune run: train and prune one network."""
 
-import sys
 from pathlib import Path
 
 from jsonargparse import ArgumentParser, Namespace
 
-from pyro_bayesprune.cli.common import DEFAULTS, Stopped, add_where, configuration
+from pyro_bayesprune.cli.common import DEFAULTS, Stopped, add_locations, configuration
 from pyro_bayesprune.experiments.config import Config
 from pyro_bayesprune.pruning.registry import MethodName, PresetName
 
 
 def add_arguments(parser: ArgumentParser) -> None:
     """Add the options of the command."""
-    parser.add_argument("--config", type=str, help="YAML or TOML file of settings")
-    parser.add_argument("--preset", type=PresetName, help="where settings start: default or paper")
+    parser.add_argument("--config", type=str, help="YAML or TOML file with settings")
+    parser.add_argument("--preset", type=PresetName, help="base settings: default or paper")
     parser.add_argument("--method", type=MethodName, help="one of the paper's methods")
     parser.add_class_arguments(Config, as_group=False)
-    add_where(parser)
+    add_locations(parser)
 
 
-def main(given: Namespace) -> int:
-    """Run the command; return its exit code."""
+def main(args: Namespace) -> None:
+    """Train and prune the network, and print a summary."""
     from pyro_bayesprune.experiments.running import run
 
-    values = DEFAULTS | given.as_dict()
+    values = DEFAULTS | args.as_dict()
     config = configuration(values)
-    folder = Path(values["out"]) / config.id
+    options = {name: values.get(name) for name in ("out", "data_dir", "device")}
     try:
-        result = run(
-            config, out=values["out"], data_dir=values.get("data_dir"), device=values["device"]
-        )
+        print(run(config, **options))
     except (KeyboardInterrupt, Stopped) as stop:
-        told = f"stopped; what is done is in {folder}. Run the same command again to go on."
-        print(f"\n{told}", file=sys.stderr)
-        return 130 if isinstance(stop, KeyboardInterrupt) else 143
-    print(result)
-    return 0
+        folder = Path(values["out"]) / config.id
+        raise type(stop)(
+            f"stopped; the finished epochs are saved in {folder}. Run the same command again to "
+            "resume the run."
+        ) from None

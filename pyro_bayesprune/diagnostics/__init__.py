@@ -1,26 +1,15 @@
-"""Diagnostics of draws (ArviZ) and of predictions: convergence, LOO, calibration, shift."""
+"""Diagnostics of posterior draws (ArviZ) and of predictions: calibration and shifted inputs."""
 
 from pyro_bayesprune._deprecated import attach
 
+_CALIBRATION = "class_frequencies predictive_entropy rejection_table reliability_table scores"
+_SHIFT = "noised out_of_distribution_auroc rotated shift_table"
+_STATISTICS = "compare convergence frequencies loo pareto_table power_scaling summary trace_frame"
+
 __getattr__, __dir__, __all__ = attach(
     __name__,
-    calibration=[
-        "class_frequencies",
-        "predictive_entropy",
-        "rejection_table",
-        "reliability_table",
-        "scores",
-    ],
+    calibration=_CALIBRATION.split(),
     conversion=["load", "save", "to_arviz"],
-    shift=["noised", "out_of_distribution_auroc", "rotated", "shift_table"],
-    statistics=[
-        "compare",
-        "convergence",
-        "frequencies",
-        "loo",
-        "pareto_table",
-        "power_scaling",
-        "summary",
-        "trace_frame",
-    ],
+    shift=_SHIFT.split(),
+    statistics=_STATISTICS.split(),
 )

@@ -1,4 +1,4 @@
-"""ArviZ, imported in one place: once a day version 0.23 announces its next major version."""
+"""Import of ArviZ in one place, which hides the announcement of its next major version."""
 
 import warnings
 from typing import Any
@@ -7,6 +7,6 @@ with warnings.catch_warnings():
     warnings.filterwarnings("ignore", r"\s*ArviZ is undergoing", FutureWarning)
     import arviz as az
 
-InferenceData = Any  # arviz.InferenceData; ArviZ is untyped
+InferenceData = Any  # arviz.InferenceData; ArviZ has no type annotations
 
 __all__ = ["InferenceData", "az"]

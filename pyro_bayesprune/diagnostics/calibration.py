@@ -1,10 +1,8 @@
-"""Calibration of a classifier's probabilities, and its entropy.
+"""Calibration and entropy of predicted class probabilities.
 
-Everything is a function of class probabilities, so that a MAP, the mean over draws, a dense and a
-pruned network are compared by the same numbers.
+All functions take class probabilities. The same measures therefore apply to a MAP network, to the
+mean over posterior draws, and to dense and pruned networks.
 """
-
-from collections.abc import Sequence
 
 import pandas as pd
 import torch
@@ -16,7 +14,7 @@ REJECTED = (0.0, 0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5)
 
 
 def predictive_entropy(probabilities: Tensor) -> Tensor:
-    """Return the entropy -Σ p ln p of each prediction (n,), nats: 0 is sure, ln(classes) guessing.
+    """Return the entropy -Σ p ln p of each prediction (n,), in nats, from 0 to ln(classes).
 
     Args:
         probabilities: class probabilities (n, classes).
@@ -36,48 +34,39 @@ def scores(probabilities: Tensor, labels: Tensor) -> dict[str, float]:
 
 
 def reliability_table(probabilities: Tensor, labels: Tensor, bins: int = 10) -> pd.DataFrame:
-    """Return confidence and accuracy in bins of confidence (Guo et al., 2017).
+    """Return mean confidence and accuracy in bins of confidence (Guo et al., 2017).
 
-    The weighted mean of ``|accuracy - confidence|`` over these bins is the ECE with as many bins.
+    The mean of ``|accuracy - confidence|``, weighted by examples, is the ECE for these bins.
 
     Args:
         probabilities: class probabilities (n, classes).
         labels: classes (n,).
-        bins: of equal width in (0, 1]; empty ones are left out.
+        bins: number of bins of equal width in (0, 1]. Empty bins are omitted.
     """
     confidence, predicted = probabilities.double().max(-1)
-    frame = pd.DataFrame(
-        {
-            "bin": (confidence * bins).ceil().clamp(1, bins).int().numpy() - 1,
-            "confidence": confidence.numpy(),
-            "accuracy": (predicted == labels).double().numpy(),
-        }
-    )
-    table = frame.groupby("bin").mean()
-    table.insert(0, "examples", frame.groupby("bin").size())
-    table = table.reset_index()
-    table.insert(0, "to", (table["bin"] + 1) / bins)
-    table.insert(0, "from", table.pop("bin") / bins)
-    return table
+    index = (confidence * bins).ceil().clamp(1, bins).int().numpy() - 1
+    correct = (predicted == labels).double().numpy()
+    frame = pd.DataFrame({"bin": index, "confidence": confidence.numpy(), "accuracy": correct})
+    groups = frame.groupby("bin")
+    table = groups.mean().assign(examples=groups.size()).reset_index()
+    table["from"], table["to"] = table["bin"] / bins, (table["bin"] + 1) / bins
+    return table[["from", "to", "examples", "confidence", "accuracy"]]
 
 
-def rejection_table(
-    probabilities: Tensor, labels: Tensor, rejected: Sequence[float] = REJECTED
-) -> pd.DataFrame:
-    """Return the accuracy on what is left when the share of highest entropy is handed to a human.
+def rejection_table(probabilities: Tensor, labels: Tensor) -> pd.DataFrame:
+    """Return the accuracy on the remaining examples if shares of highest entropy are rejected.
 
     Args:
         probabilities: class probabilities (n, classes).
         labels: classes (n,).
-        rejected: shares in [0, 1).
     """
     order = predictive_entropy(probabilities).argsort(stable=True)
     correct = (probabilities.argmax(-1) == labels).double()[order]
-    kept = [max(1, round(len(order) * (1 - share))) for share in rejected]
-    accuracies = [correct[:count].mean().item() for count in kept]
-    return pd.DataFrame({"rejected": list(rejected), "examples": kept, "accuracy": accuracies})
+    counts = [max(1, round(len(order) * (1 - share))) for share in REJECTED]
+    accuracies = [correct[:count].mean().item() for count in counts]
+    return pd.DataFrame({"rejected": REJECTED, "examples": counts, "accuracy": accuracies})
 
 
 def class_frequencies(classes: Tensor, num_classes: int) -> Tensor:
-    """Return how often each class occurs (num_classes,), of sampled or true classes."""
+    """Return the relative frequency of each class (num_classes,), of true or sampled classes."""
     return torch.bincount(classes.flatten(), minlength=num_classes) / classes.numel()

@@ -1,4 +1,4 @@
-"""Draws as ArviZ ``InferenceData``, and its file."""
+"""Conversion of posterior draws to ArviZ ``InferenceData``, and its file."""
 
 import json
 import tempfile
@@ -17,22 +17,22 @@ from pyro_bayesprune._utils import files
 from pyro_bayesprune._utils.random import random_stream
 from pyro_bayesprune.data.dataset import Dataset
 from pyro_bayesprune.diagnostics._arviz import InferenceData, az
-from pyro_bayesprune.inference.draw_predictions import (
-    draw_outputs,
-    log_likelihood,
-    prior_predictive,
-)
+from pyro_bayesprune.inference import draw_predictions
+from pyro_bayesprune.inference.draw_predictions import draw_outputs
 from pyro_bayesprune.inference.draws import Draws, log_prior
 from pyro_bayesprune.models.module import BayesianModule
 
 FILE = "posterior.nc"
-PROBES = 16  # examples whose predicted probability is followed through the chains
-WEIGHTS = 50  # weights that are kept one by one
-UNITS = {
-    "log_joint": "nats",
-    "layer_norm": "units of the weights",
-    "weight": "units of the weights",
-    "probability": "1",
+PROBES = 16  # examples with a traced predicted probability
+WEIGHTS = 50  # traced weights
+UNITS = {"log_joint": "nats", "probability": "1"}
+UNITS |= dict.fromkeys(("layer_norm", "weight"), "units of the weights")
+APPROXIMATIONS = {
+    "laplace": "Laplace, diagonal GGN, linearised network",
+    "last_layer_laplace": "Laplace, Kronecker-factored GGN of the last layer, "
+    "given the other layers' weights",
+    "last_layer_nuts": "exact for the last layer, given the other layers' weights",
+    "nuts": "exact, given the masks",
 }
 
 
@@ -46,89 +46,85 @@ def to_arviz(
     prior_draws: int = 20,
     seed: int = 0,
 ) -> InferenceData:
-    """Return draws as InferenceData.
+    """Return posterior draws as InferenceData.
 
     Groups: ``posterior`` (log joint, norm of each layer, some weights, some predicted
     probabilities), ``sample_stats``, ``log_prior``, ``log_likelihood``, ``posterior_predictive``
-    and ``observed_data`` (training examples: LOO leaves those out), ``prior_predictive``,
-    ``predictions`` (test examples), ``pruning_history`` (epoch, layer).
+    and ``observed_data`` (training examples, which LOO leaves out), ``prior_predictive``,
+    ``predictions`` (test examples), ``pruning_history`` (epoch, layer). Log densities are in nats.
 
     Args:
-        draws: of `diagnostics.posterior_draws`.
-        data: training data (all N), and a test part for ``predictions``.
-        history: a row an epoch, as in `Fit.history`.
-        config: settings that go into the attributes.
-        examples: how many training (and test) examples the groups by example hold, chosen at
-            random; all where there are fewer. LOO is then that of these examples, given all data.
-        prior_draws: draws of the prior predictive.
-        seed: of the choices and the sampled classes.
+        draws: the result of `inference.samplers.posterior_draws`.
+        data: all training data, and test data for ``predictions``.
+        history: a row for each epoch, as in `Fit.history`.
+        config: settings for the attributes.
+        examples: maximal number of training (and of test) examples in the groups with one value
+            for each example. They are chosen at random. LOO refers to them, given all data.
+        prior_draws: number of draws of the prior predictive.
+        seed: seed of the chosen examples and the sampled classes.
     """
-    rows = chosen(data.num_train, examples, seed, "train")
+    rows = choose_examples(data.num_train, examples, seed, "train")
     x, y = data.train_x[rows], data.train_y[rows]
     outputs = draw_outputs(draws, x)
-    by_example = log_likelihood(draws.model, outputs.double(), y)  # float32: ties, no tail for k
-    priors = log_prior(draws)
-    prior = torch.stack(list(priors.values())).sum(0)
-    exact = not draws.independent  # for Laplace the density drawn from is not the log joint
-    likelihood = (
-        draws.log_density - prior if exact else by_example.sum(-1) * data.num_train / len(y)
-    )
-    obs = prior_predictive(draws.model, x, draws=prior_draws, seed=seed) if prior_draws else None
-    idata = az.from_dict(
-        posterior=_posterior(draws, data, prior + likelihood),
-        sample_stats=_numpy({"lp": prior + likelihood, **draws.stats}),
-        log_likelihood={"obs": by_example.numpy()},
-        posterior_predictive={"obs": _sampled(draws.model, outputs, seed)},
-        observed_data={"obs": y.numpy()},
-        prior_predictive=None if obs is None else {"obs": _small(obs)[None]},
-        coords={
-            "example": rows.numpy(),
-            "layer": list(draws.index),
-            "weight_name": _chosen_weights(draws)[1],
-            "probe": _probes(data).numpy(),
-        },
-        dims={
-            "obs": ["example"],
-            "layer_norm": ["layer"],
-            "weight": ["weight_name"],
-            "probability": ["probe"],
-        },
-    )
-    by_draw = {n: (("chain", "draw"), value.numpy()) for n, value in priors.items()}
-    idata.add_groups(log_prior=xr.Dataset(by_draw))  # from_dict has no such group
+    # In float64: Pareto k cannot be estimated from tied log likelihoods.
+    by_example = draw_predictions.log_likelihood(draws.model, outputs.double(), y)
+    priors, log_joint = log_prior(draws), draws.log_density
+    if draws.independent:  # the density of a Laplace approximation is not the joint density
+        total = by_example.sum(-1) * data.num_train / len(y)
+        log_joint = torch.stack(list(priors.values())).sum(0) + total / draws.temperature
+    groups = {
+        "posterior": _posterior(draws, data, log_joint),
+        "sample_stats": _numpy({"lp": log_joint, **draws.stats}),
+        "posterior_predictive": {"obs": _sampled_targets(draws.model, outputs, seed)},
+        "observed_data": {"obs": y.numpy()},
+    }
+    if prior_draws:
+        obs = draw_predictions.prior_predictive(draws.model, x, draws=prior_draws, seed=seed)
+        groups["prior_predictive"] = {"obs": _compact_classes(obs)[None]}
+    coords = {"example": rows.numpy(), "probe": np.arange(len(_probes(data)))}
+    names = {"layer": list(draws.index), "weight_name": _traced_weights(draws)[1]}
+    dims = {"obs": ["example", *_target_dims(y)], "layer_norm": ["layer"]}
+    dims |= {"weight": ["weight_name"], "probability": ["probe"]}
+    idata = az.from_dict(**groups, coords=coords | names, dims=dims)
+    by_draw = {name: (("chain", "draw"), value.numpy()) for name, value in priors.items()}
+    idata.add_groups(log_prior=xr.Dataset(by_draw))  # `from_dict` does not support this group
+    likelihoods = {"obs": (("chain", "draw", "example"), by_example.numpy())}
+    idata.add_groups(log_likelihood=xr.Dataset(likelihoods, {"example": rows.numpy()}))
     _add_predictions(idata, draws, data, examples, seed)
-    _add_history(idata, history)
-    _describe(idata, draws, data, config, len(y), exact)
+    if history is not None:
+        _add_history(idata, history)
+    _add_attributes(idata, draws, data.num_train, config or {})
     return idata
 
 
-def chosen(total: int, examples: int, seed: int, purpose: str) -> Tensor:
-    """Return the positions, in order, of as many examples chosen at random (all if fewer)."""
+def choose_examples(total: int, examples: int, seed: int, purpose: str) -> Tensor:
+    """Return the sorted positions of random examples; of all examples if there are not enough."""
     order = torch.randperm(total, generator=random_stream(seed, f"{purpose} examples"))
     return order[:examples].sort().values
 
 
+def _target_dims(y: Tensor) -> list[str]:
+    """Return names for the dimensions of one target; none for a class or a single number."""
+    return [f"target_dim_{i}" for i in range(y.dim() - 1)]
+
+
 def _numpy(values: Mapping[str, Tensor]) -> dict[str, np.ndarray]:
-    return {name: value.numpy() for name, value in values.items()}
+    return {name: value.detach().numpy() for name, value in values.items()}
 
 
-def _small(values: Tensor) -> np.ndarray:
-    """Classes as one byte each; anything else as it is."""
-    found = values.numpy()
-    return found.astype(np.int8) if found.dtype == np.int64 and found.max() < 128 else found
+def _compact_classes(values: Tensor) -> np.ndarray:
+    """Return classes as int8 to save memory, and other values unchanged."""
+    array = values.numpy()
+    return array.astype(np.int8) if array.dtype == np.int64 and array.max() < 128 else array
 
 
 def _probes(data: Dataset) -> Tensor:
-    """The first test examples, or training examples where there are none: any will do."""
-    return torch.arange(min(PROBES, len(_probe_inputs(data))))
+    """Return the first test inputs, or the first training inputs if there is no test part."""
+    return (data.train_x if data.test_x is None else data.test_x)[:PROBES]
 
 
-def _probe_inputs(data: Dataset) -> Tensor:
-    return data.train_x if data.test_x is None else data.test_x
-
-
-def _chosen_weights(draws: Draws) -> tuple[Tensor, list[str]]:
-    """Positions and names of the weights that are kept one by one, evenly over the layers."""
+def _traced_weights(draws: Draws) -> tuple[Tensor, list[str]]:
+    """Return the positions and names of some drawn weights, evenly spaced over the layers."""
     names = [
         f"{site}[{', '.join(map(str, np.unravel_index(int(i), draws.weights[site].shape)))}]"
         for site, index in draws.index.items()
@@ -140,98 +136,76 @@ def _chosen_weights(draws: Draws) -> tuple[Tensor, list[str]]:
 
 def _posterior(draws: Draws, data: Dataset, log_joint: Tensor) -> dict[str, np.ndarray]:
     parts = draws.values.split([len(i) for i in draws.index.values()], -1)
-    found = {
+    quantities = {
         "log_joint": log_joint,
         "layer_norm": torch.stack([part.double().norm(dim=-1) for part in parts], -1),
-        "weight": draws.values[..., _chosen_weights(draws)[0]],
+        "weight": draws.values[..., _traced_weights(draws)[0]],
     }
-    outputs = draw_outputs(draws, _probe_inputs(data)[_probes(data)])
-    if not data.train_y.is_floating_point():
-        likeliest = draws.model.outputs(draws.weights, _probe_inputs(data)[_probes(data)]).argmax(
-            -1
-        )
-        probabilities = outputs.softmax(-1)
-        where = likeliest.expand(*probabilities.shape[:2], -1)[..., None]
-        found["probability"] = probabilities.gather(-1, where)[..., 0]
-    return _numpy({name: value.detach() for name, value in found.items()})
+    if not data.train_y.is_floating_point():  # the probability of the class that the MAP predicts
+        classes = draws.model.outputs(draws.weights, _probes(data)).argmax(-1)
+        probabilities = draw_outputs(draws, _probes(data)).softmax(-1)
+        index = classes.expand(*probabilities.shape[:2], -1)[..., None]
+        quantities["probability"] = probabilities.gather(-1, index)[..., 0]
+    return _numpy(quantities)
 
 
-def _sampled(model: BayesianModule, outputs: Tensor, seed: int) -> np.ndarray:
-    """Targets sampled under every draw (chains, draws, n)."""
+def _sampled_targets(model: BayesianModule, outputs: Tensor, seed: int) -> np.ndarray:
+    """Return one sampled target for each draw and example (chains, draws, n)."""
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         flat = torch.stack([model.likelihood(out).sample() for out in outputs.flatten(0, 1)])
-    return _small(flat.view(*outputs.shape[:2], *flat.shape[1:]))
+    return _compact_classes(flat.view(*outputs.shape[:2], *flat.shape[1:]))
 
 
-def _add_predictions(
-    idata: InferenceData, draws: Draws, data: Dataset, examples: int, seed: int
-) -> None:
+def _add_predictions(idata: Any, draws: Draws, data: Dataset, examples: int, seed: int) -> None:  # noqa: ANN401
     if data.test_x is None or data.test_y is None:
         return
-    rows = chosen(len(data.test_x), examples, seed, "test")
-    obs = xr.DataArray(
-        _sampled(draws.model, draw_outputs(draws, data.test_x[rows]), seed),
-        dims=("chain", "draw", "test_example"),
-        coords={"test_example": rows.numpy()},
-    )
-    labels = xr.DataArray(data.test_y[rows].numpy(), dims="test_example")
-    idata.add_groups(predictions=xr.Dataset({"obs": obs}))
-    idata.add_groups(predictions_constant_data=xr.Dataset({"label": labels}))
+    rows = choose_examples(len(data.test_x), examples, seed, "test")
+    dims, coords = ("test_example", *_target_dims(data.test_y)), {"test_example": rows.numpy()}
+    obs = _sampled_targets(draws.model, draw_outputs(draws, data.test_x[rows]), seed)
+    idata.add_groups(predictions=xr.Dataset({"obs": (("chain", "draw", *dims), obs)}, coords))
+    labels = xr.Dataset({"label": (dims, data.test_y[rows].numpy())})
+    idata.add_groups(predictions_constant_data=labels)
 
 
-def _add_history(idata: InferenceData, history: pd.DataFrame | None) -> None:
-    """The pruning history as a group: a value an epoch, sparsity by epoch and layer."""
-    if history is None:
-        return
+def _add_history(idata: InferenceData, history: pd.DataFrame) -> None:
+    """Add the pruning history: a value for each epoch, and the sparsity by epoch and layer."""
     columns = [str(column) for column in history]
     layers = [c.removeprefix("sparsity/") for c in columns if c.startswith("sparsity/")]
     group = xr.Dataset(coords={"epoch": history["epoch"].to_numpy(), "pruned_layer": layers})
-    for column in columns:
-        if not column.startswith("sparsity/") and column not in ("epoch", "tried"):
-            group[column] = ("epoch", _storable(history[column]))
+    others = [c for c in columns if not c.startswith("sparsity/") and c not in ("epoch", "tried")]
+    for column in others:
+        values = history[column]
+        numeric = values.dtype.kind in "iuf"
+        group[column] = (
+            "epoch",
+            values.to_numpy() if numeric else values.astype(str).to_numpy(str),
+        )
     by_layer = history[[f"sparsity/{layer}" for layer in layers]].to_numpy(float)
     group["layer_sparsity"] = ("epoch", "pruned_layer"), by_layer
-    for name, unit in (("log_bf", "nats"), ("log_threshold", "nats"), ("train_loss", "nats")):
+    for name in ("log_bf", "log_threshold", "train_loss"):
         if name in group:
-            group[name].attrs["units"] = unit
+            group[name].attrs["units"] = "nats"
     idata.add_groups(pruning_history=group, warn_on_custom_groups=False)
 
 
-def _storable(column: pd.Series) -> np.ndarray:
-    """Numbers as they are; everything else as text."""
-    numeric = pd.api.types.is_numeric_dtype(column) and not pd.api.types.is_bool_dtype(column)
-    return column.to_numpy() if numeric else column.astype(str).to_numpy(dtype=str)
-
-
-def _describe(
-    idata: InferenceData,
-    draws: Draws,
-    data: Dataset,
-    config: Mapping[str, Any] | None,
-    examples: int,
-    exact: bool,
-) -> None:
-    told = {
-        "method": draws.method,
-        "approximation": {
-            "laplace": "Laplace, diagonal GGN, linearised network",
-            "last_layer_laplace": "Laplace, Kronecker-factored GGN of the last layer, "
-            "given the other layers' weights",
-            "last_layer_nuts": "exact for the last layer, given the other layers' weights",
-            "nuts": "exact, given the masks",
-        }[draws.method],
-        "independent_draws": int(draws.independent),
-        "surviving_weights_drawn": draws.values.shape[-1],
-        "drawn_sites": list(draws.index),
-        "num_train": data.num_train,
-        "log_likelihood_examples": examples,
-        "log_likelihood_total": "exact" if exact else "estimated from the chosen examples",
-        "config": json.dumps(dict(config or {}), sort_keys=True),
-        "versions": json.dumps({p: version(p) for p in ("pyro-bayesprune", "pyro-ppl", "arviz")}),
-        "seconds": draws.seconds,
-    }
-    idata.attrs.update(told)
+def _add_attributes(idata: InferenceData, draws: Draws, num_train: int, config: Mapping) -> None:
+    total = "estimated from the chosen examples" if draws.independent else "exact"
+    versions = {package: version(package) for package in ("pyro-bayesprune", "pyro-ppl", "arviz")}
+    idata.attrs.update(
+        method=draws.method,
+        approximation=APPROXIMATIONS[draws.method],
+        independent_draws=int(draws.independent),
+        surviving_weights_drawn=draws.values.shape[-1],
+        drawn_sites=list(draws.index),
+        num_train=num_train,
+        log_likelihood_examples=idata.log_likelihood.sizes["example"],
+        log_likelihood_total=total,
+        temperature=draws.temperature,
+        config=json.dumps(dict(config), sort_keys=True),
+        versions=json.dumps(versions),
+        seconds=draws.seconds,
+    )
     for name, unit in UNITS.items():
         if name in idata.posterior:
             idata.posterior[name].attrs["units"] = unit
@@ -239,24 +213,25 @@ def _describe(
 
 
 def save(idata: InferenceData, path: str | Path) -> None:
-    """Write NetCDF (HDF5, compressed), whole or not at all, with a SHA-256 behind.
+    """Write InferenceData atomically as compressed NetCDF (HDF5), followed by its SHA-256.
 
-    Readers of HDF5 leave out what stands behind the end that the file states.
+    HDF5 readers ignore the bytes after the stated end of the file.
     """
     with tempfile.TemporaryDirectory() as folder:
         idata.to_netcdf(str(Path(folder) / FILE), engine="h5netcdf")
         content = (Path(folder) / FILE).read_bytes()
-    files.write_atomically(Path(path), files.with_checksum(content))
+    files.write_atomically(files.path_of(path), files.with_checksum(content))
 
 
 def load(path: str | Path) -> InferenceData:
-    """Return what `save` wrote, in memory.
+    """Return the InferenceData that `save` wrote, in memory.
 
     Raises:
-        ValueError: if the file is damaged or not such a NetCDF file.
+        ValueError: if the file is damaged or is not such a NetCDF file.
     """
     try:
-        files.without_checksum(Path(path).read_bytes())
+        path = files.path_of(path)
+        files.without_checksum(path.read_bytes())
         idata = az.from_netcdf(str(path), engine="h5netcdf")
     except (OSError, ValueError) as error:
         raise ValueError(f"{path} is not InferenceData in a NetCDF file: {error}") from None

@@ -1,4 +1,4 @@
-"""Predictions under shifted inputs: rotation, noise, and inputs from elsewhere."""
+"""Predictions for shifted inputs: rotation, noise, and inputs of another data set."""
 
 from collections.abc import Callable, Mapping, Sequence
 
@@ -15,16 +15,16 @@ NOISES = (0.0, 0.25, 0.5, 1.0, 2.0)
 
 
 def rotated(x: Tensor, degrees: float) -> Tensor:
-    """Return images (n, c, h, w) turned counter-clockwise; corners take the darkest value."""
+    """Return images (n, c, h, w) rotated counter-clockwise, with corners of the lowest value."""
     from torchvision.transforms.functional import InterpolationMode, rotate
 
     fill = x.amin((0, 2, 3)).tolist()
     return rotate(x, degrees, InterpolationMode.BILINEAR, fill=fill)
 
 
-def noised(x: Tensor, scale: float, seed: int = 0) -> Tensor:
-    """Return inputs with N(0, scale²) added, in units of the normalised inputs."""
-    return x + scale * torch.randn(x.shape, generator=random_stream(seed, "noise"), dtype=x.dtype)
+def noised(x: Tensor, scale: float) -> Tensor:
+    """Return inputs with added noise from N(0, scale²), in units of the normalised inputs."""
+    return x + scale * torch.randn(x.shape, generator=random_stream(0, "noise"), dtype=x.dtype)
 
 
 def shift_table(
@@ -35,15 +35,15 @@ def shift_table(
     angles: Sequence[float] = ANGLES,
     noises: Sequence[float] = NOISES,
 ) -> pd.DataFrame:
-    """Return `scores` under rotation and noise, a row a predictor, shift and amount.
+    """Return `scores` under rotation and noise, a row for each predictor, shift and amount.
 
-    A network that knows what it does not know grows less sure as it grows less accurate: entropy
-    rises and ECE stays low.
+    A well-calibrated network becomes less certain as it becomes less accurate: its entropy rises
+    and its ECE stays low.
 
     Args:
         predictors: functions from inputs to class probabilities, by name.
-        x: test images (n, c, h, w); where they are no images, noise alone.
-        y: their classes.
+        x: test images (n, c, h, w). Inputs of another shape are shifted by noise only.
+        y: classes (n,).
         angles: rotations, degrees.
         noises: standard deviations, in units of the normalised inputs.
     """
@@ -51,21 +51,22 @@ def shift_table(
     shifts += [("noise", scale) for scale in noises]
     rows = []
     for shift, amount in shifts:
-        moved = (rotated if shift == "rotation" else noised)(x, amount) if amount else x
+        shifted = (rotated if shift == "rotation" else noised)(x, amount) if amount else x
         for name, predict in predictors.items():
-            found = scores(predict(moved), y)
-            rows.append({"network": name, "shift": shift, "amount": amount, **found})
+            row = {"network": name, "shift": shift, "amount": amount}
+            rows.append(row | scores(predict(shifted), y))
     return pd.DataFrame(rows)
 
 
 def out_of_distribution_auroc(inside: Tensor, outside: Tensor) -> float:
-    """Return the AUROC of predictive entropy for telling foreign inputs from the network's own.
+    """Return the AUROC of predictive entropy for the detection of inputs from another data set.
 
-    1: every foreign input is less sure than every own one; 0.5: entropy tells nothing.
+    1: the entropy of each foreign input is higher than that of each test input. 0.5: the entropy
+    contains no information.
 
     Args:
-        inside: class probabilities of test inputs (n, classes).
-        outside: class probabilities of inputs from elsewhere (m, classes).
+        inside: class probabilities for test inputs (n, classes).
+        outside: class probabilities for foreign inputs (m, classes).
     """
     from sklearn.metrics import roc_auc_score
 

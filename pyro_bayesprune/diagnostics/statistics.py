@@ -1,8 +1,8 @@
-"""ArviZ's diagnostics of draws, where their conditions hold.
+"""Diagnostics of posterior draws with ArviZ, where their conditions hold.
 
-One point (a MAP) is not a sample: every diagnostic here asks for draws and says so where there are
-none. What is computed from draws of an approximation says something about the approximation, not
-about the exact posterior; ``attrs["approximation"]`` names it.
+A MAP is a single point and not a sample, so all functions raise an error without draws. Draws from
+an approximation diagnose the approximation and not the exact posterior. ``attrs["approximation"]``
+names it.
 """
 
 import math
@@ -13,26 +13,26 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import xarray as xr
+from scipy.special import logsumexp
 
 from pyro_bayesprune.diagnostics._arviz import InferenceData, az
 from pyro_bayesprune.diagnostics.thresholds import GOOD_K, GOOD_SENSITIVITY
 
 MIN_DRAWS = 4
-STUCK = 999.0
-EQUAL = 1e-6  # nats: draws that agree so closely on an example weigh the same without it
+STUCK = 999.0  # replaces an infinite rhat, which JSON cannot represent
+EQUAL = 1e-6  # nats: below this spread of its log likelihoods, an example has equal weights
+DRAWS = ("chain", "draw")
+SAMPLE = "__sample__"  # ArviZ's name for the stacked dimensions of draws
+COLUMNS = ["mean", "sd", "mcse_mean", "r_hat", "ess_bulk", "ess_tail"]
 
 
-def check_draws(idata: InferenceData) -> None:
-    """Raise a ValueError for a single point: diagnostics of a sample need a sample."""
+def check_draws(idata: InferenceData, group: str = "posterior") -> None:
+    """Raise a ValueError without draws (a single point is not a sample) or without a group."""
     if not hasattr(idata, "posterior") or idata.posterior.sizes.get("draw", 0) < MIN_DRAWS:
         raise ValueError(
-            "this needs posterior draws: a MAP is one point, of which there is no rhat, ESS or "
-            "LOO. Draw with diagnostics.posterior_draws(fit, data, method=...) first"
+            "posterior draws are required: a MAP is one point and has no rhat, ESS or LOO. Call "
+            "inference.samplers.posterior_draws(fit, data, method=...) first"
         )
-
-
-def _check_group(idata: InferenceData, group: str) -> None:
-    check_draws(idata)
     if not hasattr(idata, group):
         raise ValueError(f"the InferenceData has no group {group!r}")
 
@@ -40,20 +40,19 @@ def _check_group(idata: InferenceData, group: str) -> None:
 def summary(idata: InferenceData) -> pd.DataFrame:
     """Return mean, sd, MCSE, rhat and ESS of every quantity in ``posterior``.
 
-    rhat (Vehtari et al., 2021) compares chains: it is NaN for a Laplace approximation's draws,
-    which are independent by construction. A network's single weights may fail it by symmetry
-    while its log joint and its predictions pass: judge by those.
+    rhat (Vehtari et al., 2021) compares chains. It is NaN for independent draws (Laplace). Judge by
+    the log joint and the predictions: the rhat of single weights may be large due to symmetries.
 
     Raises:
-        ValueError: without draws.
+        ValueError: without draws, or for a single chain of dependent draws.
     """
     check_draws(idata)
-    chains, draws = idata.posterior.sizes["chain"], idata.posterior.sizes["draw"]
+    chains, draws = (idata.posterior.sizes[name] for name in DRAWS)
     independent = bool(idata.attrs.get("independent_draws"))
     if chains < 2 and not independent:
-        raise ValueError("chains are judged by comparing them: rhat needs two or more, got one")
+        raise ValueError("rhat compares chains and requires two or more, got one")
     with warnings.catch_warnings():
-        # Quantities that are constant, in all chains or, where chains are stuck, in each of them
+        # for quantities that are constant in one chain or in all chains
         warnings.filterwarnings("ignore", "invalid value|divide by zero", RuntimeWarning)
         kind = "stats" if independent else "all"
         table = az.summary(idata, kind=kind, stat_focus="mean", round_to="none")
@@ -61,154 +60,157 @@ def summary(idata: InferenceData) -> pd.DataFrame:
         count = float(chains * draws)
         table = table.assign(r_hat=math.nan, ess_bulk=count, ess_tail=count)
         table["mcse_mean"] = table["sd"] / math.sqrt(count)
-    return table[["mean", "sd", "mcse_mean", "r_hat", "ess_bulk", "ess_tail"]].astype(float)
+    return table[COLUMNS].astype(float)
 
 
 def convergence(idata: InferenceData) -> dict[str, Any]:
-    """Return the worst rhat and ESS of log joint, predictions and weights, and divergences."""
+    """Return the worst rhat and ESS of log joint, predictions and weights, and the divergences."""
     table = summary(idata)
     groups = table.index.str.extract(r"^(\w+)")[0].to_numpy()
-    found: dict[str, Any] = {}
+    worst: dict[str, Any] = {}
     for name, part in table.groupby(groups):
-        found[f"rhat_{name}"] = _number(part["r_hat"].max())
-        found[f"ess_{name}"] = _number(part[["ess_bulk", "ess_tail"]].min().min())
+        rhat = float(part["r_hat"].max())
+        ess = float(part[["ess_bulk", "ess_tail"]].min().min())
+        worst[f"rhat_{name}"] = None if math.isnan(rhat) else min(rhat, STUCK)
+        worst[f"ess_{name}"] = None if math.isnan(ess) else ess
     diverging = idata.sample_stats.get("diverging")
-    found["divergences"] = None if diverging is None else int(diverging.sum())
-    return found
-
-
-def _number(value: float) -> float | None:
-    """JSON has no infinity, the rhat of chains that are stuck in different places."""
-    return None if math.isnan(value) else min(float(value), STUCK)
+    return worst | {"divergences": None if diverging is None else int(diverging.sum())}
 
 
 def loo(idata: InferenceData) -> Any:  # noqa: ANN401  (arviz.ELPDData)
-    """Return PSIS-LOO (Vehtari, Gelman and Gabry, 2017) with Pareto k of each example.
+    """Return PSIS-LOO (Vehtari, Gelman and Gabry, 2017) with the Pareto k of each example, in nats.
 
-    A k above 0.7 says that leaving the example out changes the posterior too much for importance
-    sampling: its part of the estimate is not to be trusted. Where all draws give an example the
-    same likelihood there is no tail to fit; its weights are equal and k is set to 0. Independent
-    draws have a relative efficiency of 1.
+    If k is above 0.7, the contribution of the example is unreliable: without it, the posterior is
+    too different for importance sampling. If all draws give an example the same likelihood, k is 0.
+    At a temperature T, the weights p(y|w)^(-1/T) leave an example out, and p(y|w) is predicted.
 
     Raises:
         ValueError: without draws or log likelihoods.
     """
-    _check_group(idata, "log_likelihood")
+    check_draws(idata, "log_likelihood")
     reff = 1.0 if idata.attrs.get("independent_draws") else None
-    with warnings.catch_warnings():
-        # Told by the table of k, which comes with every result
-        warnings.filterwarnings("ignore", "Estimated shape parameter of Pareto", UserWarning)
-        # from equal weights
-        warnings.filterwarnings("ignore", "invalid value|divide by zero", RuntimeWarning)
-        found = az.loo(idata, pointwise=True, var_name="obs", reff=reff)
     by_draw = idata.log_likelihood["obs"]
-    spread = by_draw.max(("chain", "draw")) - by_draw.min(("chain", "draw"))
-    found["pareto_k"] = found.pareto_k.where(spread > EQUAL, 0.0)
-    found["warning"] = bool((found.pareto_k > GOOD_K).any())
-    return found
+    with warnings.catch_warnings():
+        # `pareto_table` reports large k, and equal weights cause the RuntimeWarnings.
+        warnings.filterwarnings("ignore", "Estimated shape parameter of Pareto", UserWarning)
+        warnings.filterwarnings("ignore", "invalid value|divide by zero", RuntimeWarning)
+        result = az.loo(idata, pointwise=True, var_name="obs", reff=reff)
+        temperature = float(idata.attrs.get("temperature", 1.0))
+        if temperature != 1:
+            _apply_temperature(result, by_draw, temperature, reff or 1.0)
+    spread = by_draw.max(DRAWS) - by_draw.min(DRAWS)
+    result["pareto_k"] = result.pareto_k.where(spread > EQUAL, 0.0)
+    result["warning"] = bool((result.pareto_k > GOOD_K).any())
+    return result
 
 
-def pareto_table(found: Any) -> pd.DataFrame:  # noqa: ANN401
-    """Return how many examples have a good, bad and very bad Pareto k."""
-    k = np.asarray(found.pareto_k)
-    edges = [-np.inf, GOOD_K, 1.0, np.inf]
-    counts = [
-        int(((k > low) & (k <= high)).sum()) for low, high in zip(edges, edges[1:], strict=False)
-    ]
+def _apply_temperature(result: Any, by_draw: xr.DataArray, temperature: float, reff: float) -> None:  # noqa: ANN401
+    """Replace the values of ArviZ's LOO, which does not support a temperature."""
+    stacked = by_draw.stack({SAMPLE: DRAWS})
+    log_weights, k = az.psislw(-stacked / temperature, reff)
+    axis = stacked.get_axis_num(SAMPLE)
+    pointwise = logsumexp(log_weights + stacked, axis=axis)
+    lppd = float((logsumexp(stacked, axis=axis) - np.log(stacked.sizes[SAMPLE])).sum())
+    result["elpd_loo"] = float(pointwise.sum())
+    result["se"] = float(np.sqrt(len(pointwise) * np.var(pointwise)))
+    result["p_loo"] = lppd - result["elpd_loo"]
+    result["loo_i"] = result["loo_i"].copy(data=pointwise)
+    result["pareto_k"] = result["pareto_k"].copy(data=np.asarray(k))
+
+
+def pareto_table(result: Any) -> pd.DataFrame:  # noqa: ANN401
+    """Return how many examples of a result of `loo` have a good, bad and very bad Pareto k."""
     words = ["good (k at most 0.7)", "bad (0.7 to 1)", "very bad (above 1)"]
-    return pd.DataFrame({"pareto_k": words, "examples": counts, "share": np.divide(counts, len(k))})
+    grades = np.digitize(result.pareto_k, (GOOD_K, 1.0), right=True)
+    counts = np.bincount(grades, minlength=len(words))
+    return pd.DataFrame({"pareto_k": words, "examples": counts, "share": counts / len(grades)})
 
 
 def compare(named: Mapping[str, InferenceData]) -> pd.DataFrame:
     """Return ArviZ's comparison of expected log predictive densities, best first.
 
     Raises:
-        ValueError: for fewer than two, without draws, for different examples, or for draws from
-            different approximations: then their errors would be compared, not the networks.
+        ValueError: for fewer than two networks, without draws, for different examples, or for
+            draws from different approximations, whose errors would be compared.
     """
     if len(named) < 2:
-        raise ValueError(f"a comparison needs two or more networks, got {len(named)}")
+        raise ValueError(f"a comparison requires two or more networks, got {len(named)}")
     for idata in named.values():
-        _check_group(idata, "log_likelihood")
-    first, *others = named.values()
-    if not all(_same_examples(first, other) for other in others):
-        raise ValueError("networks can be compared on the same examples of the same data only")
+        check_draws(idata, "log_likelihood")
+    targets = [idata.observed_data["obs"] for idata in named.values()]
+    if not all(bool(targets[0].identical(other)) for other in targets[1:]):
+        raise ValueError("networks can be compared only on the same examples of the same data")
     if len({idata.attrs.get("approximation") for idata in named.values()}) > 1:
-        raise ValueError("networks can be compared by draws of the same approximation only")
-    found = {name: loo(idata) for name, idata in named.items()}
+        raise ValueError("networks can be compared only by draws of the same approximation")
+    results = {name: loo(idata) for name, idata in named.items()}
     with warnings.catch_warnings():
-        # ArviZ 0.23 sorts in place, which pandas 3 deprecates
+        # ArviZ 0.23 sorts in place, which pandas 3 deprecates.
         warnings.filterwarnings("ignore", "The inplace keyword", DeprecationWarning)
         warnings.filterwarnings("ignore", "The inplace keyword", FutureWarning)
-        return az.compare(found, ic="loo")
-
-
-def _same_examples(one: InferenceData, other: InferenceData) -> bool:
-    return bool(one.observed_data["obs"].identical(other.observed_data["obs"]))
+        return az.compare(results, ic="loo")
 
 
 def power_scaling(idata: InferenceData) -> pd.DataFrame:
-    """Return how strongly norms and predictions react to the prior and to the likelihood.
+    """Return the sensitivity of norms and predictions to the prior and to the likelihood.
 
-    Power-scaling sensitivity (Kallioinen et al., 2023): above 0.05 the quantity reacts. Prior and
-    likelihood: they pull in different directions. Prior alone: the data say little. It reweights
-    the draws; where a Pareto k of those weights is above 0.7, as for draws far from the
-    posterior's, the diagnosis says that there is none.
+    Power-scaling sensitivity (Kallioinen et al., 2023) above 0.05 is relevant. If a quantity is
+    sensitive to both, prior and data may be in conflict. If it is sensitive to the prior only, the
+    data contain little information. The method reweights the draws. There is no diagnosis if a
+    Pareto k of these weights is above 0.7.
 
     Raises:
         ValueError: without draws or log priors.
     """
-    _check_group(idata, "log_prior")
-    total = idata.sample_stats["lp"] - idata.log_prior.to_array().sum("variable")
+    check_draws(idata, "log_prior")
+    prior = idata.log_prior.to_array().sum("variable")
+    likelihood = idata.sample_stats["lp"] - prior
     scaled = az.InferenceData(
         posterior=idata.posterior.drop_vars(["weight", "log_joint"]),
-        log_prior=xr.Dataset({"prior": idata.log_prior.to_array().sum("variable")}),
-        log_likelihood=xr.Dataset({"total": total}),
+        log_prior=xr.Dataset({"prior": prior}),
+        log_likelihood=xr.Dataset({"total": likelihood}),
     )
     components = ("prior", "likelihood")
     table = pd.DataFrame({c: _flat(az.psens(scaled, component=c)) for c in components})
-    reacts = table > GOOD_SENSITIVITY
+    by_prior, by_likelihood = (table[c] > GOOD_SENSITIVITY for c in components)
     table["diagnosis"] = "-"
-    table.loc[reacts["prior"] & reacts["likelihood"], "diagnosis"] = "possible prior-data conflict"
-    table.loc[reacts["prior"] & ~reacts["likelihood"], "diagnosis"] = "prior strong, data weak"
-    k = max(_reweighting_k(scaled.log_prior["prior"]), _reweighting_k(total))
+    table.loc[by_prior & by_likelihood, "diagnosis"] = "possible prior-data conflict"
+    table.loc[by_prior & ~by_likelihood, "diagnosis"] = "prior strong, data weak"
+    k = max(_reweighting_k(prior), _reweighting_k(likelihood))
     if k > GOOD_K:
         table["diagnosis"] = f"none: reweighting fails (Pareto k {k:.1f})"
     return table
 
 
 def _reweighting_k(log_component: xr.DataArray) -> float:
-    """The worse Pareto k of the weights that scale a log density by 1.01 or its inverse."""
-    values = log_component.stack(__sample__=("chain", "draw"))  # ArviZ's own name
+    """Return the larger Pareto k of the weights that scale a log density by 1.01 and by 1/1.01."""
+    values = log_component.stack({SAMPLE: DRAWS})
     return max(float(az.psislw(power * values)[1]) for power in (0.01, 1 / 1.01 - 1))
 
 
 def _flat(values: xr.Dataset) -> dict[str, float]:
-    """Return the entries of every variable as one dictionary, named as in `summary`."""
-    found = {}
+    """Return the elements of all variables as one dictionary, with names as in `summary`."""
+    elements = {}
     for name, array in values.items():
         for key in np.ndindex(array.shape):
-            labels = [str(array[d].to_numpy()[i]) for d, i in zip(array.dims, key, strict=True)]
-            found[f"{name}[{', '.join(labels)}]" if labels else str(name)] = float(array[key])
-    return found
+            labels = ", ".join(str(array[key].coords[dim].item()) for dim in array.dims)
+            elements[f"{name}[{labels}]" if labels else str(name)] = float(array[key])
+    return elements
 
 
-def trace_frame(idata: InferenceData, name: str = "log_joint") -> pd.DataFrame:
-    """Return one quantity of ``posterior`` as a frame (chain, draw, value); the first element."""
+def trace_frame(idata: InferenceData) -> pd.DataFrame:
+    """Return the log joint of each draw (nats) as a frame: chain, draw, value."""
     check_draws(idata)
-    array = idata.posterior[name]
-    array = array.isel({d: 0 for d in array.dims if d not in ("chain", "draw")})
-    return array.to_series().rename("value").reset_index()[["chain", "draw", "value"]]
+    frame = idata.posterior["log_joint"].to_series().rename("value").reset_index()
+    return frame[["chain", "draw", "value"]]
 
 
 def frequencies(idata: InferenceData, num_classes: int) -> pd.DataFrame:
-    """Return class frequencies: observed, under the posterior predictive and under the prior's."""
+    """Return class frequencies: observed, and of the available predictive distributions."""
     check_draws(idata)
-    groups = {"observed": "observed_data", "posterior": "posterior_predictive"}
-    groups["prior"] = "prior_predictive"
-    found = {}
-    for name, group in groups.items():
+    shares = {}
+    for group in ("observed_data", "posterior_predictive", "prior_predictive"):
         if hasattr(idata, group):
             classes = idata[group]["obs"].to_numpy().ravel().astype(int)
-            found[name] = np.bincount(classes, minlength=num_classes) / len(classes)
-    return pd.DataFrame(found).rename_axis("class").reset_index()
+            counts = np.bincount(classes, minlength=num_classes)
+            shares[group.split("_")[0]] = counts / len(classes)
+    return pd.DataFrame(shares).rename_axis("class").reset_index()

@@ -1,15 +1,14 @@
-"""From a configuration to its data, model, and trainings."""
+"""The data, the model and the trainings of a configuration."""
 
 import copy
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import fields, replace
-from inspect import signature
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import nn
 
+from pyro_bayesprune._utils.calls import call_with
 from pyro_bayesprune._utils.random import random_stream, seeded
 from pyro_bayesprune.data.builtin import load_dataset
 from pyro_bayesprune.data.dataset import Dataset
@@ -25,25 +24,13 @@ from pyro_bayesprune.training.state import Epoch, State
 PRUNING_FIELDS = [f.name for f in fields(Pruning) if f.name in Config.__dataclass_fields__]
 
 
-def _made(function: Callable[..., Any], *args: object, **settings: object) -> Any:  # noqa: ANN401
-    """Call a function of the registry with those of the settings that it takes."""
-    taken = signature(function).parameters
-    return function(*args, **{name: v for name, v in settings.items() if name in taken})
-
-
-def check_device(device: str) -> torch.device:
-    """Return a device.
-
-    Raises:
-        ValueError: if there is no such device here.
-    """
+def check_device(device: str) -> None:
+    """Raise a ValueError if this machine does not have the device."""
     try:
-        found = torch.device(device)
-        torch.ones(1, device=found).item()
+        torch.ones(1, device=torch.device(device)).item()
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         reason = str(error).splitlines()[0]
         raise ValueError(f"device {device!r} cannot be used here: {reason}") from None
-    return found
 
 
 def build_data(config: Config, data_dir: str | Path | None = None) -> Dataset:
@@ -55,17 +42,17 @@ def build_data(config: Config, data_dir: str | Path | None = None) -> Dataset:
 def build_model(
     config: Config, shape: Sequence[int], num_classes: int, num_data: int
 ) -> BayesianModule:
-    """Return the model of a configuration, with the initial weights of its seed."""
+    """Return the model of a configuration with the initial weights of its seed."""
     with seeded(config.seed, "network"):
         net = _network(config, shape, num_classes)
     scale = config.prior_scale
-    prior = _made(resolve(PRIORS, config.prior), scale=scale, gain=scale, df=config.prior_df)
+    prior = call_with(resolve(PRIORS, config.prior), scale=scale, gain=scale, df=config.prior_df)
     return BayesianModule(net, prior, num_data)
 
 
 def _network(config: Config, shape: Sequence[int], num_classes: int) -> nn.Module:
     build = resolve(NETWORKS, config.network)
-    return _made(build, shape, num_classes, hidden=config.hidden, channels=config.channels)
+    return call_with(build, shape, num_classes, hidden=config.hidden, channels=config.channels)
 
 
 def epochs_of(
@@ -77,14 +64,14 @@ def epochs_of(
     state: State | None = None,
     device: str | torch.device = "cpu",
 ) -> Generator[tuple[State, Epoch]]:
-    """Train as configured, from the beginning or from a state; yields after each epoch."""
+    """Yield state and record of each epoch; ``epochs`` includes those of previous trainings."""
     pruning = Pruning(**{name: getattr(config, name) for name in PRUNING_FIELDS})
-    before = max(0, epochs - config.epochs)  # earlier trainings; schedules start anew after them
+    previous = max(0, epochs - config.epochs)
     schedule = resolve(SCHEDULES, config.schedule)
     return train(
         model,
         data,
-        pruning=replace(pruning, schedule=lambda e, n, s: schedule(e - before, n - before, s)),
+        pruning=replace(pruning, schedule=lambda e, n, s: schedule(e - previous, n - previous, s)),
         epochs=epochs,
         batch_size=config.batch_size,
         optim=adam(config.learning_rate, config.epochs, annealing=config.annealing),
@@ -97,14 +84,15 @@ def epochs_of(
 
 
 def trainings(config: Config) -> list[Config]:
-    """Return what a run trains one after the other.
+    """Return the configurations of the successive trainings of a run.
 
-    Without a restart, one training that prunes. Else ``rounds`` that do, each removing the same
-    share of what is left, and then one under the final masks (Frankle & Carbin, 2019).
+    Without a restart, there is one training. With a restart, ``rounds`` trainings prune, each the
+    same share of the remaining weights, and a last one trains with the final masks (Frankle &
+    Carbin, 2019).
     """
     if config.restart == "no":
         return [config]
-    earlier = range(1, config.rounds)  # none where the sparsity is "auto"
+    earlier = range(1, config.rounds)  # empty if the sparsity is "auto"
     shares = [1 - (1 - float(config.sparsity)) ** (r / config.rounds) for r in earlier]
     return [replace(config, sparsity=share) for share in (*shares, config.sparsity, 0.0)]
 
@@ -112,24 +100,25 @@ def trainings(config: Config) -> list[Config]:
 def restarted(
     config: Config, state: State, model: BayesianModule, data: Dataset, early: State | None = None
 ) -> State:
-    """Return the state from which a run's next training starts (``restart``).
+    """Return the initial state of the next training of a run with a restart.
 
-    The masks stay (``shuffle``: shuffled within each layer); weights and buffers are those of the
-    beginning, of an ``early`` state, or fresh ones (``reinitialise``); the optimiser starts anew.
+    The masks are those of ``state``, for ``shuffle`` in a random order within each layer. Weights
+    and buffers are the initial ones, those of the state ``early``, or, for ``reinitialise``, new
+    ones. The state of the optimiser is empty.
     """
     masks = dict(state.masks)
     if config.restart == "shuffle":
         generator = random_stream(config.seed, "shuffle")
         for name, mask in masks.items():
-            order = torch.randperm(mask.numel(), generator=generator).to(mask.device)
+            order = torch.randperm(mask.numel(), generator=generator, device="cpu").to(mask.device)
             masks[name] = mask.flatten()[order].view(mask.shape)
     if config.restart == "reinitialise":
         with seeded(config.seed, "reinitialise"):
             model = copy.deepcopy(model)
             model.net = _network(config, data.shape, data.num_classes)
-    first = {n: p.detach().to(state.weights[n].device) for n, p in model.net.named_parameters()}
+    start = {n: p.detach().to(state.weights[n].device) for n, p in model.named_weights().items()}
     buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
     if early is not None:
-        first, buffers = early.weights, early.buffers
-    weights = apply_masks(state.weights | first, masks)
+        start, buffers = early.weights, early.buffers
+    weights = apply_masks(state.weights | start, masks)
     return State(state.epoch, weights, masks, buffers, {}, None)

@@ -1,70 +1,74 @@
-"""The configuration of a run: plain values, presets, methods. Imports nothing heavy."""
+"""The configuration of a run: plain values, presets and methods. It does not import torch."""
 
 import json
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, fields
-from typing import Any, Literal, get_args
+from typing import Any, Literal, get_args, get_origin
 
+import pyro_bayesprune.pruning.registry as names
+from pyro_bayesprune._utils.calls import suggests_fields
 from pyro_bayesprune._utils.files import sha256
-from pyro_bayesprune.pruning.registry import (
-    METHODS,
-    PRESETS,
-    CriterionName,
-    Evaluation,
-    Gate,
-    NetworkName,
-    Objective,
-    Per,
-    PriorName,
-    Restart,
-    ScheduleName,
-    Scope,
-)
+from pyro_bayesprune.pruning.registry import METHODS, PRESETS
 
-ADDED = ("rounds", "rewind_epoch")  # younger than stored results, whose ids they must not change
+ADDED = ("rounds", "rewind_epoch")  # were added later and must not change the ids of older runs
+KINDS: dict[Any, str] = {str: "a text", bool: "true or false", int: "an integer"}
+Range = tuple[str, Callable[[Any], bool]]
+SHARE: Range = ("in [0, 1)", lambda value: 0 <= value < 1)
+# The smallest normal number is the limit because training treats denormal numbers as zero.
+POSITIVE: Range = ("positive", lambda value: value >= sys.float_info.min)
+POSITIVE_FIELDS = "prior_scale prior_df temperature learning_rate epochs batch_size".split()
+RANGES: dict[str, Range] = {
+    "validation": SHARE,
+    "sparsity": SHARE,
+    **dict.fromkeys(POSITIVE_FIELDS, POSITIVE),
+    "alpha": ("in (0, 1)", lambda value: 0 < value < 1),
+    "beta": ("at least 0", lambda value: value >= 0),
+}
 
 
+@suggests_fields
 @dataclass(frozen=True)
 class Config:
-    """Everything that changes a run's result.
+    """All settings that change the result of a run.
 
     Args:
         dataset: digits, mnist, fashion_mnist, cifar10, or the path of a data file.
         validation: share of the training set that is held out for validation, in [0, 1).
-        data_seed: decides which examples are held out.
+        data_seed: seed of the choice of the held-out examples.
         network: fcn (paper, eq. 1), cnn (eq. 2), lenet_300_100 or lenet5 (LeCun et al., 1998).
         hidden: widths of the hidden dense layers of fcn and cnn.
-        channels: output channels of the cnn's two convolutions.
-        objective: map (likelihood and prior) or mle (likelihood alone).
+        channels: output channels of the two convolutions of cnn.
+        objective: map (likelihood and prior) or mle (likelihood only).
         prior: prior of every weight and bias; evidence_normal learns its scales by evidence.
         prior_scale: scale of the prior (σ of a normal, gain of fan_in_normal), units of weights.
         prior_df: degrees of freedom of a student_t prior.
-        temperature: divides the log likelihood.
+        temperature: divisor of the log likelihood.
         criterion: what is pruned first: the lowest magnitude, random weights, or magnitudes
-            shuffled within each layer (random, but with magnitude's layer proportions).
-        sparsity: target share of prunable weights that are zero, in [0, 1); auto lets the evidence
-            decide.
-        gate: propose (compare, then keep or back off), previous (paper's Algorithm 1) or always.
-        beta: threshold of the Bayes factor on the scale of --per; 0 lets everything pass.
+            shuffled within each layer (random, but with the layer proportions of magnitude).
+        sparsity: target share of prunable weights that are zero, in [0, 1). With auto, the
+            evidence decides.
+        gate: propose (compare, then accept or prune less), previous (Algorithm 1 of the paper) or
+            always.
+        beta: threshold of the Bayes factor on the scale of --per; 0 accepts every candidate.
         per: scale of the Bayes factor: dataset (the exact ratio) or datum (its N-th root).
-        scope: prune each layer to the target, all layers together (global), or whole units and
-            filters (unit).
+        scope: prune each layer to the target (layer), all layers together (global), or whole
+            units and filters (unit).
         schedule: target over the epochs: constant (paper), cubic (up to 60%), one_shot (at 60%).
-        regrow: lift the masks after each step, so that weights may come back.
-        evaluation: decide on the full training data, or on as much as the decision needs
+        regrow: remove the masks after each step, so that pruned weights may become non-zero.
+        evaluation: decide with all training data (full), or with as much as the decision requires
             (sequential).
         alpha: error rate of a sequential decision.
-        restart: train as long again under the final masks, from the first weights (rewind), from
-            fresh ones (reinitialise), or from the first under shuffled masks (shuffle).
-        rounds: trainings that prune before the last one, each restarted; all remove the same
-            share of what is left (iterated magnitude pruning).
+        restart: train again with the final masks, from the initial weights (rewind), from new
+            weights (reinitialise), or from the initial ones with shuffled masks (shuffle).
+        rounds: number of trainings that prune before the last one, each with a restart. All remove
+            the same share of the remaining weights (iterative magnitude pruning).
         rewind_epoch: with restart rewind, return to the weights at the end of this epoch.
         epochs: passes over the training data.
-        batch_size: examples a step.
-        learning_rate: Adam's step size.
-        annealing: let the step size fall to zero over the last 40% of the epochs (paper: no).
-        seed: of initial weights, data order and random pruning (streams of their own).
+        batch_size: examples in a step.
+        learning_rate: step size of Adam.
+        annealing: reduce the step size to zero over the last 40% of the epochs (paper: no).
+        seed: seed of initial weights, data order and random pruning, in separate streams.
 
     Raises:
         ValueError: for a value out of its range; the message names it.
@@ -73,25 +77,25 @@ class Config:
     dataset: str = "digits"
     validation: float = 0.1
     data_seed: int = 0
-    network: NetworkName = "fcn"
+    network: names.NetworkName = "fcn"
     hidden: tuple[int, ...] = (512, 512, 512)
     channels: tuple[int, int] = (32, 64)
-    objective: Objective = "map"
-    prior: PriorName = "normal"
+    objective: names.Objective = "map"
+    prior: names.PriorName = "normal"
     prior_scale: float = 0.3
     prior_df: float = 3.0
     temperature: float = 1.0
-    criterion: CriterionName = "magnitude"
+    criterion: names.CriterionName = "magnitude"
     sparsity: float | Literal["auto"] = 0.9
-    gate: Gate = "propose"
+    gate: names.Gate = "propose"
     beta: float = 0.95
-    per: Per = "datum"
-    scope: Scope = "layer"
-    schedule: ScheduleName = "cubic"
+    per: names.Per = "datum"
+    scope: names.Scope = "layer"
+    schedule: names.ScheduleName = "cubic"
     regrow: bool = False
-    evaluation: Evaluation = "full"
+    evaluation: names.Evaluation = "full"
     alpha: float = 0.01
-    restart: Restart = "no"
+    restart: names.Restart = "no"
     rounds: int = 1
     rewind_epoch: int = 0
     epochs: int = 25
@@ -102,54 +106,42 @@ class Config:
 
     def __post_init__(self) -> None:
         for field in fields(self):
-            choices = get_args(field.type) if str(field.type).startswith("typing.Literal") else ()
-            value = getattr(self, field.name)
-            if choices and value not in choices:
-                raise ValueError(f"{field.name} must be one of {', '.join(choices)}, got {value!r}")
-            if field.type in (str, bool) and not isinstance(value, field.type):
-                kind = {str: "a text", bool: "true or false"}[field.type]
-                raise ValueError(f"{field.name} must be {kind}, got {value!r}")
-            if field.type is float:
-                self._set_number(field.name, value)
-            if field.type is int and (isinstance(value, bool) or not isinstance(value, int)):
-                raise ValueError(f"{field.name} must be an integer, got {value!r}")
-        if self.sparsity != "auto":
-            self._set_number("sparsity", self.sparsity)
-        for name in ("validation", "sparsity"):
+            self._check_type(field.name, field.type)
+        for name, (condition, holds) in RANGES.items():
             value = getattr(self, name)
-            if value != "auto" and not 0 <= value < 1:
-                raise ValueError(f"{name} must be in [0, 1), got {value!r}")
-        numbers = ("prior_scale", "prior_df", "temperature", "learning_rate")
-        for name in (*numbers, "epochs", "batch_size"):
-            if not getattr(self, name) >= sys.float_info.min:  # training flushes denormals to zero
-                raise ValueError(f"{name} must be positive, got {getattr(self, name)!r}")
-        if not 0 < self.alpha < 1:
-            raise ValueError(f"alpha must be in (0, 1), got {self.alpha!r}")
-        if self.beta < 0:
-            raise ValueError(f"beta must be at least 0, got {self.beta!r}")
-        for name in ("hidden", "channels"):
-            _check_widths(name, getattr(self, name))
-        self._check_rounds()
-
-    def _check_rounds(self) -> None:
-        if self.rounds < 1 or (
-            self.rounds > 1 and (self.restart == "no" or self.sparsity == "auto")
-        ):
+            if value != "auto" and not holds(value):
+                raise ValueError(f"{name} must be {condition}, got {value!r}")
+        restarts = self.restart != "no" and self.sparsity != "auto"
+        if self.rounds < 1 or (self.rounds > 1 and not restarts):
             raise ValueError(
-                f"rounds must be 1, or more with a restart and a sparsity that is a number; got "
+                f"rounds must be 1, or more with a restart and a numeric sparsity; got "
                 f"{self.rounds} with restart {self.restart} and sparsity {self.sparsity}"
             )
-        last = self.epochs if self.restart == "rewind" else 0
-        if not 0 <= self.rewind_epoch <= last:
+        if not 0 <= self.rewind_epoch <= (self.epochs if self.restart == "rewind" else 0):
             raise ValueError(
                 f"rewind_epoch must be from 0 to epochs, and 0 unless restart is rewind; got "
                 f"{self.rewind_epoch} with restart {self.restart} and {self.epochs} epochs"
             )
 
-    def _set_number(self, name: str, value: object) -> None:
-        """Make a number a float: 1, 1.0 and a negative zero's 0.0 are to have one id."""
-        _check_number(name, value)
-        object.__setattr__(self, name, float(value) + 0.0)  # type: ignore[arg-type]
+    def _check_type(self, name: str, kind: Any) -> None:  # noqa: ANN401
+        """Check the type of a field, and convert a number to float."""
+        value = getattr(self, name)
+        if get_origin(kind) is Literal and value not in get_args(kind):
+            choices = ", ".join(get_args(kind))
+            raise ValueError(f"{name} must be one of {choices}, got {value!r}")
+        if get_origin(kind) is tuple:
+            valid = isinstance(value, tuple) and all(type(w) is int and w > 0 for w in value)
+            if not valid or (name == "channels" and len(value) != 2):
+                raise ValueError(f"{name} must be positive integers, got {value!r}")
+        is_bool = isinstance(value, bool)
+        if kind in KINDS and (not isinstance(value, kind) or (kind is int and is_bool)):
+            raise ValueError(f"{name} must be {KINDS[kind]}, got {value!r}")
+        if kind is float or (name == "sparsity" and value != "auto"):
+            numeric = isinstance(value, (int, float)) and not is_bool
+            if not numeric or not abs(value) <= sys.float_info.max:
+                raise ValueError(f"{name} must be a finite number, got {value!r}")
+            # 1 and 1.0, and 0.0 and -0.0, must give the same id.
+            object.__setattr__(self, name, float(value) + 0.0)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the configuration as JSON values."""
@@ -172,9 +164,9 @@ class Config:
 
     @property
     def id(self) -> str:
-        """Name of the run: the first 16 hexadecimal digits of the SHA-256 of its canonical JSON.
+        """The first 16 hexadecimal digits of the SHA-256 of the canonical JSON.
 
-        Fields in `ADDED` count only where they differ from their default.
+        Fields in `ADDED` are included only if they differ from their default.
         """
         defaults = {field.name: field.default for field in fields(self) if field.name in ADDED}
         values = {k: v for k, v in self.to_dict().items() if k not in ADDED or v != defaults[k]}
@@ -183,58 +175,39 @@ class Config:
 
     @property
     def title(self) -> str:
-        """What runs, in a few words."""
+        """A short description of the run."""
         return f"{self.dataset} {self.network} {self.method} {self.sparsity} #{self.seed}"
 
     @property
     def method(self) -> str:
-        """Name of the paper's method that the configuration is, or ``custom``."""
+        """The paper's method with these settings, or ``custom``."""
         for name, expansion in METHODS.items():
-            if all(getattr(self, key) == value for key, value in expansion.items()):
-                if self.sparsity or "sparsity" in expansion:
-                    return name
+            matches = all(getattr(self, key) == value for key, value in expansion.items())
+            if matches and (self.sparsity or "sparsity" in expansion):
+                return name
         return "custom"
 
 
-def _check_number(name: str, value: object) -> None:
-    numeric = isinstance(value, (int, float)) and not isinstance(value, bool)
-    if not numeric or not abs(value) <= sys.float_info.max:  # type: ignore[arg-type]
-        raise ValueError(f"{name} must be a finite number, got {value!r}")
-
-
-def _check_widths(name: str, widths: object) -> None:
-    fine = isinstance(widths, tuple) and all(type(w) is int and w > 0 for w in widths)
-    if not fine or (name == "channels" and len(widths) != 2):  # type: ignore[arg-type]
-        raise ValueError(f"{name} must be positive integers, got {widths!r}")
-
-
-def configure(
-    preset: str = "default",
-    method: str | None = None,
-    **settings: Any,  # noqa: ANN401
-) -> Config:
-    """Return a configuration: a preset, then a method's expansion, then single settings.
+def configure(preset: str = "default", method: str | None = None, **settings: Any) -> Config:  # noqa: ANN401
+    """Return a configuration from a preset, a method and single settings, in this order.
 
     Args:
-        preset: ``default`` (what we recommend) or ``paper`` (what the paper did).
-        method: one of the paper's names; expands before the configuration is hashed.
+        preset: ``default`` (recommended) or ``paper`` (the settings of the paper).
+        method: one of the paper's methods, which stands for several settings.
         **settings: fields of `Config`.
 
     Raises:
-        ValueError: for unknown names, values out of range, or a setting that the method decides.
+        ValueError: for unknown names, values out of range, or a setting that the method determines.
 
     Example:
         >>> configure("paper", "magnitude", sparsity=0.99).objective
         'mle'
     """
-    if preset not in list(PRESETS):  # of a file's list, too: it has no hash
-        raise ValueError(f"unknown preset {preset!r}: expected one of {', '.join(PRESETS)}")
-    if method is not None and method not in list(METHODS):
-        raise ValueError(f"unknown method {method!r}: expected one of {', '.join(METHODS)}")
+    for kind, name, known in (("preset", preset, PRESETS), ("method", method, METHODS)):
+        if name not in list(known) and (kind, name) != ("method", None):  # names may be unhashable
+            raise ValueError(f"unknown {kind} {name!r}: expected one of {', '.join(known)}")
     expansion = METHODS[method] if method else {}
-    both = sorted(set(expansion) & set(settings))
+    both = ", ".join(sorted(set(expansion) & set(settings)))
     if both:
-        raise ValueError(
-            f"the method {method!r} decides {', '.join(both)}: give the method or these, not both"
-        )
+        raise ValueError(f"the method {method!r} decides {both}: specify one of them, not both")
     return Config.from_dict(PRESETS[preset] | expansion | settings)

@@ -1,4 +1,4 @@
-"""Which configurations a grid runs: products of axes, the paper's grid, controls."""
+"""The configurations of a grid: products of axes, the grid of the paper, and controls."""
 
 import itertools
 import math
@@ -19,13 +19,13 @@ INPUTS = {"digits": 64, "mnist": 784, "fashion_mnist": 784, "cifar10": 3072}
 
 
 def product(preset: str = "paper", **axes: Sequence[Any]) -> list[Config]:
-    """Return the configurations of a grid, breadth first over seeds.
+    """Return all combinations of settings as configurations.
 
-    The first axes vary slowest, ``seed`` first of all, so that an interrupted grid is a whole grid
-    with fewer seeds. Methods that prune nothing appear once, not once for each sparsity.
+    The first axes vary slowest, and ``seed`` before all others. An interrupted grid is therefore
+    complete for its first seeds. A method that does not prune occurs once for all sparsities.
 
     Args:
-        preset: where settings start.
+        preset: preset of the other settings.
         **axes: values for fields of `Config` and for ``method``.
 
     Example:
@@ -45,42 +45,42 @@ def product(preset: str = "paper", **axes: Sequence[Any]) -> list[Config]:
 
 
 def controls(config: Config) -> dict[str, Config]:
-    """Return the controls of a pruned FCN: what each part of the method is worth.
+    """Return the controls of a pruned FCN, which show the effect of each part of the method.
 
     Args:
-        config: an FCN of a built-in data set, pruned by ``bayes_magnitude`` say.
+        config: a pruned FCN on a built-in data set, for example by ``bayes_magnitude``.
 
     Raises:
-        ValueError: for another network or data set (the small dense network needs their sizes).
+        ValueError: for another network or data set, whose sizes are unknown.
     """
     if config.network != "fcn" or config.dataset not in INPUTS:
-        raise ValueError(f"controls are of an fcn on one of {', '.join(INPUTS)}, got {config}")
+        raise ValueError(f"controls exist for an fcn on one of {', '.join(INPUTS)}, got {config}")
     map_ = replace(config, objective="map", criterion="magnitude", restart="no", scope="layer")
+    base = replace(map_, gate="always")
+    global_ = replace(base, scope="global")
     small = small_dense(config, INPUTS[config.dataset], outputs=10)
     return {
-        "always pruned, same prior": replace(map_, gate="always"),
+        "always pruned, same prior": base,
         "gated: previous": replace(map_, gate="previous"),
         "gated: propose": replace(map_, gate="propose"),
-        "no prior": replace(map_, objective="mle", gate="always"),
-        "global": replace(map_, gate="always", scope="global"),
-        "random, magnitude's layers": replace(
-            map_, gate="always", scope="global", criterion="shuffled_magnitude"
-        ),
-        "shuffled masks": replace(map_, gate="always", restart="shuffle"),
-        "reinitialised": replace(map_, gate="always", restart="reinitialise"),
-        "rewound": replace(map_, gate="always", restart="rewind"),
-        "small dense": replace(map_, gate="always", sparsity=0.0, hidden=small),
+        "no prior": replace(base, objective="mle"),
+        "global": global_,
+        "random, magnitude's layers": replace(global_, criterion="shuffled_magnitude"),
+        "shuffled masks": replace(base, restart="shuffle"),
+        "reinitialised": replace(base, restart="reinitialise"),
+        "rewound": replace(base, restart="rewind"),
+        "small dense": replace(base, sparsity=0.0, hidden=small),
     }
 
 
 def small_dense(config: Config, inputs: int, outputs: int) -> tuple[int, ...]:
-    """Return hidden widths, all equal, of the dense FCN with as many weights as the pruned one.
+    """Return equal hidden widths of the dense FCN with as many weights as the pruned FCN.
 
-    Solves (h - 1) w² + (inputs + outputs) w = weights kept, for h layers of width w.
+    The width w of h layers solves (h - 1) w² + (inputs + outputs) w = remaining weights.
     """
     widths = [inputs, *config.hidden, outputs]
     weights = sum(n * m for n, m in zip(widths, widths[1:], strict=False))
-    kept = weights * (1 - float(config.sparsity))
+    remaining = weights * (1 - float(config.sparsity))
     a, b = len(config.hidden) - 1, inputs + outputs
-    width = kept / b if a == 0 else (math.sqrt(b * b + 4 * a * kept) - b) / (2 * a)
+    width = remaining / b if a == 0 else (math.sqrt(b * b + 4 * a * remaining) - b) / (2 * a)
     return (max(1, round(width)),) * len(config.hidden)

@@ -2,8 +2,8 @@
 
 
 class RunError(Exception):
-    """A run folder that is in use, damaged, or not a run; the message says which."""
+    """A run folder is in use, damaged, or not a run folder; the message states which."""
 
 
 class Busy(RunError):
-    """Another process works on the run."""
+    """Another process is working on the run."""

@@ -1,14 +1,15 @@
-"""A run in memory, and its loader: from a run folder, a folder of them, or a store of results."""
+"""A run in memory, loaded from a run folder, a folder of run folders, or a store of results."""
 
 import json
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import pandas as pd
 from torch import Tensor
 
+from pyro_bayesprune._utils.files import path_of
 from pyro_bayesprune._utils.tables import table_html
 from pyro_bayesprune.experiments import folders, results
 from pyro_bayesprune.experiments.build import build_model
@@ -18,24 +19,17 @@ from pyro_bayesprune.inference.prediction import class_probabilities
 from pyro_bayesprune.models.module import BayesianModule, Masks, Weights
 
 
-class _Network(NamedTuple):
-    model: BayesianModule
-    weights: Weights
-    masks: Masks
-    buffers: dict[str, Tensor]
-
-
 @dataclass(frozen=True)
 class Run:
-    """One run: its settings, results and history, and from its folder the trained network.
+    """The settings, results and history of one run, and its trained network.
 
     Args:
-        settings: the configuration as plain values; empty where it cannot be read.
-        metrics: content of result.json; empty where the run did not finish.
-        history: a row an epoch.
-        folder: where it lies; None for a row of a store of results, which has no weights.
-        error: why it did not finish; empty where it did.
-        analysis: what a report's analysis wrote into the folder; empty where none ran.
+        settings: the configuration as plain values; empty if it cannot be read.
+        metrics: content of result.json; empty if the run did not finish.
+        history: a row for each epoch.
+        folder: the run folder; None for a run in a store of results, which has no weights.
+        error: reason why the run did not finish, or empty.
+        analysis: tables that a report wrote into the folder, or empty.
     """
 
     settings: dict[str, Any]
@@ -51,43 +45,56 @@ class Run:
         return Config.from_dict(self.settings)
 
     @cached_property
-    def _network(self) -> _Network:
+    def _tensors(self) -> tuple[Weights, Masks, dict[str, Tensor]]:
         if self.folder is None or self.error:
-            raise RunError(f"{self.id} has no weights: it is no finished run in a folder")
-        return _read_network(self.folder, self.config, self.metrics)
+            raise RunError(f"{self.id} has no weights: it is not a finished run in a folder")
+        return folders.read_weights(self.folder)
 
-    @property
+    @cached_property
     def model(self) -> BayesianModule:
         """The Pyro model."""
-        return self._network.model
+        m = self.metrics
+        try:
+            model = build_model(self.config, m["shape"], m["num_classes"], m["num_train"])
+        except (KeyError, TypeError, ValueError, RuntimeError) as error:
+            reason = " ".join(f"{type(error).__name__} {error}".split())
+            raise RunError(f"{self.folder}/result.json is damaged: no model ({reason})") from None
+        for name, buffer in model.named_buffers():
+            buffer.copy_(self.buffers[name])
+        return model
 
     @property
     def weights(self) -> Weights:
-        """A value for each latent site; pruned weights are zero."""
-        return self._network.weights
+        """The value of each latent site; pruned weights are zero."""
+        return self._tensors[0]
 
     @property
     def masks(self) -> Masks:
         """A bool tensor for each prunable site, True where a weight is kept."""
-        return self._network.masks
+        return self._tensors[1]
 
     @property
     def buffers(self) -> dict[str, Tensor]:
-        """The module's buffers."""
-        return self._network.buffers
+        """The buffers of the module."""
+        return self._tensors[2]
+
+    @property
+    def temperature(self) -> float:
+        """The divisor of the log likelihood in training and decisions."""
+        return self.config.temperature
 
     @property
     def id(self) -> str:
-        """The run's id, or its folder's name."""
+        """The id of the run, or the name of its folder."""
         return str(self.metrics.get("id") or (self.folder.name if self.folder else "?"))
 
     @property
     def title(self) -> str:
-        """What the run is called in tables."""
-        s = self.settings
-        parts = [s.get("dataset", "?"), s.get("network", "?"), self.metrics.get("method", "run")]
-        sparsity = "" if self.dense else f" {s.get('sparsity', '')}"
-        return f"{' '.join(map(str, parts))}{sparsity}, seed {s.get('seed', '?')}"
+        """The name of the run in tables."""
+        settings = {"dataset": "?", "network": "?", "sparsity": "", "seed": "?"} | self.settings
+        names = (settings["dataset"], settings["network"], self.metrics.get("method", "run"))
+        level = () if self.dense else (settings["sparsity"],)
+        return f"{' '.join(map(str, (*names, *level)))}, seed {settings['seed']}"
 
     @property
     def pair(self) -> tuple[Any, Any]:
@@ -96,73 +103,56 @@ class Run:
 
     @property
     def dense(self) -> bool:
-        """Whether it was not to be pruned: a control."""
+        """Whether the run does not prune, as a control."""
         return not self.settings.get("sparsity", 1)
 
     @property
     def accuracy(self) -> float | None:
-        """Test accuracy, None without a test set."""
+        """Test accuracy; None without a test set."""
         return self.metrics.get("test_accuracy")
 
     def predict_proba(self, x: Tensor) -> Tensor:
         """Return class probabilities (n, classes) of inputs (n, ...)."""
         return class_probabilities(self.model, self.weights, x)
 
-    def __repr__(self) -> str:
-        """Summarise: what ran, accuracy, sparsity, decisions."""
+    def _summary(self) -> dict[str, str]:
         m = self.metrics
-        if self.error:
-            return f"Run({self.title}; not finished: {self.error.strip().splitlines()[-1]})"
-        return (
-            f"Run({' '.join(map(str, self.pair))} {m['method']}; test accuracy "
-            f"{_shown(m['test_accuracy'])}, test loss {_shown(m['test_loss'])}; sparsity "
-            f"{m['achieved_sparsity']:.4f}, compression {m['compression_ratio']:.1f}x; steps "
-            f"{m['pruned']} pruned, {m['refused']} refused, {m['unchanged']} unchanged; "
-            f"{m['seconds']:.0f} s; {self.folder})"
-        )
-
-    def _repr_html_(self) -> str:
-        """Show the same in a notebook, as a table."""
-        if self.error:
-            return table_html(self.title, {"not finished": self.error})
-        m = self.metrics
-        rows = {
-            "test accuracy": _shown(m.get("test_accuracy")),
-            "test loss (nats an example)": _shown(m.get("test_loss")),
+        return {
+            "test accuracy": _four_digits(m.get("test_accuracy")),
+            "test loss": _four_digits(m.get("test_loss")),
             "sparsity": f"{m['achieved_sparsity']:.4f}",
             "compression": f"{m['compression_ratio']:.1f}x",
             "steps": ", ".join(f"{m[d]} {d}" for d in ("pruned", "refused", "unchanged")),
-            "seed": self.settings["seed"],
-            "folder": self.folder,
         }
-        return table_html(f"{' '.join(map(str, self.pair))} {m['method']}", rows)
+
+    def __repr__(self) -> str:
+        """Summarise accuracy, sparsity and decisions; the loss is in nats per example."""
+        if self.error:
+            return f"Run({self.title}; not finished: {self.error.strip().splitlines()[-1]})"
+        *values, steps = (f"{name} {value}" for name, value in self._summary().items())
+        name, seconds = f"{self.pair[0]} {self.pair[1]}", f"{self.metrics['seconds']:.0f} s"
+        parts = (f"{name} {self.metrics['method']}", ", ".join(values), steps, seconds, self.folder)
+        return f"Run({'; '.join(map(str, parts))})"
+
+    def _repr_html_(self) -> str:
+        """Return the same as a table, for notebooks."""
+        if self.error:
+            return table_html(self.title, {"not finished": self.error})
+        return table_html(self.title, self._summary() | {"folder": str(self.folder)})
 
 
-def _shown(value: float | None) -> str:
-    """Four digits; JSON, so result.json too, has no NaN but null."""
-    return "not finite" if value is None else f"{value:.4f}"
-
-
-def _read_network(folder: Path, config: Config, metrics: dict[str, Any]) -> _Network:
-    weights, masks, buffers = folders.read_weights(folder)
-    try:
-        model = build_model(config, metrics["shape"], metrics["num_classes"], metrics["num_train"])
-    except (KeyError, TypeError, ValueError, RuntimeError) as error:
-        told = " ".join(f"{type(error).__name__} {error}".split())
-        raise RunError(f"{folder / 'result.json'} is damaged: no model from it ({told})") from None
-    for name, buffer in model.named_buffers():
-        buffer.copy_(buffers[name])
-    return _Network(model, weights, masks, buffers)
+def _four_digits(value: float | None) -> str:
+    return "not finite" if value is None else f"{value:.4f}"  # result.json has null for NaN
 
 
 def load_run(folder: str | Path) -> Run:
-    """Return the finished run in ``folder``, with its network.
+    """Return the finished run in a folder, with its network.
 
     Raises:
         RunError: if it is not a finished run, or damaged.
     """
-    run = _read(Path(folder))
-    _ = run.weights  # damage is told here, not at the first use
+    run = _read(path_of(folder))
+    _ = run.weights, run.model  # reads the network, so that damage raises an error here
     return run
 
 
@@ -173,53 +163,52 @@ def _read(folder: Path) -> Run:
 
 
 def load_runs(folder: str | Path) -> list[Run]:
-    """Return the runs in a folder, finished or failed; networks are read when they are asked for.
+    """Return the runs in a folder, finished or failed. Networks are read when they are used.
 
     Args:
         folder: a run folder, a folder of run folders, or a store of results.
 
     Raises:
-        RunError: if there are none.
+        RunError: if there are no runs.
     """
-    folder = Path(folder)
+    folder = path_of(folder)
     if (folder / "config.json").exists():
         return [_read_any(folder)]
     if (folder / results.RESULTS).exists():
-        return _stored(folder)
+        return _read_store(folder)
     inside = sorted(path.parent for path in folder.glob("*/config.json"))
     if not inside:
         expected = f"a run folder, a folder of them, or one with a {results.RESULTS}"
-        found = "holds none" if folder.is_dir() else "is no folder"
-        raise RunError(f"expected {expected}; {folder} {found}")
+        problem = "contains none" if folder.is_dir() else "is not a folder"
+        raise RunError(f"expected {expected}; {folder} {problem}")
     return [_read_any(path) for path in inside]
 
 
 def _read_any(folder: Path) -> Run:
-    """Return one run; what cannot be read becomes its error."""
+    """Return one run, with an error if it cannot be read completely."""
     settings: dict[str, Any] = {}
     try:
         settings = folders.read_config(folder).to_dict()
         return _read(folder)
     except RunError as error:
         trace = folder / "error.txt"
-        told = trace.read_text(errors="replace") if trace.exists() else str(error)
-        return Run(settings, {}, pd.DataFrame(), folder, error=told or "unknown")
+        text = trace.read_text(errors="replace") if trace.exists() else str(error)
+        return Run(settings, {}, pd.DataFrame(), folder, error=text or "unknown")
 
 
-def _stored(folder: Path) -> list[Run]:
-    """Return the runs of a store of results, which has no weights."""
+def _read_store(folder: Path) -> list[Run]:
     frame, histories = results.load_results(folder), results.load_histories(folder)
     by_id = dict(tuple(histories.groupby("id")))
-    found = []
+    runs = []
     for row in frame.to_dict("records"):
-        values = {str(k): _parsed(v) for k, v in row.items()}
+        values = {str(name): _parsed(value) for name, value in row.items()}
         settings = {name: values[name] for name in Config.__dataclass_fields__ if name in values}
-        found.append(Run(settings, values, by_id.get(values["id"], pd.DataFrame())))
-    return found
+        runs.append(Run(settings, values, by_id.get(values["id"], pd.DataFrame())))
+    return runs
 
 
 def _parsed(value: Any) -> Any:  # noqa: ANN401
-    """JSON lists and objects of a CSV cell; empty cells as None."""
+    """Return the value of a CSV cell: lists and objects from JSON, and None for an empty cell."""
     if isinstance(value, str) and value[:1] in ("[", "{"):
         return json.loads(value)
     return None if isinstance(value, float) and value != value else value

@@ -3,26 +3,17 @@
 import warnings
 from contextlib import closing
 from pathlib import Path
-from typing import Any
 
-import torch
-
-from pyro_bayesprune._utils.progress import shown
+from pyro_bayesprune._utils.files import path_of
+from pyro_bayesprune._utils.progress import epoch_progress
 from pyro_bayesprune.data.dataset import Dataset
-from pyro_bayesprune.experiments import folders
-from pyro_bayesprune.experiments.build import (
-    build_data,
-    build_model,
-    check_device,
-    epochs_of,
-    restarted,
-    trainings,
-)
+from pyro_bayesprune.experiments import build, folders
 from pyro_bayesprune.experiments.config import Config
 from pyro_bayesprune.experiments.errors import RunError
 from pyro_bayesprune.experiments.loading import Run, load_run
 from pyro_bayesprune.experiments.summary import summarise
 from pyro_bayesprune.models.module import BayesianModule
+from pyro_bayesprune.pruning.registry import DATASETS
 from pyro_bayesprune.training.fitting import told
 from pyro_bayesprune.training.state import State
 
@@ -35,75 +26,92 @@ def run(
     device: str = "cpu",
     progress: bool = True,
 ) -> Run:
-    """Run a configuration in its folder ``out/<id>``: skip what is done, go on with what was begun.
+    """Run a configuration in its folder ``out/<id>``, or continue an interrupted run there.
+
+    A finished run is not repeated.
 
     Args:
-        config: what to run.
+        config: the configuration.
         out: folder of the run folders.
         data_dir: folder of the data files; see `load_dataset`.
-        device: where to compute.
-        progress: show epochs as they pass.
+        device: device of the computation.
+        progress: show the progress of the epochs.
 
     Raises:
-        ValueError: for bad settings or data.
-        RunError: if another process works on the run, or its folder is damaged.
-        TrainingDiverged: if a loss is not finite; the last checkpoint is kept.
+        ValueError: for invalid settings or data.
+        RunError: if another process works on the run, or if its folder is damaged.
+        TrainingDiverged: if a loss is not finite. The last checkpoint remains.
     """
-    folder = Path(out) / config.id
-    chosen = check_device(device)
+    if not isinstance(config, Config):
+        hint = f": write run(Config(dataset={config!r}))" if isinstance(config, str) else ""
+        raise ValueError(f"config must be a Config, got {type(config).__name__}{hint}")
+    build.check_device(device)
+    folder = path_of(out) / config.id
     if folders.is_finished(folder):
-        result = load_run(folder)
-        folders.tidy(folder)
-        return result
-    data = build_data(config, data_dir)
-    model = build_model(config, data.shape, data.num_classes, data.num_train)
+        return _finished(config, folder, data_dir)
+    data = build.build_data(config, data_dir)
+    model = build.build_model(config, data.shape, data.num_classes, data.num_train)
     with folders.locked(folder):
         if not folders.is_finished(folder):
             folders.write_config(folder, config)
             folders.check_data(folder, data.sha256)
-            _train_and_finish(config, model, data, folder, chosen, progress)
+            state, rows = _train(config, model, data, folder, device, progress)
+            for name, buffer in model.named_buffers():
+                buffer.copy_(state.buffers[name])
+            folders.write_config(folder, config)  # raises if the file was changed since
+            folders.finish(folder, state, rows, summarise(config, model, state, rows, data))
     return load_run(folder)
 
 
-def _begun(folder: Path) -> tuple[State | None, list[dict[str, Any]]]:
-    """Return state and history of the checkpoint; where it is damaged, start over and keep it."""
-    try:
-        return folders.read_checkpoint(folder) or (None, [])
-    except RunError as error:
-        kept = folders.set_aside(folder / "checkpoint.pt")
-        message = f"{error}. The run starts over; the file is kept as {kept.name}"
-        warnings.warn(message, RuntimeWarning, stacklevel=4)
-        return None, []
+def _finished(config: Config, folder: Path, data_dir: str | Path | None) -> Run:
+    """Return a finished run, or raise a RunError if its data file has changed.
+
+    Built-in data sets are identified by their name.
+    """
+    result, path = load_run(folder), path_of(config.dataset)
+    expected = result.metrics.get("data_sha256")
+    if config.dataset not in DATASETS and expected is not None and path.exists():
+        if build.build_data(config, data_dir).sha256 != expected:
+            raise RunError(
+                f"{folder} is a finished run of other data: {path.resolve()} has changed, or the "
+                f"same relative path referred to another file. {folders.AGAIN}"
+            )
+    folders.tidy(folder)
+    return result
 
 
-def _train_and_finish(
-    config: Config,
-    model: BayesianModule,
-    data: Dataset,
-    folder: Path,
-    device: torch.device,
-    progress: bool,
-) -> None:
-    state, rows = _begun(folder)
-    parts = trainings(config)
-    with shown(config.title, config.epochs * len(parts), len(rows), enabled=progress) as show:
+def _train(
+    config: Config, model: BayesianModule, data: Dataset, folder: Path, device: str, progress: bool
+) -> tuple[State, folders.Rows]:
+    """Return the final state and the history, after a checkpoint for each epoch."""
+    state, rows = _checkpoint(folder)
+    parts = build.trainings(config)
+    total = config.epochs * len(parts)
+    with epoch_progress(config.title, total, len(rows), enabled=progress) as show:
         for number, part in enumerate(parts, start=1):
             end = number * config.epochs
-            training = epochs_of(part, model, data, epochs=end, state=state, device=device)
+            training = build.epochs_of(part, model, data, epochs=end, state=state, device=device)
             with closing(training):
                 for state, epoch in training:
                     if state.epoch == config.rewind_epoch:
                         folders.write_checkpoint(folder, state, [], folders.EARLY)
                     if state.epoch == end and number < len(parts):
                         early, _ = folders.read_checkpoint(folder, folders.EARLY) or (None, [])
-                        state = restarted(config, state, model, data, early)
+                        state = build.restarted(config, state, model, data, early)
                     rows.append(epoch.row())
                     folders.write_checkpoint(folder, state, rows)
                     folders.write_history(folder, rows)
                     show(told(epoch))
-    if state is None:
-        raise ValueError(f"epochs must be positive, got {config.epochs}")
-    for name, buffer in model.named_buffers():
-        buffer.copy_(state.buffers[name])
-    folders.write_config(folder, config)  # somebody may have changed it since
-    folders.finish(folder, state, rows, summarise(config, model, state, rows, data))
+    assert state is not None  # a configuration has at least one epoch
+    return state, rows
+
+
+def _checkpoint(folder: Path) -> tuple[State | None, folders.Rows]:
+    """Return the state and history of the checkpoint. Rename a damaged checkpoint and warn."""
+    try:
+        return folders.read_checkpoint(folder) or (None, [])
+    except RunError as error:
+        renamed = folders.set_aside(folder / folders.CHECKPOINT)
+        message = f"{error}. The run starts over; the file is kept as {renamed.name}"
+        warnings.warn(message, RuntimeWarning, stacklevel=4)
+        return None, []

@@ -1,4 +1,4 @@
-"""What result.json holds of a finished run."""
+"""The content of result.json."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -7,6 +7,7 @@ from torch import nn
 
 from pyro_bayesprune._utils.provenance import provenance
 from pyro_bayesprune.data.dataset import Dataset
+from pyro_bayesprune.diagnostics.calibration import scores
 from pyro_bayesprune.experiments.config import Config
 from pyro_bayesprune.inference import metrics
 from pyro_bayesprune.inference.prediction import class_probabilities
@@ -17,16 +18,15 @@ from pyro_bayesprune.training.state import State
 def summarise(
     config: Config, model: BayesianModule, state: State, rows: list[dict[str, Any]], data: Dataset
 ) -> dict[str, Any]:
-    """Return what result.json holds."""
+    """Return the content of result.json for a finished run with these epochs."""
     decisions = [row["decision"] for row in rows]
-    counts = {d: decisions.count(d) for d in ("pruned", "refused", "unchanged")}
     last = rows[-1]
     return {
         "id": config.id,
         "method": config.method,
         **_test_metrics(model, state, data),
         **_size(model.net, state, data.shape),
-        **counts,
+        **{d: decisions.count(d) for d in ("pruned", "refused", "unchanged")},
         "prior_decided": sum(bool(row["prior_decides"]) for row in rows),
         **{k: last[k] for k in ("train_loss", "validation_loss", "validation_accuracy")},
         "log_likelihood": last["log_likelihood_after"],
@@ -46,19 +46,15 @@ def _test_metrics(model: BayesianModule, state: State, data: Dataset) -> dict[st
         return {}
     device = next(iter(state.weights.values())).device
     probabilities = class_probabilities(model, state.weights, data.test_x.to(device)).cpu()
-    return {
-        "test_accuracy": metrics.accuracy(probabilities, data.test_y),
-        "test_loss": metrics.negative_log_likelihood(probabilities, data.test_y),
-        "test_brier": metrics.brier(probabilities, data.test_y),
-        "test_ece": metrics.expected_calibration_error(probabilities, data.test_y),
-    }
+    values = scores(probabilities, data.test_y)
+    names = {"accuracy": "accuracy", "loss": "nll", "brier": "brier", "ece": "ece"}
+    return {f"test_{name}": values[score] for name, score in names.items()}
 
 
 def _size(net: nn.Module, state: State, shape: Sequence[int]) -> dict[str, Any]:
     parameters = sum(weight.numel() for weight in net.parameters())
     pruned = sum(int((~mask).sum()) for mask in state.masks.values())
-    layers = metrics.layer_sparsity(state.masks)
-    flops = metrics.layer_flops(net, shape)
+    layers, flops = metrics.layer_sparsity(state.masks), metrics.layer_flops(net, shape)
     return {
         "achieved_sparsity": metrics.sparsity(state.masks),
         "parameters": parameters,

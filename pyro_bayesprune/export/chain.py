@@ -1,4 +1,4 @@
-"""A network as a chain of known layers, read by torch.fx."""
+"""A network as a chain of known layers, in which each layer follows from the previous one."""
 
 import operator
 from collections import OrderedDict
@@ -11,13 +11,10 @@ from torch import Tensor, fx, nn
 
 
 class BiasMap(nn.Module):
-    """Adds a bias of its own to each place of an image: inputs and outputs (n, *shape).
+    """Adds a separate bias to each position of images (n, *shape), shape (channels, height, width).
 
-    What a constant filter adds to a convolution with zero padding differs at the border, so a bias
-    a channel cannot hold it.
-
-    Args:
-        shape: shape of one image (channels, height, width).
+    It replaces constant filters before a convolution with zero padding. Their contribution differs
+    at the border, so one bias for each channel cannot represent it.
     """
 
     def __init__(self, shape: Sequence[int]) -> None:
@@ -29,83 +26,65 @@ class BiasMap(nn.Module):
         """Return ``x + bias``."""
         return x + self.bias
 
-    def extra_repr(self) -> str:
-        """Return the shape, for printing."""
-        return str(self.shape)
 
-
+Layers = OrderedDict[str, nn.Module]
 MIXING = (nn.Linear, nn.Conv2d)
-CHANNELWISE = (nn.BatchNorm1d, nn.BatchNorm2d, BiasMap)
-# All layers that a chain may have, each with the arguments that build it again.
+NORMS = (nn.BatchNorm1d, nn.BatchNorm2d)
+CHANNELWISE = (*NORMS, BiasMap)
+_POOLING = ("kernel_size", "stride", "padding", "ceil_mode")
+_CONVOLUTION = "in_channels out_channels kernel_size stride padding dilation groups bias"
+# The layers that a chain may contain, each with the arguments that construct it.
 ARGUMENTS: dict[type[nn.Module], tuple[str, ...]] = {
     nn.Linear: ("in_features", "out_features", "bias"),
-    nn.Conv2d: (
-        *("in_channels", "out_channels", "kernel_size", "stride", "padding", "dilation"),
-        *("groups", "bias", "padding_mode"),
-    ),
+    nn.Conv2d: (*_CONVOLUTION.split(), "padding_mode"),
     BiasMap: ("shape",),
     nn.BatchNorm1d: ("num_features", "eps", "momentum", "affine"),
     nn.BatchNorm2d: ("num_features", "eps", "momentum", "affine"),
-    nn.MaxPool2d: ("kernel_size", "stride", "padding", "dilation", "ceil_mode"),
-    nn.AvgPool2d: ("kernel_size", "stride", "padding", "ceil_mode", "count_include_pad"),
+    nn.MaxPool2d: (*_POOLING, "dilation"),
+    nn.AvgPool2d: (*_POOLING, "count_include_pad"),
     nn.AdaptiveAvgPool2d: ("output_size",),
     nn.AdaptiveMaxPool2d: ("output_size",),
-    nn.Flatten: (),
-    nn.ReLU: (),
-    nn.ReLU6: (),
     nn.LeakyReLU: ("negative_slope",),
     nn.ELU: ("alpha",),
-    nn.SELU: (),
     nn.CELU: ("alpha",),
     nn.GELU: ("approximate",),
-    nn.SiLU: (),
-    nn.Mish: (),
     nn.Softplus: ("beta", "threshold"),
     nn.Hardtanh: ("min_val", "max_val"),
-    nn.Hardswish: (),
-    nn.Tanh: (),
-    nn.Sigmoid: (),
+    **{kind: () for kind in (nn.Flatten, nn.ReLU, nn.ReLU6, nn.SELU, nn.SiLU, nn.Mish)},
+    **{kind: () for kind in (nn.Hardswish, nn.Tanh, nn.Sigmoid)},
 }
-SKIPPED = (nn.Identity, nn.Dropout, nn.Dropout1d, nn.Dropout2d)  # nothing in evaluation mode
+INACTIVE = (nn.Identity, nn.Dropout, nn.Dropout1d, nn.Dropout2d)  # no effect in evaluation mode
 FUNCTIONS: dict[Callable[..., Any] | str, type[nn.Module]] = {
-    F.relu: nn.ReLU,
-    torch.relu: nn.ReLU,
-    "relu": nn.ReLU,
+    **{name: nn.ReLU for name in (F.relu, torch.relu, "relu")},
+    **{name: nn.Tanh for name in (torch.tanh, "tanh")},
+    **{name: nn.Sigmoid for name in (torch.sigmoid, "sigmoid")},
+    **{name: nn.Flatten for name in (torch.flatten, "flatten")},
+    **{name: nn.MaxPool2d for name in (F.max_pool2d, torch.max_pool2d)},
     F.leaky_relu: nn.LeakyReLU,
     F.elu: nn.ELU,
     F.gelu: nn.GELU,
     F.silu: nn.SiLU,
-    torch.tanh: nn.Tanh,
-    "tanh": nn.Tanh,
-    torch.sigmoid: nn.Sigmoid,
-    "sigmoid": nn.Sigmoid,
-    F.max_pool2d: nn.MaxPool2d,
-    torch.max_pool2d: nn.MaxPool2d,
     F.avg_pool2d: nn.AvgPool2d,
     F.adaptive_avg_pool2d: nn.AdaptiveAvgPool2d,
-    torch.flatten: nn.Flatten,
-    "flatten": nn.Flatten,
     F.dropout: nn.Dropout,
 }
 
 
 class NotAChain(ValueError):
-    """A network that cannot be read as a chain of known layers; the message says why."""
+    """The network cannot be read as a chain of known layers; the message states why."""
 
 
-def chain(module: nn.Module) -> "OrderedDict[str, nn.Module]":
-    """Return a network's layers in the order of its computation, by name.
+def chain(module: nn.Module) -> Layers:
+    """Return the layers of a network by name, in the order of its computation.
 
-    The network is traced in evaluation mode (torch.fx), so it may be an ``nn.Sequential``, nested,
-    or have a ``forward`` of its own. The layers are those of ``module``, not copies.
-
-    Raises:
-        NotAChain: (a ValueError) for branches, unknown layers, or what torch.fx cannot trace.
+    The network is traced with torch.fx in evaluation mode. It may therefore be an
+    ``nn.Sequential``, contain nested modules, or have its own ``forward``. The returned layers are
+    those of ``module``, not copies. For any other network, NotAChain is raised.
     """
     if type(module) in ARGUMENTS:
         module = nn.Sequential(OrderedDict(layer=module))
     traced = _traced(module)
-    layers: OrderedDict[str, nn.Module] = OrderedDict()
+    layers: Layers = OrderedDict()
     previous: fx.Node | None = None
     for node in traced.graph.nodes:
         if node.op == "placeholder" and previous is None:
@@ -115,30 +94,30 @@ def chain(module: nn.Module) -> "OrderedDict[str, nn.Module]":
         elif not _is_size(node):
             layer = _layer(traced, node, previous)
             previous = node
-            if not isinstance(layer, SKIPPED):
+            if not isinstance(layer, INACTIVE):
                 layers[_name(node, layers)] = layer
     raise NotAChain("its output is not that of its last layer")
 
 
 class _Tracer(fx.Tracer):
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        """Stop at the known layers, torch's or our own."""
+        """Do not trace into the known layers, including `BiasMap`."""
         return type(m) in ARGUMENTS or super().is_leaf_module(m, module_qualified_name)
 
 
 def _traced(module: nn.Module) -> fx.GraphModule:
     tracer, was_training = _Tracer(), module.training
     try:
-        module.eval()  # dropout called as a function reads the flag when it is traced
+        module.eval()  # F.dropout reads this flag during tracing
         return fx.GraphModule(module, tracer.trace(module))
-    except Exception as error:  # tracing runs the user's own code
+    except Exception as error:  # tracing runs the user's code, which may raise anything
         raise NotAChain(f"torch.fx cannot trace it ({type(error).__name__}: {error})") from error
     finally:
         module.train(was_training)
 
 
 def _is_size(node: fx.Node) -> bool:
-    """Whether a node only computes the batch's size, for a ``view(x.size(0), -1)``."""
+    """Return whether a node only computes a size, as in ``x.view(x.size(0), -1)``."""
     if node.op == "call_method":
         return node.target == "size"
     is_shape = node.target is getattr and node.args[1:] == ("shape",)
@@ -146,14 +125,15 @@ def _is_size(node: fx.Node) -> bool:
     return node.op == "call_function" and (is_shape or of_size)
 
 
-def _name(node: fx.Node, taken: "OrderedDict[str, nn.Module]") -> str:
+def _name(node: fx.Node, layers: Layers) -> str:
+    """Return the name of the layer in the network, if possible, or else the name of its node."""
     name = str(node.target)
-    own = node.op == "call_module" and "." not in name and name not in taken
-    return name if own else node.name
+    usable = node.op == "call_module" and "." not in name and name not in layers
+    return name if usable else node.name
 
 
 def _layer(traced: fx.GraphModule, node: fx.Node, previous: fx.Node | None) -> nn.Module:
-    """Return the layer that a node of a traced network stands for."""
+    """Return the layer that a node of a traced network represents."""
     inputs = [n for n in node.all_input_nodes if not _is_size(n)]
     if inputs != [previous]:
         raise NotAChain(f"{node.name} does not follow from the layer before it alone")
@@ -162,52 +142,49 @@ def _layer(traced: fx.GraphModule, node: fx.Node, previous: fx.Node | None) -> n
     elif node.target in ("view", "reshape") and len(node.args) == 3 and node.args[2] == -1:
         layer = nn.Flatten()
     elif node.target in FUNCTIONS:
-        layer = _called(FUNCTIONS[node.target], node)
+        layer = _module_of_call(FUNCTIONS[node.target], node)
     else:
         raise NotAChain(f"it calls {node.target}, which is not among the known layers")
-    return _known(str(node.target), layer)
+    _check_layer(str(node.target), layer)
+    return layer
 
 
-def _called(kind: type[nn.Module], node: fx.Node) -> nn.Module:
-    """Return the module of a function; the first arguments of both stand in the same order."""
-    options: dict[str, Any] = {
-        name: value for name, value in node.kwargs.items() if name not in ("inplace", "training")
-    }
+def _module_of_call(kind: type[nn.Module], node: fx.Node) -> nn.Module:
+    """Return the module of a function call; the first arguments of both have the same order."""
+    ignored = ("inplace", "training")
+    options: dict[str, Any] = {k: v for k, v in node.kwargs.items() if k not in ignored}
     try:
         if len(node.args) > 4:
-            raise TypeError("too many without a name")
+            raise TypeError("too many positional arguments")
         return kind(*node.args[1:], **options)
     except (TypeError, ValueError) as error:
-        raise NotAChain(f"the arguments of {node.name} are not understood ({error})") from error
+        raise NotAChain(f"the arguments of {node.name} are not supported ({error})") from error
 
 
-def _known(name: str, layer: nn.Module) -> nn.Module:
-    """Return the layer if it is one that is analysed; refuse it otherwise."""
-    if type(layer) not in ARGUMENTS and not isinstance(layer, SKIPPED):
+def _check_layer(name: str, layer: Any) -> None:  # noqa: ANN401
+    """Raise NotAChain for a layer that is unknown or has an unsupported setting."""
+    is_norm = isinstance(layer, NORMS)
+    flattens = isinstance(layer, nn.Flatten) and (layer.start_dim, layer.end_dim)
+    problems = {
+        "returns indices": getattr(layer, "return_indices", False),
+        "overrides its divisor": getattr(layer, "divisor_override", None),
+        "has hooks": layer._forward_hooks or layer._forward_pre_hooks,
+        "is a convolution with groups": isinstance(layer, nn.Conv2d) and layer.groups != 1,
+        "has no running statistics": is_norm and layer.running_mean is None,
+        "has a scale but no bias": is_norm and layer.affine and layer.bias is None,
+        "does not flatten all dimensions except the first": flattens and flattens != (1, -1),
+    }
+    if type(layer) not in ARGUMENTS and not isinstance(layer, INACTIVE):
         raise NotAChain(f"{name} is a {type(layer).__name__}, which is not among the known layers")
-    if isinstance(layer, nn.Flatten) and (layer.start_dim, layer.end_dim) != (1, -1):
-        raise NotAChain(f"{name} flattens other dimensions than all but the first")
-    if isinstance(layer, nn.Conv2d) and layer.groups != 1:
-        raise NotAChain(f"{name} is a convolution in groups")
-    if isinstance(layer, (nn.BatchNorm1d, nn.BatchNorm2d)) and layer.running_mean is None:
-        raise NotAChain(f"{name} has no running statistics")
-    if isinstance(layer, (nn.BatchNorm1d, nn.BatchNorm2d)) and layer.affine and layer.bias is None:
-        raise NotAChain(f"{name} scales without a bias")
-    if getattr(layer, "return_indices", False) or getattr(layer, "divisor_override", None):
-        raise NotAChain(f"{name} returns indices or overrides its divisor")
-    if any(map(bool, (layer._forward_hooks, layer._forward_pre_hooks))):
-        raise NotAChain(f"{name} has hooks")
-    return layer
+    for problem, present in problems.items():
+        if present:
+            raise NotAChain(f"{name} {problem}")
 
 
 def make(
     kind: type[nn.Module], options: Mapping[str, Any], state: Mapping[str, Tensor]
 ) -> nn.Module:
-    """Return a layer of copies of the tensors in ``state``; draws no random initial values.
-
-    Raises:
-        RuntimeError: if a tensor is missing, unknown or of another shape.
-    """
+    """Return a layer with copies of the tensors in ``state``, without drawing random numbers."""
     with torch.device("meta"):
         layer = kind(**options)
     layer.load_state_dict({n: v.detach().clone() for n, v in state.items()}, assign=True)
@@ -215,16 +192,15 @@ def make(
 
 
 def is_channels_last(module: nn.Module) -> bool:
-    """Say whether a module's convolutions are kept in ``channels_last`` layout."""
+    """Return whether the weights of all convolutions have the memory format ``channels_last``."""
+    layout = torch.channels_last
     weights = [p for p in module.parameters() if p.dim() == 4]
-    return bool(weights) and all(
-        p.is_contiguous(memory_format=torch.channels_last) for p in weights
-    )
+    return bool(weights) and all(p.is_contiguous(memory_format=layout) for p in weights)
 
 
 def arguments(layer: nn.Module) -> dict[str, Any]:
-    """Return the arguments that build a known layer again."""
-    found = {name: getattr(layer, name) for name in ARGUMENTS[type(layer)]}
-    if "bias" in found:
-        found["bias"] = layer.bias is not None
-    return found
+    """Return the arguments that construct a known layer."""
+    options = {name: getattr(layer, name) for name in ARGUMENTS[type(layer)]}
+    if "bias" in options:
+        options["bias"] = layer.bias is not None
+    return options

@@ -1,17 +1,13 @@
-"""Leaving Pyro: a fit as a plain PyTorch module, and modules as files.
+"""Files of networks that no longer need Pyro.
 
-`bake` writes a fit's weights, zeros included, into a copy of its network; `compact` removes what
-the zeros make superfluous; `write` stores the result, `read` gets it back without pickle:
+`pyro_bayesprune.models.plain.bake` turns a fit into a plain module, `compact` makes it smaller,
+`write` stores it and `read` loads it again, without pickle. The formats are:
 
-====================  ====================================================================
-format                what stands in the file
-====================  ====================================================================
-``safetensors``       all weights, and a JSON card of the architecture
-``csr``, ``bitmask``  the same card; of each matrix the non-zero weights and where they are
-``sparse``            the same card; of each tensor the smallest of the three
-``torch``             a ``torch.export`` program (.pt2), any batch size
-``onnx``              an ONNX graph, any batch size
-====================  ====================================================================
+- ``safetensors``: all weights, and a description of the architecture in JSON (the card);
+- ``csr``: the same, but only the non-zero weights of each matrix, with their positions;
+- ``sparse``: the same, with the smaller of these two layouts for each matrix;
+- ``torch``: a ``torch.export`` program (.pt2) for any batch size;
+- ``onnx``: an ONNX graph for any batch size.
 """
 
 import copy
@@ -27,15 +23,15 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from pyro_bayesprune._utils.files import digest, write_atomically
-from pyro_bayesprune.export.chain import ARGUMENTS, NotAChain, arguments, chain, is_channels_last
-from pyro_bayesprune.export.encodings import Values, decode, encode, part_names
+import pyro_bayesprune.export.chain as chains
+from pyro_bayesprune._utils.files import digest, path_of, write_atomically
+from pyro_bayesprune.export.chain import ARGUMENTS, Layers, NotAChain, chain
+from pyro_bayesprune.export.encodings import SUFFIXES, Values, decode, encode
 from pyro_bayesprune.export.graphs import onnx_file, torch_file
 
-Format = Literal["safetensors", "csr", "bitmask", "sparse", "torch", "onnx"]
+Format = Literal["safetensors", "csr", "sparse", "torch", "onnx"]
 FORMAT = "pyro_bayesprune network"
 VERSION = 1
-CHUNK = 1024
 
 
 def write(
@@ -46,31 +42,30 @@ def write(
     format: Format = "safetensors",
     values: Values = "float32",
 ) -> int:
-    """Write a network, beside its place and then into it; return the file's size in bytes.
+    """Write a network to a file, atomically. Return the size of the file in bytes.
 
     Args:
-        module: the network, baked or compacted; it is written as it computes in evaluation mode.
-        path: the file.
+        module: the network, for example from `bake` or `compact`. It is stored in evaluation mode.
+        path: path of the file.
         shape: shape of one input, e.g. (1, 28, 28).
-        format: ``safetensors``, ``csr``, ``bitmask``, ``sparse``, ``torch`` or ``onnx``.
-        values: of tensors of two or more dimensions: ``float32`` (exact), ``float16``, or ``int8``
-            with one scale for each row. ``torch`` and ``onnx`` files hold ``float32`` only.
+        format: ``safetensors``, ``csr``, ``sparse``, ``torch`` or ``onnx``; see above.
+        values: type of the tensors with two or more dimensions: ``float32`` (exact) or ``float16``.
+            The formats ``torch`` and ``onnx`` support ``float32`` only.
 
     Warns:
-        UserWarning: where the network is no chain of known layers (`compaction.chain`): reading it
-            back from safetensors then needs the module.
+        UserWarning: if the network is not a chain of known layers (`export.chain`). Reading the
+            file then requires the module.
 
     Raises:
-        ValueError: for an unknown format or kind of values, values that float16 cannot hold, or a
-            network that torch cannot export.
-        ImportError: if ONNX is asked for and not installed.
+        ValueError: for an unknown format or type, for values outside the range of float16, or for
+            a network that torch cannot export.
+        ImportError: if the format is ``onnx`` and ONNX is not installed.
     """
-    if format not in get_args(Format):
-        raise ValueError(f"format must be one of {', '.join(get_args(Format))}, got {format!r}")
-    if values not in get_args(Values):
-        raise ValueError(f"values must be one of {', '.join(get_args(Values))}, got {values!r}")
+    for name, value, choices in (("format", format, Format), ("values", values, Values)):
+        if value not in get_args(choices):
+            raise ValueError(f"{name} must be one of {', '.join(get_args(choices))}, got {value!r}")
     if format in ("torch", "onnx") and values != "float32":
-        raise ValueError(f"the format {format} holds float32 values only, got {values!r}")
+        raise ValueError(f"the format {format} supports float32 values only, got {values!r}")
     module = copy.deepcopy(module).cpu().eval()
     if format == "torch":
         content = torch_file(module, shape)
@@ -78,7 +73,7 @@ def write(
         content = onnx_file(module, shape)
     else:
         content = _card_file(module, shape, format, values)
-    write_atomically(Path(path), content)
+    write_atomically(path_of(path), content)
     return len(content)
 
 
@@ -90,60 +85,56 @@ def _card_file(module: nn.Module, shape: Sequence[int], format: str, values: Val
     for name, tensor in named.state_dict().items():
         parts, entries[name] = encode(name, tensor, format, values)
         stored |= {name + part: torch.from_numpy(array) for part, array in parts.items()}
+    described = layers and [[n, type(m).__name__, chains.arguments(m)] for n, m in layers.items()]
     card = {
         "format": FORMAT,
         "version": VERSION,
         "shape": list(shape),
-        "channels_last": is_channels_last(module),
-        "layers": layers and [_described(n, layer) for n, layer in layers.items()],
+        "channels_last": chains.is_channels_last(module),
+        "layers": described,
         "tensors": entries,
     }
     text = json.dumps(card, separators=(",", ":"))
     return save(stored, metadata={"card": text, "sha256": digest(stored, text)})
 
 
-def _layers_or_none(module: nn.Module) -> "OrderedDict[str, nn.Module] | None":
-    """Return the layers for the card; None, with a warning, where a network is no chain."""
+def _layers_or_none(module: nn.Module) -> Layers | None:
+    """Return the layers for the card. Warn and return None if the network is not a chain."""
     try:
         return chain(module)
     except NotAChain as error:
         warnings.warn(
-            f"the file holds no architecture, reading it needs read(path, net=...): {error}",
+            f"the file contains no architecture; reading it requires read(path, net=...): {error}",
             stacklevel=4,
         )
         return None
 
 
-def _described(name: str, layer: nn.Module) -> list[Any]:
-    return [name, type(layer).__name__, arguments(layer)]
-
-
 def read(path: str | Path, net: nn.Module | None = None) -> nn.Module:
-    """Return the network of a file that `write` made (all formats but ``torch`` and ``onnx``).
+    """Return the network from a file that `write` made (not in the formats ``torch`` and ``onnx``).
 
-    Nothing in the file is run: no pickle, only known layers with arguments that are checked. The
-    checksum finds damage; it does not prove who wrote the file.
+    No code from the file is executed: it contains no pickle, and it may only name known layers,
+    whose arguments are checked. The checksum detects damage. It does not prove who wrote the file.
 
     Args:
-        path: the file.
-        net: a module to fill (a copy of it), where the file has no layers, because the network that
-            was written is no chain of known ones; with others, the file must fit it.
+        path: path of the file.
+        net: a module with the architecture of the network. A copy of it receives the tensors. It
+            is required if the network is not a chain of known layers, and must fit the file.
 
     Returns:
-        The network in evaluation mode, on the CPU. Pruned weights are zeros in it again.
+        The network in evaluation mode on the CPU. Pruned weights are zeros.
 
     Raises:
-        ValueError: for a file that is damaged, changed, of another format or version, or that does
-            not fit ``net``; the message says which.
+        ValueError: if the file is damaged, was changed, has another format or version, or does not
+            fit ``net``; the message states which.
     """
     try:
         card, stored = _checked_file(path)
         tensors = {name: decode(name, entry, stored) for name, entry in card["tensors"].items()}
-        unknown = set(stored) - part_names(card["tensors"])
-        if unknown:
+        if unknown := set(stored) - {name + suffix for name in tensors for suffix in SUFFIXES}:
             raise ValueError(f"it has the unknown tensors {sorted(unknown)}")
         module = _built(card["layers"]) if net is None else copy.deepcopy(net)
-        # The file names tensors as the chain of layers does; filling the chain fills the module.
+        # The file names tensors after the chain, which shares its tensors with the module.
         named = nn.Sequential(chain(module)) if card["layers"] and net is not None else module
         _check_shapes(named, tensors)
     except (ValueError, LookupError, TypeError, AttributeError, RuntimeError, MemoryError) as error:
@@ -155,17 +146,17 @@ def read(path: str | Path, net: nn.Module | None = None) -> nn.Module:
 
 
 def _checked_file(path: str | Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """Return the card and the tensors of a file whose checksum is right."""
+    """Return the card and the tensors of a file after a check of its checksum and version."""
     try:
-        with safe_open(path, framework="pt") as file:
+        with safe_open(path_of(path), framework="pt") as file:
             metadata = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (SafetensorError, OSError) as error:
         raise ValueError(f"it is not a readable safetensors file ({error})") from error
     if "card" not in metadata:
-        raise ValueError("it has no card (pyro_bayesprune.export.write puts one in)")
+        raise ValueError("it has no card: it was not written by pyro_bayesprune.export.write")
     if metadata.get("sha256") != digest(tensors, metadata["card"]):
-        raise ValueError("it is not as it was written, its SHA-256 differs")
+        raise ValueError("it was changed after it was written: its SHA-256 differs")
     card = json.loads(metadata["card"])
     if (card["format"], card["version"]) != (FORMAT, VERSION):
         raise ValueError(
@@ -174,27 +165,25 @@ def _checked_file(path: str | Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     return card, tensors
 
 
-def _built(layers: Any) -> nn.Module:  # noqa: ANN401  (what JSON holds)
-    """Return the network of a card's layers, on the meta device: without values."""
+def _built(layers: Any) -> nn.Module:  # noqa: ANN401  (a JSON value)
+    """Return the network that a card's layers describe, on the meta device (without values)."""
     if layers is None:
-        raise ValueError("its network is no chain of known layers: give read(path, net=...)")
+        raise ValueError("it is not a chain of known layers; call read(path, net=...)")
     kinds = {kind.__name__: kind for kind in ARGUMENTS}
-    built: OrderedDict[str, nn.Module] = OrderedDict()
+    network: Layers = OrderedDict()
     for name, kind, options in layers:
-        if kind not in kinds or set(options) != set(ARGUMENTS[kinds[kind]]) or name in built:
-            raise ValueError(f"the layer {name!r} ({kind}, {options}) is not a known one")
+        if kind not in kinds or set(options) != set(ARGUMENTS[kinds[kind]]) or name in network:
+            raise ValueError(f"the layer {name!r} ({kind}, {options}) is not a known layer")
         options = {k: tuple(v) if isinstance(v, list) else v for k, v in options.items()}
         with torch.device("meta"):
-            built[name] = kinds[kind](**options)
-    return nn.Sequential(built)
+            network[name] = kinds[kind](**options)
+    return nn.Sequential(network)
 
 
 def _check_shapes(module: nn.Module, tensors: Mapping[str, Tensor]) -> None:
     expected = {n: tuple(t.shape) for n, t in module.state_dict().items()}
-    found = {n: tuple(t.shape) for n, t in tensors.items()}
-    for name in sorted(set(expected) | set(found)):
-        if expected.get(name) != found.get(name):
-            raise ValueError(
-                f"the network needs {name!r} of shape {expected.get(name)}, the file has "
-                f"{found.get(name)}"
-            )
+    actual = {n: tuple(t.shape) for n, t in tensors.items()}
+    for name in sorted(set(expected) | set(actual)):
+        if expected.get(name) != actual.get(name):
+            shapes = f"{expected.get(name)}, the file has {actual.get(name)}"
+            raise ValueError(f"the network needs {name!r} of shape {shapes}")

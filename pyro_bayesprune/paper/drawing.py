@@ -1,146 +1,113 @@
-"""The paper's figures, made from a store of runs, and ours beside them."""
+"""The paper's figures and additional ones, drawn from a store of runs."""
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from importlib import resources
 from pathlib import Path
+from typing import NamedTuple
 
 import pandas as pd
 from matplotlib.figure import Figure
 
 from pyro_bayesprune import plots
+from pyro_bayesprune._utils.files import path_of
 from pyro_bayesprune.experiments.results import GROUP, load_histories, load_results
 from pyro_bayesprune.experiments.statistics import twins
-from pyro_bayesprune.paper.table import DATASETS, DENSE, NETWORKS, PRUNED, one_variant
+from pyro_bayesprune.paper.table import DATASETS, DENSE, PRUNED, one_variant
 
 LEVELS = (0.25, 0.5, 0.75, 0.9, 0.99)
-SHOWN = ("unpruned", "bayes_random", "bayes_magnitude")  # in the paper's learning curves
-# What each of the paper's figures shows. Figure 7 does not name its level; it follows figure 4's.
-IN_TEXT = {"mnist": 0.75, "fashion_mnist": 0.9, "cifar10": 0.9}
-CURVES = {
-    4 + 6 * d + 3 * n: (dataset, network, IN_TEXT[dataset])
-    for d, dataset in enumerate(DATASETS)
-    for n, network in enumerate(NETWORKS)
-} | {
-    22 + 10 * d + 2 * s + n: (dataset, network, level)
-    for d, dataset in enumerate(DATASETS)
-    for s, level in enumerate(LEVELS)
-    for n, network in enumerate(NETWORKS)
+BAYESIAN = ("bayes_random", "bayes_magnitude")
+# For each kind of figure: the methods whose runs it requires, and the function that draws it.
+KINDS: dict[str, tuple[tuple[str, ...], Callable[[pd.DataFrame], Figure]]] = {
+    "learning curves": (
+        (*DENSE, *BAYESIAN),
+        lambda h: plots.comparison(h, ("unpruned", *BAYESIAN)),
+    ),
+    "loss by level": (("bayes_unpruned",), plots.loss_by_level),  # and of one more method
+    "accuracy against compression": (("unpruned",), plots.accuracy_against_compression),
+    "twins": ((*DENSE, *PRUNED), plots.twins),
+    "sparsity by layer": (PRUNED, lambda h: plots.by_method(h, PRUNED, plots.layer_sparsity)),
+    "parts of the log Bayes factor": (
+        PRUNED,
+        lambda h: plots.by_method(h, PRUNED, plots.bayes_factor_parts),
+    ),
 }
-BY_LEVEL = {
-    5 + 6 * d + 3 * n + m: (dataset, network, method)
-    for d, dataset in enumerate(DATASETS)
-    for n, network in enumerate(NETWORKS)
-    for m, method in enumerate(("bayes_random", "bayes_magnitude"))
-}
-Cell = tuple[str, str, str, float]
 
 
-@dataclass(frozen=True)
-class Wanted:
-    """A figure to make.
+class FigureSpec(NamedTuple):
+    """The specification of a figure of one data set and network."""
 
-    Args:
-        name: of its file, without ending.
-        title: what stands above it.
-        cells: (data set, network, method, sparsity) that it needs.
-        draw: makes it from the results and histories of its data set and network.
-        number: the paper's, None for a figure of ours.
+    kind: str  # a key of `KINDS`
+    dataset: str
+    network: str
+    levels: tuple[float, ...] = ()  # target sparsities of the runs that the figure requires
+    method: str = ""  # empty if the kind determines the methods
+    number: int | None = None  # in the paper; None for an additional figure
+
+    @property
+    def required(self) -> set[tuple[str, str, str, float]]:
+        """The runs without which the figure cannot be drawn, as values of `GROUP`."""
+        methods = (*KINDS[self.kind][0], self.method)
+        runs = [(m, level) for m in methods if m in PRUNED for level in self.levels]
+        runs += [(method, 0.0) for method in methods if method in DENSE]
+        return {(self.dataset, self.network, *run) for run in runs}
+
+    @property
+    def variant(self) -> str:
+        """The method or the target sparsity of the figure, as text; empty if it has neither."""
+        return plots.label(self.method) or "".join(f"{level:.0%}" for level in self.levels)
+
+    @property
+    def title(self) -> str:
+        """The title above the figure."""
+        parts = [f"{self.dataset}, {self.network.upper()}", self.variant, self.kind]
+        title = ", ".join(part for part in parts if part)
+        return f"Paper's figure {self.number}: {title}" if self.number else title
+
+    @property
+    def name(self) -> str:
+        """The name of the figure's file, without suffix."""
+        first, last = (f"figure-{self.number:02d}", "") if self.number else ("", self.kind)
+        parts = [first, Path(self.dataset).stem, self.network, self.variant, last]
+        return "-".join(p.replace("%", "").replace(" ", "-").lower() for p in parts if p)
+
+    def draw(self, results: pd.DataFrame, histories: pd.DataFrame) -> Figure:
+        """Draw the figure from all results and histories."""
+        runs = results if self.kind == "accuracy against compression" else histories
+        runs = runs[(runs["dataset"] == self.dataset) & (runs["network"] == self.network)]
+        if self.method:
+            runs = runs[runs["method"].isin([self.method, "bayes_unpruned"])]
+        elif self.levels:
+            runs = runs[runs["level"].isin([0.0, *self.levels])]
+        figure = KINDS[self.kind][1](runs)
+        figure.suptitle(self.title)
+        return figure
+
+
+def paper_figures() -> list[FigureSpec]:
+    """Return the figures of the paper that show results, in the order of their numbers.
+
+    The paper does not state the sparsity of figure 7. It is assumed to be that of figure 4.
     """
+    with (resources.files("pyro_bayesprune.paper") / "figures.csv").open() as content:
+        table = pd.read_csv(content).fillna({"method": ""})
+    return [
+        FigureSpec(kind, dataset, network, LEVELS if method else (level,), method, number)
+        for number, dataset, network, kind, level, method in table.itertuples(index=False)
+    ]
 
-    name: str
-    title: str
-    cells: frozenset[Cell]
-    draw: Callable[[pd.DataFrame, pd.DataFrame], Figure]
-    number: int | None = None
 
-
-def wanted(results: pd.DataFrame) -> list[Wanted]:
-    """Return the paper's figures, the same ones of other data in the results, and ours."""
+def additional_figures(results: pd.DataFrame) -> list[FigureSpec]:
+    """Return figures that the paper does not have: of other data sets, and of other kinds."""
     pairs = sorted(set(zip(results["dataset"], results["network"], strict=True)))
     other = [pair for pair in pairs if pair[0] not in DATASETS]
-    levels = sorted(float(level) for level in results["sparsity"].unique() if level)
-    paper = [_curves(d, n, level, number) for number, (d, n, level) in CURVES.items()]
-    paper += [_by_level(d, n, m, LEVELS, number) for number, (d, n, m) in BY_LEVEL.items()]
-    methods = ("bayes_random", "bayes_magnitude")
-    mine = [_curves(d, n, level) for d, n in other for level in levels]
-    mine += [_by_level(d, n, method, levels) for d, n in other for method in methods]
-    mine += [_accuracy(d, n) for d, n in pairs]
-    makers = (_twins, _layers, _parts)
-    mine += [make(d, n, level) for d, n in pairs for level in levels for make in makers]
-    return sorted(paper, key=lambda figure: figure.number or 0) + mine
-
-
-def _curves(dataset: str, network: str, level: float, number: int | None = None) -> Wanted:
-    def draw(_: pd.DataFrame, histories: pd.DataFrame) -> Figure:
-        return plots.comparison(_at(histories, level), SHOWN)
-
-    cells = {(dataset, network, m, level if m in PRUNED else 0.0) for m in (*SHOWN, *DENSE)}
-    return _wanted("learning curves", dataset, network, f"{level:.0%}", cells, draw, number)
-
-
-def _by_level(
-    dataset: str, network: str, method: str, levels: Sequence[float], number: int | None = None
-) -> Wanted:
-    def draw(_: pd.DataFrame, histories: pd.DataFrame) -> Figure:
-        return plots.loss_by_level(histories[histories["method"].isin([method, "bayes_unpruned"])])
-
-    cells = {(dataset, network, method, level) for level in levels}
-    cells |= {(dataset, network, "bayes_unpruned", 0.0)}
-    return _wanted("loss by level", dataset, network, plots.label(method), cells, draw, number)
-
-
-def _accuracy(dataset: str, network: str) -> Wanted:
-    def draw(results: pd.DataFrame, _: pd.DataFrame) -> Figure:
-        return plots.accuracy_against_compression(results)
-
-    return _wanted("accuracy against compression", dataset, network, "", set(), draw)
-
-
-def _twins(dataset: str, network: str, level: float) -> Wanted:
-    def draw(_: pd.DataFrame, histories: pd.DataFrame) -> Figure:
-        return plots.twins(_at(histories, level))
-
-    cells = {(dataset, network, m, 0.0 if m in DENSE else level) for m in (*DENSE, *PRUNED)}
-    return _wanted("twins", dataset, network, f"{level:.0%}", cells, draw)
-
-
-def _layers(dataset: str, network: str, level: float) -> Wanted:
-    def draw(_: pd.DataFrame, histories: pd.DataFrame) -> Figure:
-        return plots.by_method(_at(histories, level), PRUNED, plots.layer_sparsity)
-
-    cells = {(dataset, network, method, level) for method in PRUNED}
-    return _wanted("sparsity by layer", dataset, network, f"{level:.0%}", cells, draw)
-
-
-def _parts(dataset: str, network: str, level: float) -> Wanted:
-    def draw(_: pd.DataFrame, histories: pd.DataFrame) -> Figure:
-        return plots.by_method(_at(histories, level), PRUNED, plots.bayes_factor_parts)
-
-    cells = {(dataset, network, method, level) for method in PRUNED}
-    return _wanted("parts of the log Bayes factor", dataset, network, f"{level:.0%}", cells, draw)
-
-
-def _wanted(
-    what: str,
-    dataset: str,
-    network: str,
-    which: str,
-    cells: set[Cell],
-    draw: Callable[[pd.DataFrame, pd.DataFrame], Figure],
-    number: int | None = None,
-) -> Wanted:
-    title = ", ".join(part for part in (f"{dataset}, {network.upper()}", which, what) if part)
-    words = [Path(dataset).stem, network, which, "" if number else what]
-    name = "-".join(w.replace("%", "").replace(" ", "-").lower() for w in words if w)
-    if number:
-        name, title = f"figure-{number:02d}-{name}", f"Paper's figure {number}: {title}"
-    cells = cells or {(dataset, network, "unpruned", 0.0)}
-    return Wanted(name, title, frozenset(cells), draw, number)
-
-
-def _at(histories: pd.DataFrame, level: float) -> pd.DataFrame:
-    """Return the runs of one level, and the unpruned ones."""
-    return histories[histories["level"].isin([0.0, level])]
+    levels = tuple(sorted(float(level) for level in results["sparsity"].unique() if level))
+    kinds = ("twins", "sparsity by layer", "parts of the log Bayes factor")
+    return [
+        *(FigureSpec("learning curves", *p, (level,)) for p in other for level in levels),
+        *(FigureSpec("loss by level", *p, levels, method) for p in other for method in BAYESIAN),
+        *(FigureSpec("accuracy against compression", *p) for p in pairs),
+        *(FigureSpec(k, *p, (level,)) for p in pairs for level in levels for k in kinds),
+    ]
 
 
 def figures(
@@ -150,16 +117,20 @@ def figures(
     format: str = "png",  # noqa: A002
     where: Mapping[str, str] | None = None,
 ) -> tuple[list[Path], list[str]]:
-    """Write all figures that a store has runs for: the paper's, under its numbers, and ours.
+    """Write all figures whose runs are in a store: those of the paper, and additional ones.
 
     Args:
         store: folder of run folders, or of results.csv and histories.csv.gz.
-        out: where to write them.
-        format: ending of the files: png, svg or pdf.
-        where: which runs, if the store holds several variants; see `one_variant`.
+        out: output folder.
+        format: format of the files: png, svg or pdf.
+        where: settings that select runs, if the store has several variants; see `one_variant`.
 
     Returns:
-        The files, and a line for each figure of the paper that could not be made for want of runs.
+        The paths of the files, and one line for each figure of the paper whose runs are missing.
+
+    Raises:
+        RunError: if the store has no results.
+        ValueError: if the selection of runs is not unique; see `one_variant`.
     """
     results = one_variant(load_results(store), where)
     results = results[results["sparsity"].map(lambda level: level != "auto")]
@@ -167,24 +138,14 @@ def figures(
     histories = load_histories(store)
     histories = histories[histories["id"].isin(results["id"])].astype({"level": float})
     histories = twins(histories, results)
-    have = set(results[GROUP].itertuples(index=False, name=None))
-    folder, written, missing = Path(out), [], []
+    available = set(results[GROUP].itertuples(index=False, name=None))
+    folder, paths, missing = path_of(out), [], []
     folder.mkdir(parents=True, exist_ok=True)
-    for figure in wanted(results):
-        if lacking := figure.cells - have:
-            missing += [f"{figure.title}: {_told(lacking)}"] if figure.number else []
-            continue
-        dataset, network, *_ = next(iter(figure.cells))
-        of = [
-            f[(f["dataset"] == dataset) & (f["network"] == network)] for f in (results, histories)
-        ]
-        drawn = figure.draw(*of)
-        drawn.suptitle(figure.title)
-        written.append(folder / f"{figure.name}.{format}")
-        drawn.savefig(written[-1], dpi=150)
-    return written, missing
-
-
-def _told(cells: frozenset[Cell]) -> str:
-    names = sorted({f"{method} {level:.0%}" for _, _, method, level in cells})
-    return "no runs of " + ", ".join(names)
+    for spec in [*paper_figures(), *additional_figures(results)]:
+        absent = sorted(f"{m} {level:.0%}" for *_, m, level in spec.required - available)
+        if not absent:
+            paths.append(folder / f"{spec.name}.{format}")
+            spec.draw(results, histories).savefig(paths[-1], dpi=150)
+        elif spec.number:
+            missing.append(f"{spec.title}: no runs of {', '.join(absent)}")
+    return paths, missing

@@ -1,4 +1,4 @@
-"""Figures as functions of data frames; they return a figure and show nothing."""
+"""Figures as functions of data frames. They return a Matplotlib figure and do not show it."""
 
 from pyro_bayesprune._deprecated import attach
 
@@ -6,14 +6,9 @@ __getattr__, __dir__, __all__ = attach(
     __name__,
     methods=["accuracy_against_compression", "by_method", "comparison", "loss_by_level", "twins"],
     predictions=[
-        "calibration_by_sparsity",
-        "class_frequencies",
-        "rejection",
-        "reliability",
-        "shifts",
-        "sparsity_by_layer",
-        "traces",
+        "calibration_by_sparsity", "class_frequencies", "rejection", "reliability", "shifts",
+        "sparsity_by_layer", "traces",
     ],
     style=["METHODS", "label"],
     training=["bayes_factor_parts", "layer_sparsity", "learning_curves"],
-)
+)  # fmt: skip

@@ -1,8 +1,7 @@
-"""Figures of predictions and draws: calibration, shift, chains; and of surviving weights."""
+"""Figures of predictions and posterior draws, and of the surviving weights of each layer."""
 
 from typing import Any
 
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import seaborn as sns
@@ -10,96 +9,103 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
-from pyro_bayesprune.plots.style import COLOURS, one_axes, panels
+from pyro_bayesprune.plots.style import COLOURS, MARKERS, one_axes, panels
 
-MARKERS = "os^DvP"
 SHIFTS = {"rotation": "rotation (degrees)", "noise": "noise (sd, normalised inputs)"}
 
 
 def sparsity_by_layer(layers: pd.DataFrame, ax: Axes | None = None) -> Figure:
-    """Draw the share of kept weights of each layer as bars, on a logarithmic scale.
+    """Draw the share of surviving weights of each layer as bars, on a logarithmic scale.
 
     Args:
-        layers: a row a layer, with columns ``layer`` and ``kept`` (share in [0, 1]), and
+        layers: one row per layer, with columns ``layer`` and ``kept`` (share in [0, 1]), and
             ``dead units`` where they are known.
-        ax: where to draw.
+        ax: axes to draw on. The default is a new figure.
     """
-    own = ax is None
+    is_new = ax is None
     figure, ax = one_axes(ax)
-    if own:
+    if is_new:
         figure.set_size_inches(7, 1.2 + 0.45 * len(layers))
-    alive = layers[layers["kept"] > 0]
     bars = ax.barh(layers["layer"], layers["kept"], color=COLOURS[0], height=0.6)
-    ax.bar_label(bars, [_kept(row) for row in layers.to_dict("records")], padding=4)
+    ax.bar_label(bars, [_bar_label(row) for row in layers.to_dict("records")], padding=4)
     ax.invert_yaxis()
-    if len(alive):
-        ax.set_xlim(alive["kept"].min() / 3, 10)  # room for what is written behind the bars
+    positive = layers.loc[layers["kept"] > 0, "kept"]
+    if len(positive):
+        lowest = positive.min() / 3
+        ax.set_xlim(lowest, 10)  # leaves space for the labels of the bars
         ax.set_xscale("log")
-        ax.set_xticks([t for t in (1e-4, 1e-3, 1e-2, 0.1, 1) if t >= alive["kept"].min() / 3])
+        ax.set_xticks([tick for tick in (1e-4, 1e-3, 1e-2, 0.1, 1) if tick >= lowest])
         ax.xaxis.set_major_formatter(PercentFormatter(1, decimals=None))
-    ax.grid(False, axis="y")  # it would cross what is written
-    ax.set(xlabel="share of weights that are kept (logarithmic)", ylabel="")
+    ax.grid(False, axis="y")  # grid lines would cross the labels
+    ax.set(xlabel="share of surviving weights (logarithmic)", ylabel="")
     return figure
 
 
-def _kept(row: dict[Any, Any]) -> str:
+def _bar_label(row: dict[Any, Any]) -> str:
     dead = row.get("dead units")
     return f"{row['kept']:.2%}" + (f", {dead:.0f} dead units" if pd.notna(dead) else "")
 
 
 def reliability(table: pd.DataFrame, ax: Axes | None = None) -> Figure:
-    """Draw accuracy against confidence (`doubt.reliability_table`); the diagonal is calibrated.
+    """Draw accuracy against confidence. The diagonal is perfect calibration.
 
-    Large markers are bins of many examples, small ones of few.
+    The larger a marker, the more examples its bin has.
 
     Args:
-        table: columns ``network``, ``confidence``, ``accuracy``, ``examples``.
-        ax: where to draw.
+        table: result of `calibration.reliability_table`, with a column ``network``.
+        ax: axes to draw on. The default is a new figure.
     """
     figure, ax = one_axes(ax)
-    _lines(ax, table, "confidence", "accuracy", sizes="examples")
+    _draw_networks(ax, table, "confidence", "accuracy", sizes="examples")
     ax.plot([0, 1], [0, 1], color="black", linewidth=0.8, linestyle="--", label="calibrated")
     ax.set(xlabel="confidence", ylabel="accuracy", xlim=(0, 1.02), ylim=(0, 1.02))
-    _legend_lines(ax)
+    _legend_above(ax)
     return figure
 
 
 def rejection(table: pd.DataFrame, ax: Axes | None = None) -> Figure:
-    """Draw accuracy against the share of examples that are refused (`doubt.rejection_table`)."""
+    """Draw accuracy against the share of examples that are rejected.
+
+    Args:
+        table: result of `calibration.rejection_table`, with a column ``network``.
+        ax: axes to draw on. The default is a new figure.
+    """
     figure, ax = one_axes(ax)
-    _lines(ax, table, "rejected", "accuracy")
-    ax.set(xlabel="share refused, most doubtful first", ylabel="accuracy on the rest")
-    _legend_lines(ax)
+    _draw_networks(ax, table, "rejected", "accuracy")
+    ax.set(xlabel="share rejected, most uncertain first", ylabel="accuracy on the rest")
+    _legend_above(ax)
     return figure
 
 
 def shifts(table: pd.DataFrame) -> Figure:
-    """Draw accuracy (above) and entropy (below) under each shift (`doubt.shift_table`)."""
+    """Draw accuracy (top) and entropy (bottom) under each kind of input shift.
+
+    Args:
+        table: result of `shift.shift_table`.
+    """
     kinds = list(table["shift"].unique())
-    with sns.axes_style("whitegrid"):
-        shape: dict[str, Any] = {"sharex": "col", "sharey": "row", "squeeze": False}
-        figure, grid = plt.subplots(2, len(kinds), figsize=(8, 5.5), layout="constrained", **shape)
-    plt.close(figure)
+    options: dict[str, Any] = {"sharex": "col", "sharey": "row", "squeeze": False}
+    figure, grid = panels(2, len(kinds), figsize=(8, 5.5), **options)
     for column, kind in zip(grid.T, kinds, strict=True):
         for ax, name in zip(column, ("accuracy", "entropy"), strict=True):
-            _lines(ax, table[table["shift"] == kind], "amount", name)
+            _draw_networks(ax, table[table["shift"] == kind], "amount", name)
         column[1].set_xlabel(SHIFTS.get(kind, kind))
-    for ax, label in zip(grid[:, 0], ("accuracy", "mean entropy (nats)"), strict=True):
-        ax.set_ylabel(label)
+    grid[0, 0].set_ylabel("accuracy")
+    grid[1, 0].set_ylabel("mean entropy (nats)")
     figure.legend(*grid[0, 0].get_legend_handles_labels(), loc="outside upper center", ncols=2)
     return figure
 
 
 def traces(frame: pd.DataFrame) -> Figure:
-    """Draw one quantity's chains: values in order (left) and their ranks (right).
+    """Draw the chains of one quantity: values in order (left) and their ranks (right).
 
-    Chains that explore the same posterior overlap on the left and have flat ranks on the right
-    (Vehtari et al., 2021).
+    Chains of the same posterior overlap on the left and have flat ranks on the right (Vehtari et
+    al., 2021).
 
     Args:
         frame: columns ``chain``, ``draw``, ``value``.
     """
-    figure, (left, right) = panels(2)
+    figure, (left, right) = panels(columns=2)
     ranks = frame.assign(rank=frame["value"].rank())
     bins = np.linspace(0, len(frame), 11)
     for number, (chain, part) in enumerate(ranks.groupby("chain")):
@@ -116,7 +122,12 @@ def traces(frame: pd.DataFrame) -> Figure:
 
 
 def class_frequencies(table: pd.DataFrame, ax: Axes | None = None) -> Figure:
-    """Draw how often each class occurs: in the data, under posterior and prior predictive."""
+    """Draw the frequency of each class: observed, and under the posterior and prior predictive.
+
+    Args:
+        table: result of `statistics.frequencies`.
+        ax: axes to draw on. The default is a new figure.
+    """
     figure, ax = one_axes(ax)
     long = table.melt("class", var_name="source", value_name="share")
     palette = dict(zip(("observed", "posterior", "prior"), COLOURS, strict=False))
@@ -127,22 +138,27 @@ def class_frequencies(table: pd.DataFrame, ax: Axes | None = None) -> Figure:
 
 
 def calibration_by_sparsity(table: pd.DataFrame, ax: Axes | None = None) -> Figure:
-    """Draw the calibration error (ECE) of every run against its sparsity."""
+    """Draw the expected calibration error (ECE) of every run against its sparsity.
+
+    Args:
+        table: one row per run, with columns ``network``, ``sparsity``, ``ece``.
+        ax: axes to draw on. The default is a new figure.
+    """
     figure, ax = one_axes(ax)
-    _lines(ax, table.sort_values("sparsity", kind="stable"), "sparsity", "ece")
+    _draw_networks(ax, table.sort_values("sparsity", kind="stable"), "sparsity", "ece")
     ax.set(xlabel="sparsity", ylabel="expected calibration error", ylim=(0, None))
-    _legend_lines(ax)
+    _legend_above(ax)
     return figure
 
 
-def _legend_lines(ax: Axes) -> None:
-    """Put the legend above, a line each: names of networks are long."""
+def _legend_above(ax: Axes) -> None:
+    """Put the legend above the axes, one line per network, because their names are long."""
     place: dict[str, Any] = {"loc": "lower left", "bbox_to_anchor": (0, 1), "frameon": False}
     ax.legend(**place, borderaxespad=0.2, fontsize="small")
 
 
-def _lines(ax: Axes, table: pd.DataFrame, x: str, y: str, sizes: str | None = None) -> None:
-    """Draw a line a network; the column ``sizes``, where there is one, becomes areas of markers."""
+def _draw_networks(ax: Axes, table: pd.DataFrame, x: str, y: str, sizes: str | None = None) -> None:
+    """Draw one line per network. The column ``sizes``, if present, sets the area of markers."""
     for number, (name, part) in enumerate(table.groupby("network", sort=False)):
         colour, marker = COLOURS[number % len(COLOURS)], MARKERS[number % len(MARKERS)]
         size = 3 if sizes in part else 6

@@ -1,4 +1,4 @@
-"""Figures of one configuration's training: losses, decisions, sparsity by layer."""
+"""Figures of the training of one configuration: losses, decisions, sparsity by layer."""
 
 from typing import Any
 
@@ -6,118 +6,104 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from pyro_bayesprune.plots.style import (
-    COLOURS,
-    MARKERS,
-    OCCAM,
-    PARTS,
-    UNGATED,
-    Look,
-    check_columns,
-    curve,
-    held_out,
-    legend_above,
-    legend_beside,
-    line,
-    one_axes,
-    panels,
-    whole_epochs,
-)
+from pyro_bayesprune.plots import style
+from pyro_bayesprune.plots.style import COLOURS, MARKERS, Look
 
 
 def learning_curves(history: pd.DataFrame) -> Figure:
-    """Draw loss (left), log Bayes factor and sparsity (right) by epoch (paper, figure 4).
+    """Draw the loss (left), and the log Bayes factor and the sparsity (right), by epoch.
 
-    The log Bayes factor is that of the epoch's own step, in nats over the data set, of the
-    candidate that was looked at last; a refused step is marked with a cross.
+    This is figure 4 of the paper. The log Bayes factor belongs to the last candidate of the epoch's
+    pruning step, in nats over the data set. A cross marks a refused step.
 
     Args:
-        history: a row an epoch, as in `Fit.history`. Where nothing was held out for validation, the
-            test loss is drawn, under its own name.
+        history: one row per epoch, as in `Fit.history`. Without a validation loss, the test loss is
+            drawn.
 
     Returns:
-        The figure; it is not shown. ``figure.savefig(path)`` writes it.
+        The figure. It is not shown; ``figure.savefig(path)`` writes it to a file.
 
     Raises:
         ValueError: if a column is missing.
     """
-    check_columns(history, ["epoch", "train_loss", "log_bf", "decision", "sparsity"])
-    figure, (left, right) = panels(2)
-    _losses(left, history)
-    _steps(right, history)
+    style.check_columns(history, ["epoch", "train_loss", "log_bf", "decision", "sparsity"])
+    figure, (left, right) = style.panels(columns=2)
+    style.curve(left, history, "train_loss", Look("train", COLOURS[0], "o"))
+    if part := style.held_out(history):
+        style.curve(left, history, f"{part}_loss", Look(part, COLOURS[1], "s"))
+    left.set(xlabel="epoch", ylabel=style.LOSS, title="Loss")
+    left.legend()
+    _draw_steps(right, history)
     return figure
 
 
-def _losses(axes: Axes, history: pd.DataFrame) -> None:
-    parts = [("train", "o", COLOURS[0]), (held_out(history), "s", COLOURS[1])]
-    for part, marker, colour in parts:
-        if part:
-            line(axes, history["epoch"], history[f"{part}_loss"], part, marker, colour)
-    axes.set(xlabel="epoch", ylabel="loss (nats an example)", title="Loss")
-    whole_epochs(axes)
-    axes.legend()
-
-
-def _steps(axes: Axes, history: pd.DataFrame) -> None:
-    epoch, refused = history["epoch"], history[history["decision"] == "refused"]
-    line(axes, epoch, history["log_bf"], "log Bayes factor", "o", COLOURS[2])
+def _draw_steps(ax: Axes, history: pd.DataFrame) -> None:
+    style.curve(ax, history, "log_bf", Look("log Bayes factor", COLOURS[2], "o"))
+    refused = history[history["decision"] == "refused"]
     if len(refused):
         look: dict[str, Any] = {"color": "black", "marker": "X", "s": 90, "zorder": 4}
-        axes.scatter(refused["epoch"], refused["log_bf"], label="refused", **look)
-    axes.set(xlabel="epoch", ylabel="log Bayes factor (nats)")
-    axes.set_title("Pruning steps", loc="left")
-    whole_epochs(axes)
-    share = axes.twinx()
-    line(share, epoch, history["sparsity"], "sparsity", "^", COLOURS[3])
-    share.set(ylabel="sparsity (share of prunable weights)", ylim=(-0.02, 1.02))
-    share.grid(False)  # one grid is enough; two that do not meet mislead
-    handles = [axes.get_legend_handles_labels(), share.get_legend_handles_labels()]
-    legend_above(share, *(one + other for one, other in zip(*handles, strict=True)))
+        ax.scatter(refused["epoch"], refused["log_bf"], label="refused", **look)
+    ax.set(xlabel="epoch", ylabel="log Bayes factor (nats)")
+    ax.set_title("Pruning steps", loc="left")
+    right = ax.twinx()
+    style.curve(right, history, "sparsity", Look("sparsity", COLOURS[3], "^"))
+    right.set(ylabel="sparsity (share of prunable weights)", ylim=(-0.02, 1.02))
+    right.grid(False)  # the grid lines of two scales would not coincide
+    entries = zip(ax.get_legend_handles_labels(), right.get_legend_handles_labels(), strict=True)
+    place: dict[str, Any] = {"loc": "lower right", "bbox_to_anchor": (1.02, 0.99), "ncols": 4}
+    place |= {"frameon": False, "borderpad": 0.2, "columnspacing": 1.2}
+    right.legend(*(first + second for first, second in entries), **place)
 
 
 def layer_sparsity(histories: pd.DataFrame, ax: Axes | None = None) -> Figure:
-    """Draw the sparsity of each layer and of all together by epoch.
+    """Draw the sparsity of each layer, and of all layers together, by epoch.
 
     Args:
-        histories: a row an epoch, of the runs of one configuration; columns ``sparsity/<layer>``.
-        ax: where to draw.
+        histories: one row per epoch of the runs of one configuration. The columns of the layers are
+            called ``sparsity/<layer>``.
+        ax: axes to draw on. The default is a new figure.
     """
-    seen = histories.dropna(axis="columns", how="all")
-    layers = [name for name in map(str, seen) if name.startswith("sparsity/")]
-    figure, ax = one_axes(ax)
+    columns = map(str, histories.dropna(axis="columns", how="all"))
+    layers = [name for name in columns if name.startswith("sparsity/")]
+    figure, ax = style.one_axes(ax)
     for number, name in enumerate(layers):
         label = name.removeprefix("sparsity/").removesuffix(".weight")
         look = Look(label, COLOURS[number % len(COLOURS)], MARKERS[1:][number % 11])
-        size = 5 + 2 * (len(layers) - number)  # layers that are pruned alike lie on one another
-        curve(ax, histories, name, look, markersize=size)
-    curve(ax, histories, "sparsity", Look("all", "black", "o"), linestyle="--")
+        size = 5 + 2 * (len(layers) - number)  # lines of equally pruned layers coincide
+        style.curve(ax, histories, name, look, markersize=size)
+    style.curve(ax, histories, "sparsity", Look("all", "black", "o"), linestyle="--")
     ax.set(xlabel="epoch", ylabel="share of weights that are zero", ylim=(-0.05, 1.05))
-    legend_beside(ax, "layer")
+    style.legend_beside(ax, "layer")
     return figure
 
 
 def bayes_factor_parts(histories: pd.DataFrame, ax: Axes | None = None) -> Figure:
-    """Draw the log Bayes factor of each epoch's own step and its parts, nats a data set.
+    """Draw the log Bayes factor of each epoch's pruning step and its parts, in nats per data set.
 
-    Of kind ``joint`` it has two and is a ratio of joint densities at two points: posterior odds,
-    not marginal likelihoods. Of kind ``laplace`` it has an Occam factor as well. Above the
-    threshold (grey, where there is one) a step passes. The scale is linear within ± 1 nat.
+    A log Bayes factor of the kind ``joint`` has a likelihood part and a prior part. It compares the
+    joint densities of two points, that is, their posterior odds, and not marginal likelihoods. The
+    kind ``laplace`` also has an Occam factor. A step passes above the threshold, a grey line. The
+    vertical scale is linear within ± 1 nat.
 
     Args:
-        histories: a row an epoch, of the runs of one configuration.
-        ax: where to draw.
+        histories: one row per epoch of the runs of one configuration.
+        ax: axes to draw on. The default is a new figure.
+
+    Raises:
+        ValueError: if a column is missing.
     """
-    check_columns(histories, ["epoch", *PARTS])
-    figure, ax = one_axes(ax)
-    occam = OCCAM if histories.get("log_occam_ratio", pd.Series(dtype=float)).any() else {}
-    for name, look in (occam | PARTS).items():
-        curve(ax, histories, name, look)
-    thresholds = histories.get("log_threshold", pd.Series(dtype=float))
-    gated = not set(histories.get("method", ())) & set(UNGATED)
+    style.check_columns(histories, ["epoch", *style.PARTS])
+    figure, ax = style.one_axes(ax)
+    empty = pd.Series(dtype=float)
+    occam = style.OCCAM if histories.get("log_occam_ratio", empty).any() else {}
+    for name, look in (occam | style.PARTS).items():
+        style.curve(ax, histories, name, look)
+    thresholds = histories.get("log_threshold", empty)
+    gated = not set(histories.get("method", ())) & set(style.UNGATED)
     if gated and len(thresholds) and thresholds.abs().max() < float("inf"):
         ax.axhline(thresholds.iloc[0], color="grey", linestyle="--", label="threshold")
     ax.set_yscale("symlog", linthresh=1)
     ax.axhline(0, color="black", linewidth=0.8, zorder=1)
     ax.set(xlabel="epoch", ylabel="log Bayes factor (nats)")
-    legend_beside(ax, "of the epoch's step")
+    style.legend_beside(ax, "pruning step")
     return figure

@@ -1,4 +1,4 @@
-"""The HTML report of runs: analysis, checks, sections, template."""
+"""The HTML report of runs: analysis, flags, checklist, sections and template."""
 
 from pyro_bayesprune._deprecated import attach
 

@@ -1,16 +1,18 @@
-"""The checklist of a report: what a pruning result must be reported with."""
+"""The checklist of a report: information that a pruning result must be reported with."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from pyro_bayesprune.experiments.loading import Run
-from pyro_bayesprune.reporting.flags import FEW_SEEDS, control, finished
+from pyro_bayesprune.reporting.flags import FEW_SEEDS, control, finished, repetitions
+from pyro_bayesprune.reporting.html import TEXTS
 
 OPERATING_POINTS, EXTREME = 5, 0.95
+SETTINGS = ("criterion", "scope", "restart", "gate", "objective", "sparsity")
 
 
 class Item(NamedTuple):
-    """One line of the reporting checklist; ``met`` is None where it does not apply."""
+    """An item of the checklist. ``met`` is None if the item does not apply."""
 
     met: bool | None
     text: str
@@ -18,93 +20,57 @@ class Item(NamedTuple):
 
 
 def checklist(runs: Sequence[Run]) -> list[Item]:
-    """Return what a pruning result must be reported with, each item met or not.
+    """Return the checklist of pruning results, with each item met or not.
 
-    In our words, after Blalock et al. (2020), "What is the state of neural network pruning?", and
-    what Bayesian pruning needs besides.
+    It follows Blalock et al. (2020), "What is the state of neural network pruning?", and adds items
+    for Bayesian pruning.
     """
     done = finished(runs)
     pruned = [run for run in done if not run.dense]
-
-    def values(name: str, of: Sequence[Run] = pruned) -> set:
-        return {str(run.settings.get(name)) for run in of}
-
-    def has(name: str) -> bool:
-        return bool(done) and all(name in run.metrics for run in done)
-
-    methods = {run.metrics.get("method") for run in done}
-    points = {float(s) for s in values("sparsity") if s.replace(".", "", 1).isdigit()}
-    pairs = {run.pair for run in done}
-    seeds = min((_seeds(run, done) for run in done), default=0)
-    controls = [control(run, runs) is not None for run in pruned]
+    counts = _counts(done, pruned)
+    values = {name: {str(run.settings.get(name)) for run in pruned} for name in SETTINGS}
+    points = [float(s) for s in values["sparsity"] if s.replace(".", "", 1).isdigit()]
+    met = {
+        "pairs": counts["pairs"] >= 3,
+        "operating_points": len(points) >= OPERATING_POINTS and max(points) >= EXTREME,
+        "control": counts["controls"] == len(pruned) if pruned else None,
+        "seeds": counts["seeds"] >= FEW_SEEDS,
+        "paired": len({run.metrics.get("method") for run in done}) > 1 or None,
+        "restarts": bool({"shuffle", "reinitialise"} & values["restart"]),
+        "small_dense": counts["small_dense"] > 0,
+        "gates": "always" in values["gate"] and len(values["gate"]) > 1,
+        "claims": bool(done),
+    }
+    facts = counts | {name: ", ".join(sorted(values[name])) or "none" for name in SETTINGS}
+    facts["names"] = ", ".join(sorted({" ".join(map(str, run.pair)) for run in done}))
     return [
-        Item(has("parameters"), "Architectures and parameter counts are stated.",
-             "under provenance and in the table of runs"),
-        Item(len(pairs) >= 3, "Three or more pairs of data set and network.", _is(len(pairs))),
-        Item(has("compression_ratio"), "Compression is original size over pruned size.",
-             "in the table of runs"),
-        Item(has("theoretical_speedup"),
-             "Theoretical speed-up is multiply-adds before over after, from a public counter.",
-             "in the table of runs; it is no measured speed"),
-        Item(len(points) >= OPERATING_POINTS and max(points, default=0) >= EXTREME,
-             f"{OPERATING_POINTS} or more target sparsities, extreme ones included.",
-             _is(len(points))),
-        Item(all(controls) if pruned else None,
-             "Raw accuracies stand beside those of a dense control.",
-             f"{sum(controls)} of {len(pruned)} pruned runs have one"),
-        Item(seeds >= FEW_SEEDS, f"Mean and standard deviation over {FEW_SEEDS} or more seeds.",
-             f"fewest: {seeds}"),
-        Item(len(methods) > 1 or None,
-             "All methods of a seed share initial weights, data order and schedule.",
-             "by construction: random streams depend on the seed alone"),
-        Item("random" in values("criterion"), "Random pruning as a baseline.",
-             _of(values("criterion"))),
-        Item("shuffled_magnitude" in values("criterion"),
-             "Random pruning with the method's own layer proportions.", _of(values("criterion"))),
-        Item({"layer", "global"} <= values("scope"), "Pruning by layer and over all layers.",
-             _of(values("scope"))),
-        Item(bool({"shuffle", "reinitialise"} & values("restart")),
-             "Masks shuffled, or retrained from fresh weights, as ablations.",
-             _of(values("restart"))),
-        Item(_has_small_dense(done), "A small dense network with as many parameters.",
-             "no dense run is that small" if not _has_small_dense(done) else "among the runs"),
-        Item(has("layer_sparsity") and has("dead_units"),
-             "Sparsity and dead units of each layer; collapsed layers are named.",
-             "under sparsity by layer"),
-        Item(all(has(name) for name in ("test_loss", "test_brier", "test_ece")),
-             "NLL, Brier score and ECE stand beside accuracy.", "in the table of runs"),
-        Item(has("versions") and has("machine"), "Hardware and versions.", "under provenance"),
-        Item("always" in values("gate") and len(values("gate")) > 1,
-             "Gated by the Bayes factor against always pruned, all else equal.",
-             _of(values("gate"))),
-        Item({"map", "mle"} <= values("objective"),
-             "A control that has the prior and one that has not.", _of(values("objective"))),
-        Item(bool(done), "Claims no wider than what was tested.",
-             "this page claims nothing beyond " + ", ".join(sorted(f"{d} {n}" for d, n in pairs))),
-    ]  # fmt: skip
-
-
-def _is(count: int) -> str:
-    return f"there {'is' if count == 1 else 'are'} {count}"
-
-
-def _of(values: set) -> str:
-    return "seen: " + (", ".join(sorted(values)) or "none")
-
-
-def _seeds(run: Run, runs: Sequence[Run]) -> int:
-    def key(one: Run) -> dict[str, Any]:
-        return {name: value for name, value in one.settings.items() if name != "seed"}
-
-    return len({other.settings.get("seed") for other in runs if key(other) == key(run)})
-
-
-def _has_small_dense(runs: Sequence[Run]) -> bool:
-    """Whether a dense run has no more than twice the parameters that a pruned one keeps."""
-    kept = [
-        r.metrics["parameters"] / r.metrics["compression_ratio"]
-        for r in runs
-        if not r.dense and r.metrics.get("compression_ratio")
+        Item(
+            met[name] if name in met else _has_required(item, done, values),
+            item["text"].format(few_seeds=FEW_SEEDS, operating_points=OPERATING_POINTS),
+            item["evidence"].format(**facts),
+        )
+        for name, item in TEXTS["checklist"].items()
     ]
-    dense = [run.metrics.get("parameters", float("inf")) for run in runs if run.dense]
-    return bool(kept and dense) and min(dense) <= 2 * max(kept)
+
+
+def _has_required(item: dict[str, Any], done: Sequence[Run], values: dict[str, set]) -> bool:
+    if "metrics" in item:
+        return bool(done) and all(name in run.metrics for run in done for name in item["metrics"])
+    return all(set(required) <= values[name] for name, required in item["settings"].items())
+
+
+def _counts(done: Sequence[Run], pruned: Sequence[Run]) -> dict[str, Any]:
+    sizes = [run.metrics.get("parameters", float("inf")) for run in done if run.dense]
+    remaining = [
+        run.metrics["parameters"] / run.metrics["compression_ratio"]
+        for run in pruned
+        if run.metrics.get("compression_ratio")
+    ]
+    seeds = [len({run.settings.get("seed") for run in group}) for group in repetitions(done)]
+    return {
+        "pairs": len({run.pair for run in done}),
+        "seeds": min(seeds, default=0),
+        "pruned": len(pruned),
+        "controls": sum(control(run, done) is not None for run in pruned),
+        "small_dense": sum(size <= 2 * max(remaining, default=0) for size in sizes),
+    }

@@ -1,33 +1,28 @@
-"""What a page of HTML is made of: sections, tables of text, figures as inline SVG."""
+"""Building blocks of the HTML page: panels, tables of text and images of figures."""
 
+import base64
 import io
-import itertools
-import re
-from dataclasses import dataclass, field
-from html import escape
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib import resources
 from typing import Any
 
 import matplotlib as mpl
 import pandas as pd
-from markupsafe import Markup
+import yaml
 from matplotlib.figure import Figure
 
-_numbers = itertools.count()  # of figures: their ids share a page's name space
-HEADERS = {
-    "nll": "NLL (nats)", "ece": "ECE", "brier": "Brier", "auroc": "AUROC", "r_hat": "rhat",
-    "entropy": "entropy (nats)", "mcse_mean": "MCSE of mean", "ess_bulk": "ESS (bulk)",
-    "ess_tail": "ESS (tail)", "elpd_loo": "elpd (nats)", "elpd_diff": "difference",
-    "se": "SE", "dse": "SE of difference", "p_loo": "effective parameters", "pareto_k": "Pareto k",
-    "log_bf": "log BF (nats)", "train_loss": "train loss (nats)", "test_loss": "test loss (nats)",
-    "validation_loss": "validation loss (nats)",
-}  # fmt: skip
-SVG: dict[Any, Any] = {"svg.fonttype": "none", "svg.hashsalt": "report", "figure.facecolor": "none"}
-SVG |= {"axes.facecolor": "none", "savefig.facecolor": "none", "font.size": 11}
+from pyro_bayesprune.diagnostics import thresholds
+
+TEXTS = yaml.safe_load(
+    (resources.files("pyro_bayesprune.reporting") / "texts.yaml").read_text(encoding="utf-8")
+)
+STYLE: dict[Any, Any] = {"svg.fonttype": "none", "svg.hashsalt": "report", "font.size": 11}
 
 
 @dataclass(frozen=True)
 class Table:
-    """A table: a caption, a header, rows of text; the first column names the row."""
+    """A table of text with a caption. The first column contains the names of the rows."""
 
     caption: str
     header: list[str]
@@ -37,70 +32,72 @@ class Table:
 
 @dataclass(frozen=True)
 class Picture:
-    """A figure as inline SVG with its alternative text, and the table behind it."""
+    """An image with its caption, its alternative text and optionally a table of its data."""
 
-    svg: Markup
+    source: str
     caption: str
+    alt: str
     table: Table | None = None
 
 
 @dataclass(frozen=True)
 class Panel:
-    """A section of the page: what it shows, how to read it, what to do."""
+    """A section of the page: its texts, its content, and a note about the content."""
 
     id: str
-    title: str
-    shows: str
-    good: str
-    bad: str
-    do: str
-    content: list[Picture | Table] = field(default_factory=list)
-    missing: str = ""
+    texts: dict[str, str]
+    content: Sequence[Picture | Table]
+    note: str
 
 
-def svg(figure: Figure, alt: str) -> Markup:
-    """Return a figure as inline SVG with an alternative text, without any reference outside.
+def panel(name: str, content: Sequence[Picture | Table], note: str = "") -> Panel:
+    """Return a section with its texts from texts.yaml.
 
-    Ids are made unique: the figures of a page share one name space.
+    Args:
+        name: name of the section in texts.yaml.
+        content: tables and pictures. If it is empty, a sentence explains why.
+        note: sentence that is added to the content.
     """
-    buffer = io.StringIO()
-    nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))
-    with mpl.rc_context(SVG):
-        figure.patch.set_alpha(0)
-        for axes in figure.axes:
-            axes.patch.set_alpha(0)
-        figure.savefig(buffer, format="svg", metadata=nothing)
-    text = buffer.getvalue()
-    text = text[text.index("<svg") :]
-    text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
-    text = re.sub(r' xmlns(:\w+)?="[^"]*"', "", text).replace("xlink:href", "href")
-    prefix = f"f{next(_numbers)}-"
-    text = re.sub(r'( id="| href="#|url\(#)', rf"\g<1>{prefix}", text)
-    text = re.sub(r'width="[\d.]+pt" height="[\d.]+pt"', "", text, count=1)
-    text = text.replace("<svg", f'<svg role="img" aria-label="{escape(alt)}"', 1)
-    return Markup(text)  # noqa: S704  (Matplotlib escapes the text that it draws)
+    texts = {key: text.format(**vars(thresholds)) for key, text in TEXTS["panels"][name].items()}
+    return Panel(name, texts, content, note if content else texts["missing"])
+
+
+def picture(
+    figure: Figure,
+    name: str,
+    table: pd.DataFrame | Table | None = None,
+    **values: Any,  # noqa: ANN401
+) -> Picture:
+    """Return a figure as an SVG image in a data URI, with a transparent background.
+
+    Args:
+        figure: Matplotlib figure.
+        name: name of its caption and alternative text in texts.yaml.
+        table: data behind the figure.
+        **values: values in the texts.
+    """
+    caption, alt = (text.format(**values) for text in TEXTS["pictures"][name])
+    buffer = io.BytesIO()
+    with mpl.rc_context(STYLE):
+        figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
+    source = "data:image/svg+xml;base64," + base64.b64encode(buffer.getvalue()).decode()
+    table = table_of(table, caption) if isinstance(table, pd.DataFrame) else table
+    return Picture(source, caption, alt, table)
 
 
 def table_of(frame: pd.DataFrame, caption: str, *, folded: bool = False) -> Table:
-    """Return a frame as a table of text."""
-    names = [HEADERS.get(str(name), str(name).replace("_", " ")) for name in frame]
-    rows = [[shown(value) for value in row] for row in frame.itertuples(index=False)]
-    return Table(caption, names, rows, folded)
+    """Return a data frame as a table of text."""
+    header = [TEXTS["headers"].get(str(name), str(name).replace("_", " ")) for name in frame]
+    rows = [[formatted(value) for value in row] for row in frame.itertuples(index=False)]
+    return Table(caption, header, rows, folded)
 
 
-def shown(value: Any) -> str:  # noqa: ANN401
-    """Return a value as a reader wants to see it."""
-    if value is None or (isinstance(value, float) and value != value):
+def formatted(value: Any) -> str:  # noqa: ANN401
+    """Return a value as text: numbers with four significant digits, a dash for no value."""
+    if value is None or value != value:  # NaN
         return "–"
     if isinstance(value, bool):
         return "yes" if value else "no"
-    if isinstance(value, int):
-        return f"{value:,}" if abs(value) >= 1e4 else str(value)
-    if isinstance(value, float):
+    if isinstance(value, (int, float)):
         return f"{value:,.0f}" if abs(value) >= 1e4 else f"{value:.4g}"
     return str(value)
-
-
-def picture(figure: Figure, caption: str, alt: str, frame: pd.DataFrame | None) -> Picture:
-    """Return a figure with its table."""
-    return Picture(svg(figure, alt), caption, None if frame is None else table_of(frame, caption))

@@ -1,7 +1,7 @@
-"""One HTML page that answers: can I trust this pruned network?
+"""The HTML report, which helps to decide whether a pruned network can be trusted.
 
-The page is self-contained: figures are inline SVG, there is no script, and nothing is loaded from
-anywhere. Every value goes through Jinja's autoescape.
+The page is self-contained: images are embedded, and there is no script and no external resource.
+Jinja escapes all values.
 """
 
 from collections.abc import Iterable, Sequence
@@ -12,43 +12,45 @@ from pyro_bayesprune._utils import files
 from pyro_bayesprune.experiments.errors import RunError
 from pyro_bayesprune.experiments.loading import Run, load_runs
 from pyro_bayesprune.reporting import checklist, flags, verdict
+from pyro_bayesprune.reporting import posterior_sections as posterior
+from pyro_bayesprune.reporting import run_sections as sections
 from pyro_bayesprune.reporting.html import Picture
 from pyro_bayesprune.reporting.methods import methods_text, provenance
-from pyro_bayesprune.reporting.posterior_sections import arviz_panel, calibration_panel, prior_panel
-from pyro_bayesprune.reporting.run_sections import (
-    compression_panel,
-    curves_panel,
-    decisions_panel,
-    layers_panel,
-    results_panel,
-)
 
 PAPER = (
     "Mathew, S. and Rowe, D. B. (2024). Pruning a neural network using Bayesian inference. "
     "Manuscript TNNLS-2024-P-32985."
 )
+PANELS = (
+    sections.results_panel, sections.curves_panel, sections.decisions_panel, sections.layers_panel,
+    sections.compression_panel, posterior.arviz_panel, posterior.calibration_panel,
+    posterior.prior_panel,
+)  # fmt: skip
 
 
 def report(runs: Iterable[str | Path], out: str | Path = "report.html") -> Path:
-    """Write the report of runs as one self-contained HTML file; return its path.
+    """Write the report of runs as one self-contained HTML file.
 
     Args:
-        runs: run folders, folders of run folders, or folders with a results.csv of `results`.
-        out: the file.
+        runs: run folders, folders of run folders, or folders with a results.csv.
+        out: output file.
+
+    Returns:
+        The path of the file.
 
     Raises:
-        RunError: if there is no run, finished or not, in one of them.
+        RunError: if a folder contains no run, or if there is no folder.
     """
-    found = [run for folder in runs for run in load_runs(folder)]
-    if not found:
+    loaded = [run for folder in runs for run in load_runs(folder)]
+    if not loaded:
         raise RunError("a report needs at least one run folder")
-    out = Path(out)
-    files.write_atomically(out, render(found).encode())
+    out = files.path_of(out)
+    files.write_atomically(out, render(loaded).encode())
     return out
 
 
 def render(runs: Sequence[Run]) -> str:
-    """Return the page of runs as text."""
+    """Return the HTML page of the report of runs."""
     import jinja2
 
     environment = jinja2.Environment(
@@ -59,13 +61,13 @@ def render(runs: Sequence[Run]) -> str:
         undefined=jinja2.StrictUndefined,
     )
     environment.tests["picture"] = lambda item: isinstance(item, Picture)
-    found = flags.flags(runs)
+    all_flags = flags.flags(runs)
+    single = len(runs) == 1
     return environment.get_template("report.html.j2").render(
-        title=_title(runs),
-        question=f"Can {'this pruned network' if len(runs) == 1 else 'these networks'} be trusted?",
-        runs=runs,
-        verdict=verdict.verdict(runs, found),
-        flags=found,
+        title=runs[0].title if single else f"{len(runs)} runs",
+        question=f"Can {'this pruned network' if single else 'these networks'} be trusted?",
+        verdict=verdict.verdict(runs, all_flags),
+        flags=all_flags,
         provenance=provenance(runs),
         panels=[build(runs) for build in PANELS],
         failed=[run for run in runs if run.error],
@@ -74,19 +76,3 @@ def render(runs: Sequence[Run]) -> str:
         version=version("pyro-bayesprune"),
         paper=PAPER,
     )
-
-
-def _title(runs: Sequence[Run]) -> str:
-    return runs[0].title if len(runs) == 1 else f"{len(runs)} runs"
-
-
-PANELS = (
-    results_panel,
-    curves_panel,
-    decisions_panel,
-    layers_panel,
-    compression_panel,
-    arviz_panel,
-    calibration_panel,
-    prior_panel,
-)

@@ -1,55 +1,57 @@
-"""The verdict of a report: whether the pruned networks can be trusted, and why."""
+"""The verdict of a report: whether the pruned networks can be trusted, with reasons."""
 
 from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
 from pyro_bayesprune.experiments.loading import Run
+from pyro_bayesprune.reporting import html
 from pyro_bayesprune.reporting.flags import Flag, control, finished
+
+TEXTS = html.TEXTS["verdict"]
+MAX_RUNS = 5  # runs that the verdict describes
+
+
+Level = Literal["bad", "warning", "good", "none"]
 
 
 class Verdict(NamedTuple):
-    """The report's first words."""
+    """The conclusion at the top of a report."""
 
-    level: Literal["bad", "warning", "good", "none"]
+    level: Level
     headline: str
     reasons: list[str]
 
 
-def verdict(runs: Sequence[Run], found: Sequence[Flag]) -> Verdict:
-    """Return whether the pruned networks can be trusted, and why."""
+def verdict(runs: Sequence[Run], flags: Sequence[Flag]) -> Verdict:
+    """Return whether the pruned networks can be trusted, with reasons.
+
+    Args:
+        runs: the runs of the report.
+        flags: their flags. Those of dense controls do not count if there are pruned runs.
+    """
     done = finished(runs)
     pruned = [run for run in done if not run.dense]
     if not done:
-        return Verdict("none", "There is no finished run to judge.", ["See the failed runs below."])
-    reasons = [_told(run, runs) for run in pruned[:5]] or ["No run here was to be pruned."]
-    if len(pruned) > 5:
-        reasons.append(f"… and {len(pruned) - 5} more runs, in the tables below.")
-    dense = {run.title for run in done if run.dense and pruned}  # controls are not judged
-    levels = [flag.level for flag in found if flag.run not in dense]
-    counts = {level: levels.count(level) for level in ("bad", "warning")}
-    if counts["bad"]:
-        reasons.append(f"{_count(counts['bad'], 'serious flag')} below must be dealt with first.")
-        return Verdict("bad", "Do not rely on it yet.", reasons)
-    if counts["warning"]:
-        others = " (those of dense controls are not counted)" if len(levels) < len(found) else ""
-        number = _count(counts["warning"], "reservation")
-        reasons.append(f"{number} below, each with a remedy{others}.")
-        return Verdict("warning", "Usable, with reservations.", reasons)
-    reasons.append("None of the checks below found anything against it.")
-    return Verdict("good", "Nothing was found against it.", reasons)
+        return Verdict("none", TEXTS["none"], [TEXTS["failed"]])
+    reasons = [_description(run, runs) for run in pruned[:MAX_RUNS]] or [TEXTS["not_pruned"]]
+    if len(pruned) > MAX_RUNS:
+        reasons.append(TEXTS["more"].format(number=len(pruned) - MAX_RUNS))
+    controls = {run.title for run in done if run.dense and pruned}
+    levels: list[str] = [flag.level for flag in flags if flag.run not in controls]
+    level: Level = "bad" if "bad" in levels else "warning" if "warning" in levels else "good"
+    reason = TEXTS[f"count_{level}"].format(number=levels.count(level))
+    if level == "warning" and len(levels) < len(flags):
+        reason += TEXTS["controls"]
+    return Verdict(level, TEXTS[level], [*reasons, reason])
 
 
-def _count(number: int, what: str) -> str:
-    return f"{number} {what}{'' if number == 1 else 's'}"
-
-
-def _told(run: Run, runs: Sequence[Run]) -> str:
-    words = f"{run.title}: {run.metrics.get('achieved_sparsity', 0):.1%} of the prunable weights"
-    words += f" are zero ({run.metrics.get('compression_ratio', 1):.1f} times fewer parameters)"
-    if run.accuracy is None:
-        return words + "."
-    words += f"; test accuracy {run.accuracy:.2%}"
+def _description(run: Run, runs: Sequence[Run]) -> str:
+    sparsity = run.metrics.get("achieved_sparsity", 0)
+    compression = run.metrics.get("compression_ratio", 1)
+    text = TEXTS["pruned"].format(title=run.title, sparsity=sparsity, compression=compression)
     dense = control(run, runs)
-    if dense is not None and dense.accuracy is not None:
-        words += f", dense {dense.accuracy:.2%}"
-    return words + "."
+    if run.accuracy is not None:
+        text += TEXTS["accuracy"].format(accuracy=run.accuracy)
+        if dense is not None and dense.accuracy is not None:
+            text += TEXTS["control"].format(accuracy=dense.accuracy)
+    return text + "."

@@ -1,6 +1,8 @@
-"""Train the paper's FCN on MNIST and measure ways to deploy it: the tables of this folder.
+"""Train the paper's FCN on MNIST and measure the ways to deploy it.
 
-python reports/deploy/make.py --epochs 3
+    python reports/deploy/make.py --epochs 3
+
+writes README.md and a JSON file for each of two pruned networks into this folder.
 """
 
 import argparse
@@ -9,107 +11,112 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from pyro_bayesprune._utils.files import write_atomically
 from pyro_bayesprune.benchmarks.deploy import deploy_table
 from pyro_bayesprune.benchmarks.deploy_tables import or_dash, table
 from pyro_bayesprune.benchmarks.kernels import GAIN
+from pyro_bayesprune.data.builtin import load_dataset
+from pyro_bayesprune.experiments.config import PRESETS, Config
+from pyro_bayesprune.experiments.running import run
 from pyro_bayesprune.models.plain import bake
+
+NETWORKS = {
+    "dense": {"sparsity": 0.0},
+    "99% of the weights": {"sparsity": 0.99},
+    "90% of the units": {"sparsity": 0.9, "scope": "unit"},
+}
 
 
 def report(runs: str | Path, out: str | Path, *, data_dir: str | Path | None, epochs: int) -> None:
-    """Train the paper's FCN on MNIST (dense, 99% of weights, 90% of units) and write the tables.
+    """Train the networks and write the tables.
 
     Args:
-        runs: folder of the run folders; what is there already is not trained again.
-        out: folder of ``README.md`` and a JSON file for each network.
+        runs: folder of the run folders. Finished runs in it are not repeated.
+        out: folder of ``README.md`` and the JSON files.
         data_dir: folder of the data files; see `load_dataset`.
-        epochs: of each training.
+        epochs: epochs of each training.
     """
-    from pyro_bayesprune.data.builtin import load_dataset
-    from pyro_bayesprune.experiments.config import PRESETS, Config
-    from pyro_bayesprune.experiments.running import run
-
     mle = {"objective": "mle", "gate": "always", "epochs": epochs, "dataset": "mnist"}
-    base = PRESETS["paper"] | mle
-    networks = {
-        "dense": Config(**base | {"sparsity": 0.0}),
-        "99% of the weights": Config(**base | {"sparsity": 0.99}),
-        "90% of the units": Config(**base | {"sparsity": 0.9, "scope": "unit"}),
-    }
-    done = {name: run(config, out=runs, data_dir=data_dir) for name, config in networks.items()}
+    configs = {name: Config(**PRESETS["paper"] | mle | own) for name, own in NETWORKS.items()}
+    done = {name: run(config, out=runs, data_dir=data_dir) for name, config in configs.items()}
     data = load_dataset("mnist", data_dir, validation=0)
     if data.test_x is None or data.test_y is None:
-        raise ValueError("the data have no test part")
+        raise ValueError("the data set has no test part")
     dense = bake(done.pop("dense"))
-    parts = []
+    sections = []
     for name, result in done.items():
         measured = deploy_table(bake(result), data.test_x, data.test_y, dense=dense)
         measured["config"] = result.config.to_dict()
         file = Path(out) / (name.replace("%", "").replace(" ", "_") + ".json")
-        _save(file, json.dumps(measured, indent=1))
-        parts.append(f"## {name}\n\n{findings(measured)}\n\n{table(measured)}")
-    _save(Path(out) / "README.md", "\n".join([_title(measured, epochs), *parts]))
+        write_atomically(file, json.dumps(measured, indent=1).encode())
+        sections.append(f"## {name} pruned\n\n{findings(measured)}\n\n{table(measured)}")
+    page = "\n".join([_introduction(measured, epochs), *sections])
+    write_atomically(Path(out) / "README.md", page.encode())
 
 
-def _save(path: Path, text: str) -> None:
-    from pyro_bayesprune._utils.files import write_atomically
-
-    write_atomically(path, text.encode())
-
-
-def _title(measured: Mapping[str, Any], epochs: int) -> str:
-    config, where, setting = measured["config"], measured["machine"], measured["setting"]
+def _introduction(measured: Mapping[str, Any], epochs: int) -> str:
+    config, machine, setting = measured["config"], measured["machine"], measured["setting"]
     versions = ", ".join(f"{name} {v}" for name, v in measured["versions"].items())
     return (
-        "# What a pruned network really saves\n\n"
-        f"`python reports/deploy/make.py --epochs {epochs}`, seed {config['seed']}. "
-        f"{config['dataset']}, {config['network']} of hidden layers {tuple(config['hidden'])}, "
-        f"trained without a prior for {epochs} epochs and pruned by magnitude at the end of the "
-        f"first. Measured on {where['processor']} ({where['cpus']} CPUs, {where['platform']}) with "
-        f"{setting['threads']} thread and {setting['rounds']} rounds; {versions}; commit "
-        f"{measured['commit']}. The load average was {or_dash(measured['load'], '.1f')}: above the "
-        "number of CPUs, milliseconds are those of a busy machine; speed-ups compare turns that "
-        "alternate, so the load is much the same for both.\n"
+        "# Savings of a pruned network in practice\n\n"
+        f"`python reports/deploy/make.py --epochs {epochs}` wrote this page.\n\n"
+        f"The network is the {config['network']} with hidden layers {tuple(config['hidden'])}, "
+        f"trained on {config['dataset']} without a prior for {epochs} epochs (seed "
+        f"{config['seed']}). It is pruned by magnitude at the end of the first epoch. The "
+        f"measurements used {machine['processor']} ({machine['cpus']} CPUs, "
+        f"{machine['platform']}) with {setting['threads']} thread and {setting['rounds']} rounds; "
+        f"{versions}; commit {measured['commit']}. The load average was "
+        f"{or_dash(measured['load'], '.1f')}. If it exceeds the number of CPUs, other processes "
+        "increase the milliseconds. The speed-ups compare alternating measurements, so the load "
+        "affects both sides almost equally.\n"
     )
 
 
 def findings(measured: Mapping[str, Any]) -> str:
-    """Return in sentences what the numbers of one network say, good and bad (needs batch 64)."""
+    """Return the main results for one network in sentences (requires batch size 64)."""
     rows = {row["name"]: row for row in measured["rows"]}
     exact = [f for f in measured["formats"] if f["values"] == "float32"]
-    narrow = [f for f in measured["formats"] if f["values"] != "float32"]
+    float16 = [f for f in measured["formats"] if f["values"] == "float16"]
     smallest = max(exact, key=lambda f: f["times_smaller"])
     differences = [r["difference"] for r in (*rows.values(), *exact) if r["difference"] is not None]
-    points = max(abs(f["accuracy"] - f["accuracy_baked"]) for f in narrow) * 100
-    batch = measured["setting"]["batches"].index(64)
-    at64 = {name: row["speed_up"][batch] for name, row in rows.items() if name != "dense"}
-    faster = {name: s for name, s in at64.items() if s[1] >= GAIN}
-    best = max(faster, key=lambda name: faster[name][0], default=None)
-    gains = "No variant is faster than dense at batch 64: no gain."
-    if best:
-        none = "; ".join(sorted(set(at64) - set(faster))) or "none"
-        gains = (
-            f"At batch 64 the fastest is *{best}*, {faster[best][0]:.1f} times dense; *compacted* "
-            f"in PyTorch is {at64['compacted'][0]:.1f} times dense. No gain there: {none}."
-        )
+    baked, dense = rows["baked"], rows["dense"]
+    points = max(abs(f["accuracy"] - baked["accuracy"]) for f in float16) * 100
     return (
-        f"Accuracy {rows['baked']['accuracy']:.4f} (dense: {rows['dense']['accuracy']:.4f}). "
+        f"Accuracy: {baked['accuracy']:.4f} (dense: {dense['accuracy']:.4f}). "
         f"The smallest exact file ({smallest['network']}, {smallest['format']}) has "
-        f"{smallest['bytes']:,} bytes, {smallest['times_smaller']:.1f} times less than the dense "
-        f"float32 one; *baked* as it is, {rows['baked']['times_smaller']:.1f} times. Exact exports "
-        f"differ by at most {max(differences):.1e} from the baked network, float16 and int8 by at "
-        f"most {points:.2f} points of accuracy. {gains}"
+        f"{smallest['bytes']:,} bytes and is {smallest['times_smaller']:.1f} times smaller than "
+        f"the dense float32 file. The file of *baked* is {baked['times_smaller']:.1f} times "
+        f"smaller. The outputs of exact exports differ by at most {max(differences):.1e} from the "
+        f"baked network. With float16 the accuracy changes by at most {points:.2f} points. "
+        f"{_speed_findings(measured)}"
     )
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
+def _speed_findings(measured: Mapping[str, Any]) -> str:
+    batch = measured["setting"]["batches"].index(64)
+    speeds = {r["name"]: r["speed_up"][batch] for r in measured["rows"] if r["name"] != "dense"}
+    faster = {name: speed for name, speed in speeds.items() if speed[1] >= GAIN}
+    if not faster:
+        return "At batch size 64, no variant is faster than the dense network."
+    best = max(faster, key=lambda name: faster[name][0])
+    others = "; ".join(sorted(set(speeds) - set(faster))) or "none"
+    return (
+        f"At batch size 64, the fastest variant is *{best}*: {faster[best][0]:.1f} times as fast "
+        f"as the dense network. For *compacted* in PyTorch, the speed is "
+        f"{speeds['compacted'][0]:.1f} times that of the dense network. Variants without a gain: "
+        f"{others}."
+    )
+
+
+def main(argv: Sequence[str] | None = None) -> None:
     """Run the command."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--runs", default="runs", help="folder of the run folders")
     parser.add_argument("--out", default="reports/deploy", help="folder of the tables")
     parser.add_argument("--data-dir", default=None, help="folder of the data files")
-    parser.add_argument("--epochs", type=int, default=5, help="of each of the three trainings")
-    given = parser.parse_args(arguments)
-    report(given.runs, given.out, data_dir=given.data_dir, epochs=given.epochs)
+    parser.add_argument("--epochs", type=int, default=5, help="epochs of each of three trainings")
+    args = parser.parse_args(argv)
+    report(args.runs, args.out, data_dir=args.data_dir, epochs=args.epochs)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Make this folder again: python reports/example/make.py DATA_DIR [RUNS]."""
+"""Create the files of this folder: python reports/example/make.py DATA_DIR [RUNS]."""
 
 import shutil
 import sys
@@ -14,7 +14,7 @@ HERE = Path(__file__).parent
 
 
 def main(data_dir: str, out: str = "runs/example") -> None:
-    """Train a dense FCN and one pruned to 99% on MNIST; draw, diagnose, report."""
+    """Train a dense FCN and one pruned to 99% on MNIST, draw from both, and write the report."""
     foreign = bp.load_dataset("fashion_mnist", data_dir)
     folders = []
     for method, sparsity in (("bayes_unpruned", {}), ("bayes_magnitude", {"sparsity": 0.99})):
@@ -31,11 +31,11 @@ def main(data_dir: str, out: str = "runs/example") -> None:
     )
     plots.learning_curves(run.history).savefig(HERE / "learning_curves.svg")
     plots.traces(diagnostics.trace_frame(idata)).savefig(HERE / "traces.svg")
-    picture(HERE / "report.html", HERE / "report.png")
+    screenshot(HERE / "report.html", HERE / "report.png")
 
 
-def picture(page: Path, out: Path) -> None:
-    """Write what a browser (Debian's Chromium) shows first of a page."""
+def screenshot(page: Path, out: Path) -> None:
+    """Write an image of the top of a page, as the system's Chromium displays it."""
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as playwright:

@@ -1,9 +1,9 @@
-"""How the costs of `bench training` scale with sizes, and what many trainings at once cost.
+"""Measure how the costs of `bench training` depend on sizes, and many simultaneous trainings.
 
     python reports/speed/make.py
 
-writes scaling.csv and scaling.png (the step over width and batch size, the end of an epoch over the
-number of examples), many.csv (trainings at once) and machine.json.
+writes scaling.csv and scaling.png (the step by width and batch size, the end of an epoch by number
+of examples), many.csv (simultaneous trainings) and machine.json.
 """
 
 import json
@@ -30,15 +30,15 @@ BATCHES = (64, 256, 1024, 4096)
 EXAMPLES = (10_000, 30_000, 60_000)
 SCALED = ("plain", "normal", "normal, masked 90%", "normal, masked 99%")
 MANY = {"64-64-64": (64,) * 3, "256-256-256": (256,) * 3, "1024-1024-1024": (1024,) * 3}
-TOGETHER = 8  # networks in one stack
-HEAD_START = 15.0  # seconds in which worker processes start before all measure at the same time
+STACKED = 8  # number of stacked networks
+HEAD_START = 15.0  # seconds for the start of worker processes, which then measure simultaneously
 
 
 def scaling(rounds: int = 5) -> pd.DataFrame:
-    """Measure the FCN's step over width and batch size, an epoch's end over number of examples.
+    """Measure the FCN's step by width and batch size, and the end of an epoch by examples.
 
     Returns:
-        Columns ``over`` (what is varied), ``value``, and those of the rows of `bench.training`.
+        Columns ``over`` (the varied quantity), ``value``, and those of `benchmarks.training`.
     """
     rows = []
     for width in WIDTHS:
@@ -54,9 +54,9 @@ def scaling(rounds: int = 5) -> pd.DataFrame:
 
 
 def figure(table: pd.DataFrame) -> Figure:
-    """Draw the ratios of `scaling`, a panel for each thing that is varied."""
-    drawn = Figure(figsize=(11, 3.4), layout="constrained")
-    panels = dict(zip(("width", "batch_size", "examples"), drawn.subplots(1, 3), strict=True))
+    """Draw the ratios of `scaling`, with a panel for each varied quantity."""
+    result = Figure(figsize=(11, 3.4), layout="constrained")
+    panels = dict(zip(("width", "batch_size", "examples"), result.subplots(1, 3), strict=True))
     for over, axes in panels.items():
         for what, rows in table[table["over"] == over].groupby("what", sort=False):
             axes.plot(rows["value"], rows["ratio_to_plain"], marker="o", label=what)
@@ -64,25 +64,25 @@ def figure(table: pd.DataFrame) -> Figure:
         axes.set_xticks(sorted(table.loc[table["over"] == over, "value"].unique()))
         axes.xaxis.set_major_formatter("{x:.0f}")
         axes.minorticks_off()
-        axes.set_ylim(0, 1.35 * axes.get_ylim()[1])  # room for the legend
+        axes.set_ylim(0, 1.35 * axes.get_ylim()[1])  # space for the legend
         axes.legend(fontsize=7, loc="upper right")
     panels["width"].set_ylabel("time, plain PyTorch = 1")
     panels["examples"].set_ylabel("share of a plain epoch")
-    return drawn
+    return result
 
 
-def stacked(setting: Setting, x: Tensor, y: Tensor, number: int = TOGETHER) -> Round:
-    """Plain PyTorch again, on ``number`` networks stacked into one batched computation.
+def stacked(setting: Setting, x: Tensor, y: Tensor, number: int = STACKED) -> Round:
+    """Train ``number`` networks in plain PyTorch as one batched computation.
 
-    Each step trains all of them on one batch: products of matrices become batched products.
+    Each step trains all of them on the same batch with batched matrix products.
     """
     nets = [setting.build() for _ in range(number)]
     params, buffers = stack_module_state(nets)
     skeleton = setting.build().to("meta")
     optimizer = torch.optim.Adam(list(params.values()), weight_decay=1 / len(x), fused=True)
 
-    def loss(one: dict[str, Tensor], held: dict[str, Tensor], x: Tensor, y: Tensor) -> Tensor:
-        return cross_entropy(functional_call(skeleton, (one, held), (x,)), y)
+    def loss(params: dict[str, Tensor], buffers: dict[str, Tensor], x: Tensor, y: Tensor) -> Tensor:
+        return cross_entropy(functional_call(skeleton, (params, buffers), (x,)), y)
 
     def run() -> None:
         for batch in torch.randperm(len(x)).split(setting.batch_size):
@@ -96,7 +96,7 @@ def stacked(setting: Setting, x: Tensor, y: Tensor, number: int = TOGETHER) -> R
 
 
 def _rate(build: Callable[[Setting, Tensor, Tensor], Round], setting: Setting) -> float:
-    """Return rounds of a competitor per second: the median over rounds, after one."""
+    """Return the median number of rounds per second, without the first round."""
     x, y = setting.examples(setting.steps * setting.batch_size)
     with flushed_denormals(), memory_kept():
         run, times = build(setting, x, y), []
@@ -114,21 +114,21 @@ def _rate_alone(name: str, setting: Setting, start: float) -> float:
 
 
 def _rates_together(name: str, setting: Setting, processes: int) -> float:
-    """Return the rounds per second of several processes of one thread, all at the same time."""
+    """Return the total rounds per second of simultaneous processes with one thread each."""
     start = time.time() + HEAD_START
     task = delayed(_rate_alone)
     return sum(Parallel(processes)(task(name, setting, start) for _ in range(processes)))
 
 
 def many(rounds: int = 9) -> pd.DataFrame:
-    """Measure trainings of networks of one shape: how many steps per second of all together.
+    """Measure the total steps per second of several trainings of networks with the same shape.
 
-    Plain PyTorch, one network after the other with all threads, is one; ours the same way; both
-    with a process of one thread for each processor; and `stacked`.
+    Networks are trained one after the other with all threads, or in one process with one thread
+    for each processor, by plain PyTorch and by this package; or `stacked`.
 
     Returns:
-        Columns ``hidden``, ``how``, ``steps_per_second``, ``gain`` (over plain, one after the
-        other).
+        Columns ``hidden``, ``how``, ``steps_per_second``, and ``gain`` (relative to plain PyTorch,
+        one after the other).
     """
     rows = []
     processes = torch.get_num_threads()
@@ -136,7 +136,7 @@ def many(rounds: int = 9) -> pd.DataFrame:
         setting = Setting(hidden=widths, steps=8, rounds=rounds)
         rates = {
             "plain, one after the other": _rate(COMPETITORS["plain"], setting),
-            "plain, stacked": TOGETHER * _rate(stacked, setting),
+            "plain, stacked": STACKED * _rate(stacked, setting),
             "plain, a process each": _rates_together("plain", setting, processes),
         }
         for name in SCALED[1:]:
@@ -153,19 +153,19 @@ def many(rounds: int = 9) -> pd.DataFrame:
 def main(argv: Sequence[str] | None = None) -> None:
     """Measure and write the tables and the figure."""
     parser = ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--out", type=Path, default=Path("reports/speed"), help="folder")
+    parser.add_argument("--out", type=Path, default=Path("reports/speed"), help="output folder")
     parser.add_argument("--only", choices=("scaling", "many"), help="measure one of the two")
-    given = parser.parse_args(argv)
-    given.out.mkdir(parents=True, exist_ok=True)
+    args = parser.parse_args(argv)
+    args.out.mkdir(parents=True, exist_ok=True)
     for name, measure in (("many", many), ("scaling", scaling)):
-        if given.only in (None, name):
+        if args.only in (None, name):
             table = measure()
-            table.to_csv(given.out / f"{name}.csv", index=False, float_format="%.5g")
+            table.to_csv(args.out / f"{name}.csv", index=False, float_format="%.5g")
             print(table.to_string(index=False, float_format="{:.3f}".format), flush=True)
             if name == "scaling":
-                figure(table).savefig(given.out / "scaling.png", dpi=110)
-    told = provenance() | {"load": load_average()}
-    (given.out / "machine.json").write_text(json.dumps(told, indent=1))
+                figure(table).savefig(args.out / "scaling.png", dpi=110)
+    conditions = provenance() | {"load": load_average()}
+    (args.out / "machine.json").write_text(json.dumps(conditions, indent=1))
 
 
 if __name__ == "__main__":

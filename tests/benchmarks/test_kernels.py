@@ -1,4 +1,4 @@
-"""Kernels compute what the layer does, and are timed in turns."""
+"""Kernels have the outputs of the layer, and their measurements alternate."""
 
 import copy
 

@@ -1,4 +1,4 @@
-"""The plain loop that ours is compared with has the same losses."""
+"""The plain loop has the same losses as the training of this package."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""The benchmark compares like with like; times themselves are not tested."""
+"""The training benchmark measures all competitors. The times are not tested."""
 
 import pandas as pd
 import pytest

@@ -30,7 +30,10 @@ MISTAKES = {
     "missing_value": (["run", "--seed"], "--seed: expected one argument"),
     "sparsity_of_one": (["run", "--sparsity", "1"], r"sparsity must be in \[0, 1\), got 1"),
     "negative_sparsity": (["run", "--sparsity=-0.5"], "sparsity must be in"),
-    "sparsity_a_word": (["run", "--sparsity", "most"], "sparsity.*float or auto.*most"),
+    "sparsity_a_word": (
+        ["run", "--sparsity", "most"],
+        "sparsity.*expected float - expected 'auto'.*most",
+    ),
     "no_epochs": (["run", "--epochs", "0"], "epochs must be positive, got 0"),
     "half_an_epoch": (["run", "--epochs", "1.5"], "epochs.*expected int.*1.5"),
     "negative_beta": (["run", "--beta=-1"], "beta must be at least 0, got -1"),
@@ -42,7 +45,7 @@ MISTAKES = {
     "validation": (["run", "--validation", "1"], "validation must be in"),
     "method_and_objective": (
         ["run", "--method", "magnitude", "--objective", "map"],
-        "the method 'magnitude' decides objective: give the method or these, not both",
+        "the method 'magnitude' decides objective: specify one of them, not both",
     ),
     "method_and_gate": (["run", "--method", "bayes_random", "--gate=always"], "decides gate"),
     "unpruned_sparsity": (["run", "--method", "unpruned", "--sparsity=0.5"], "decides sparsity"),
@@ -57,7 +60,8 @@ MISTAKES = {
     "grid_vary": (["grid", "--vary", "beta"], "--vary must be setting=value,value…, got 'beta'"),
     "grid_vary_yaml": (["grid", "--vary", "beta=[1"], "--vary must be setting=value"),
     "grid_vary_what": (["grid", "--vary", "width=5"], "unknown settings"),
-    "grid_seeds": (["grid", "--seeds", "a,b"], "--seeds must be comma-separated numbers"),
+    "grid_seeds_yaml": (["grid", "--seeds", "[0"], "--seeds must be value,value…, got '\\[0'"),
+    "grid_seeds": (["grid", "--seeds", "a,b"], "seed must be an integer, got 'a'"),
 }
 
 
@@ -71,7 +75,7 @@ def test_a_mistake_is_one_line_and_exit_code_two(capsys, tmp_path, name):
     assert not (tmp_path / "runs").exists()
 
 
-def test_no_command_prints_what_there_is(capsys):
+def test_without_a_command_the_commands_are_printed(capsys):
     code, out, _ = called(capsys)
     assert code == 2 and any(line.strip().startswith("run") for line in out)
 
@@ -101,10 +105,10 @@ def test_debug_shows_the_traceback():
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_every_command_has_help(capsys, command):
-    with pytest.raises(SystemExit) as stopped:
+    with pytest.raises(SystemExit) as exit_:
         main([command, "--help"])
     text = capsys.readouterr().out
-    assert stopped.value.code == 0 and text.startswith(f"usage: bayesprune {command}")
+    assert exit_.value.code == 0 and text.startswith(f"usage: bayesprune {command}")
 
 
 def test_help_loads_no_torch():
@@ -123,9 +127,9 @@ sys.exit(f"help loads {heavy & set(sys.modules)}" if heavy & set(sys.modules) el
     assert done.returncode == 0, done.stderr
 
 
-def test_a_reader_that_has_seen_enough_is_no_error():
+def test_a_closed_output_is_not_an_error():
     command = [sys.executable, "-m", "pyro_bayesprune.cli", "data", "list"]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    process.stdout.close()  # as `| head` does
+    process.stdout.close()  # like `| head`
     assert process.stderr.read() == "" and process.wait() == 141
     process.stderr.close()

@@ -25,7 +25,7 @@ CONFIGS = {
     "syntax.toml": ("epochs = ", "cannot read syntax.toml"),
     "unknown.toml": ("layers = 3", "unknown settings .'layers'."),
     "preset.yaml": ("preset: [paper]", "unknown preset"),
-    "nested.yaml": ("hidden: [[8]]", "hidden must be a plain value or a list of them"),
+    "nested.yaml": ("hidden: [[8]]", "hidden must be a plain value or a list of plain values"),
     "table.yaml": ("epochs: {a: 1}", "epochs must be a plain value"),
     "aliases.yaml": (
         "\n".join([f"a{i}: &a{i} [" + f"*a{i - 1}, " * 9 * (i > 0) + "1]" for i in range(12)]),
@@ -67,9 +67,11 @@ def test_settings_from_toml_with_preset_and_method(capsys, tmp_path):
     assert "Run(digits fcn bayes_random;" in out[0]
 
 
-@pytest.mark.parametrize("given", [["--hidden", "8,4"], ["--hidden=8,4"], ["--hidden", "[8,4]"]])
-def test_widths_are_given_with_commas(capsys, tmp_path, given):
-    assert called(capsys, "run", *given, "--epochs=1", "--batch-size=256")[0] == 0
+@pytest.mark.parametrize(
+    "arguments", [["--hidden", "8,4"], ["--hidden=8,4"], ["--hidden", "[8,4]"]]
+)
+def test_widths_are_separated_by_commas(capsys, tmp_path, arguments):
+    assert called(capsys, "run", *arguments, "--epochs=1", "--batch-size=256")[0] == 0
     assert only_config(tmp_path).hidden == (8, 4)
 
 

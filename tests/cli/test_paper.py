@@ -13,7 +13,7 @@ def test_the_commands(store, tmp_path, capsys):
     assert (
         app.main(["paper", "figures", str(store), "--format", "svg", "--out", str(tmp_path)]) == 0
     )
-    told = capsys.readouterr()
-    assert "figure-04-mnist-fcn-75.svg" in told.out
-    assert "not made: Paper's figure 5" in told.err
+    streams = capsys.readouterr()
+    assert "figure-04-mnist-fcn-75.svg" in streams.out
+    assert "not made: Paper's figure 5" in streams.err
     assert app.main(["paper", "figures", str(tmp_path / "nothing")]) == 2

@@ -12,7 +12,7 @@ pytestmark = pytest.mark.usefixtures("elsewhere")
 
 @pytest.fixture
 def trained(capsys, tmp_path):
-    """A folder with a run that Laplace can draw around and one, of a Student t prior, not."""
+    """A folder with two runs. Laplace supports only the one with a normal prior."""
     for prior in ("normal", "student_t"):
         called(capsys, "run", *TINY, "--sparsity", "0.8", "--prior", prior)
     runs = {json.loads(path.read_text())["prior"]: path.parent
@@ -66,7 +66,7 @@ def test_report_without_weights_is_made_from_the_rest_and_not_drawn_around(capsy
     assert code == 2 and "weights.safetensors is missing" in errors[-1]
 
 
-def test_report_of_a_folder_tells_of_a_failed_run(capsys, trained, tmp_path):
+def test_report_of_a_folder_mentions_a_failed_run(capsys, trained, tmp_path):
     folder, run, _ = trained
     (run / "result.json").unlink()
     (run / "error.txt").write_text("ValueError: it broke")
@@ -75,9 +75,11 @@ def test_report_of_a_folder_tells_of_a_failed_run(capsys, trained, tmp_path):
     assert "The run did not finish." in page and "ValueError: it broke" in page
 
 
-@pytest.mark.parametrize(("name", "found"), [("nowhere", "is no folder"), (".", "holds none")])
-def test_report_of_no_runs_is_one_line(capsys, name, found):
+@pytest.mark.parametrize(
+    ("name", "problem"), [("nowhere", "is not a folder"), (".", "contains none")]
+)
+def test_report_of_no_runs_is_one_line(capsys, name, problem):
     code, out, errors = called(capsys, "report", name)
     assert (code, out, len(errors)) == (2, [], 1)
     assert "expected a run folder, a folder of them, or one with a results.csv" in errors[0]
-    assert errors[0].endswith(f"{name} {found}")
+    assert errors[0].endswith(f"{name} {problem}")

@@ -73,7 +73,7 @@ def test_a_run_shows_its_epochs_and_a_summary(capsys, tmp_path):
 
 
 @pytest.mark.filterwarnings("default::RuntimeWarning")
-def test_a_damaged_checkpoint_is_told_in_one_line(capsys, tmp_path):
+def test_a_damaged_checkpoint_is_reported_on_one_line(capsys, tmp_path):
     folder = tmp_path / "runs" / Config(hidden=(8,), epochs=2, batch_size=256).id
     folder.mkdir(parents=True)
     (folder / "checkpoint.pt").write_bytes(b"rubbish")
@@ -81,7 +81,7 @@ def test_a_damaged_checkpoint_is_told_in_one_line(capsys, tmp_path):
     assert code == 0
     assert [line for line in errors if "epoch" not in line] == [
         f"bayesprune: warning: {'runs' / folder.relative_to(tmp_path / 'runs')}/checkpoint.pt is "
-        "damaged: its checksum does not fit. The run starts over; the file is kept as "
+        "damaged: its checksum does not match. The run starts over; the file is kept as "
         "checkpoint.pt.damaged"
     ]
 

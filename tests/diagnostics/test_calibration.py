@@ -1,4 +1,4 @@
-"""Calibration and doubt, on probabilities that can be worked out by hand."""
+"""Calibration and entropy of probabilities, compared with calculations by hand."""
 
 import math
 
@@ -37,7 +37,7 @@ def test_the_reliability_table_holds_the_calibration_error(predictions):
     assert metrics.expected_calibration_error(*predictions) == pytest.approx(expected, abs=1e-6)
 
 
-def test_rejecting_the_doubtful_helps(predictions):
+def test_rejecting_uncertain_examples_increases_the_accuracy(predictions):
     table = calibration.rejection_table(*predictions)
     assert table["accuracy"].iloc[0] == metrics.accuracy(*predictions)
     assert table["accuracy"].iloc[-1] > table["accuracy"].iloc[0] + 0.05

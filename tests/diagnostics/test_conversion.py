@@ -1,4 +1,4 @@
-"""InferenceData: groups, and files that are whole or refused."""
+"""InferenceData: groups, and files that are complete or refused."""
 
 import json
 
@@ -27,8 +27,8 @@ def test_the_groups_are_there(drawn_fit):
 def test_the_log_joint_of_draws_is_the_log_joint_but_for_a_constant(drawn_fit):
     fit, data, draws, idata = drawn_fit  # the constant: the prior of what is not drawn
     exact = [bp.log_joint(fit.model, draws.at(1, i), data).total for i in (3, 7)]
-    found = idata.posterior["log_joint"][1, [3, 7]].to_numpy()
-    assert found[0] - found[1] == pytest.approx(exact[0] - exact[1], abs=1e-3)
+    values = idata.posterior["log_joint"][1, [3, 7]].to_numpy()
+    assert values[0] - values[1] == pytest.approx(exact[0] - exact[1], abs=1e-3)
 
 
 def test_written_and_read_again_it_is_equal(drawn_fit, tmp_path):
@@ -57,5 +57,5 @@ def test_a_damaged_file_is_noticed(tmp_path):
     assert (az.from_netcdf(str(path), engine="h5netcdf").posterior["a"] == 1).all()
     for place in range(0, len(content), len(content) // 50):
         path.write_bytes(content[:place] + bytes([content[place] ^ 1]) + content[place + 1 :])
-        with pytest.raises(ValueError, match="posterior.nc is not .*: its checksum does not fit"):
+        with pytest.raises(ValueError, match="posterior.nc is not .*: its checksum does not match"):
             conversion.load(path)

@@ -1,4 +1,4 @@
-"""Shifted and foreign inputs."""
+"""Shifted inputs, and inputs of another data set."""
 
 import math
 
@@ -29,7 +29,7 @@ def test_shifts_are_measured_for_every_predictor():
     assert (table[table["network"] == "b"]["entropy"] - math.log(3)).abs().max() < 1e-6
 
 
-def test_foreign_inputs_are_told_by_their_entropy():
+def test_foreign_inputs_are_detected_by_their_entropy():
     sure, unsure = torch.tensor([[0.99, 0.01]] * 5), torch.tensor([[0.5, 0.5]] * 7)
     assert shift.out_of_distribution_auroc(sure, unsure) == 1.0
     assert shift.out_of_distribution_auroc(sure, sure) == 0.5

@@ -1,4 +1,4 @@
-"""Diagnostics of draws, and the conditions that they need."""
+"""Diagnostics of draws, and their conditions."""
 
 import numpy as np
 import pandas as pd
@@ -31,13 +31,13 @@ def test_a_map_alone_has_no_diagnostics(drawn_fit):
             diagnostic(point)
 
 
-def test_convergence_is_told_for_log_joint_and_predictions(drawn_fit):
-    found = statistics.convergence(drawn_fit[-1])
-    assert found["rhat_log_joint"] < 1.2 and found["ess_probability"] > 5
-    assert found["divergences"] >= 0
+def test_convergence_of_log_joint_and_predictions(drawn_fit):
+    result = statistics.convergence(drawn_fit[-1])
+    assert result["rhat_log_joint"] < 1.2 and result["ess_probability"] > 5
+    assert result["divergences"] >= 0
 
 
-def test_chains_that_are_stuck_are_told(drawn_fit):
+def test_stuck_chains_have_a_large_rhat(drawn_fit):
     idata = drawn_fit[-1].copy()
     stuck = idata.posterior.copy(deep=True)
     stuck["log_joint"][:] = np.array([[0.0], [1.0]])
@@ -79,21 +79,21 @@ def test_loo_is_exact_leave_one_out_in_the_linear_gaussian_case():
     draws = samplers.posterior_draws(fit, (x, y), "laplace", draws=2000)
     data = bp.Dataset(x, y)
     idata = conversion.to_arviz(draws, data, prior_draws=0)
-    found = statistics.loo(idata)
-    kept = fit.masks["weight"][0]
+    result = statistics.loo(idata)
+    mask = fit.masks["weight"][0]
     exact = []
     for i in range(len(x)):
         rest = torch.arange(len(x)) != i
-        mean, covariance = closed_form(x[rest][:, kept], y[rest])
-        row = x[i, kept]
+        mean, covariance = closed_form(x[rest][:, mask], y[rest])
+        row = x[i, mask]
         scale = (row @ covariance @ row + NOISE**2).sqrt()
         exact.append(torch.distributions.Normal(row @ mean, scale).log_prob(y[i, 0]).item())
-    np.testing.assert_allclose(found.loo_i, exact, atol=0.04)
-    assert found.elpd_loo == pytest.approx(sum(exact), abs=0.3)
-    assert statistics.pareto_table(found)["examples"].tolist() == [len(x), 0, 0]
+    np.testing.assert_allclose(result.loo_i, exact, atol=0.04)
+    assert result.elpd_loo == pytest.approx(sum(exact), abs=0.3)
+    assert statistics.pareto_table(result)["examples"].tolist() == [len(x), 0, 0]
 
 
-def test_power_scaling_tells_a_strong_prior_from_a_weak_one():
+def test_power_scaling_distinguishes_a_strong_from_a_weak_prior():
     assert PRIOR == 1.5
     fit, (x, y), _, _ = linear_gaussian(orthogonal=True)
     sensitivities = {}
@@ -142,13 +142,13 @@ def test_a_dense_network_can_be_compared_with_a_pruned_one(drawn_fit):
 
 def test_a_dense_and_a_pruned_network_are_compared_by_their_last_layers_laplace():
     torch.manual_seed(0)
-    data, found = class_data(), {}
+    data, result = class_data(), {}
     for sparsity in (0.0, 0.7):
         net = mlp()
         fit = around(lifted(net, data), net_weights(net), random_masks(net_weights(net), sparsity))
         draws = samplers.posterior_draws(fit, data, "last_layer_laplace", draws=50)
-        found[str(sparsity)] = conversion.to_arviz(draws, data, prior_draws=0)
-    assert set(statistics.compare(found).index) == {"0.0", "0.7"}
+        result[str(sparsity)] = conversion.to_arviz(draws, data, prior_draws=0)
+    assert set(statistics.compare(result).index) == {"0.0", "0.7"}
 
 
 def test_an_example_on_which_all_draws_agree_has_equal_weights():
@@ -156,6 +156,6 @@ def test_an_example_on_which_all_draws_agree_has_equal_weights():
     idata = _arviz.az.from_dict(
         posterior={"a": np.zeros((2, 50))}, log_likelihood={"obs": np.concatenate([same, other], 2)}
     )
-    found = statistics.loo(idata)
-    assert found.pareto_k.to_numpy()[0] == 0 and not found.warning
-    assert found.loo_i.to_numpy()[0] == pytest.approx(-1e-9)
+    result = statistics.loo(idata)
+    assert result.pareto_k.to_numpy()[0] == 0 and not result.warning
+    assert result.loo_i.to_numpy()[0] == pytest.approx(-1e-9)

@@ -79,7 +79,7 @@ def test_the_factor_is_the_joint_ratio_and_the_gains_of_what_was_removed():
 
 
 def test_its_factor_is_below_that_of_exact_evidences():
-    """Zeroing without refitting, and single gains: both bound the exact log Bayes factor."""
+    """Zeroing without refitting, and single gains of one layer: both are below the exact factor."""
     model, (x, y) = sparse_regression()
     weights = {"weight": mode(model, x, y)}
     state, record = bp.prune_step(
@@ -88,12 +88,9 @@ def test_its_factor_is_below_that_of_exact_evidences():
     keep = state.masks["weight"]
     refitted = torch.zeros(1, 64)
     refitted[keep] = mode(model, x[:, keep[0]], y)[0]
-    exact = evidence.laplace_bayes_factor(
-        evidence.log_evidence(model, {"weight": refitted}, (x, y), state.masks, "full"),
-        evidence.log_evidence(model, weights, (x, y), structure="full"),
-        len(x),
-    )
-    assert 0 < record.bayes_factor.log < exact.log
+    pruned = evidence.log_evidence(model, {"weight": refitted}, (x, y), state.masks, "full")
+    whole = evidence.log_evidence(model, weights, (x, y), structure="full")
+    assert 0 < record.bayes_factor.log < pruned.log - whole.log
 
 
 def test_a_threshold_out_of_reach_prunes_nothing():

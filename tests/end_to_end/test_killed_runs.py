@@ -64,14 +64,14 @@ def test_killed_at_several_moments(tmp_path, undisturbed):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("number, code", [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_a_signal_saves_and_says_how_to_go_on(tmp_path, undisturbed, number, code):
+def test_a_signal_saves_and_the_message_says_how_to_resume(tmp_path, undisturbed, number, code):
     folder = tmp_path / KILLABLE.id
     process = start(tmp_path)
     await_epoch(process, folder, 2)
     process.send_signal(number)
     returned, [last] = ended(process)
     assert returned == code
-    assert str(folder) in last and "Run the same command again to go on" in last
+    assert str(folder) in last and "Run the same command again to resume the run." in last
     assert {"checkpoint.pt", "history.csv"} <= file_names(folder)
     assert ended(start(tmp_path))[0] == 0
     assert same_runs(folder, undisturbed)

@@ -1,4 +1,4 @@
-"""What a configuration names can be built and trains."""
+"""Every network, prior, criterion and method of a configuration can be trained."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""Configurations: presets, methods, ids, and values that are refused."""
+"""Configurations: presets, methods, ids, and invalid values."""
 
 import dataclasses
 import hashlib
@@ -217,7 +217,7 @@ def test_younger_fields_change_no_id_at_their_defaults():
 
 
 @pytest.mark.parametrize(
-    "settings, told",
+    "settings, message",
     [
         ({"rounds": 0}, "rounds must be 1"),
         ({"rounds": 2}, "with a restart"),
@@ -226,8 +226,8 @@ def test_younger_fields_change_no_id_at_their_defaults():
         ({"rewind_epoch": 26, "restart": "rewind"}, "from 0 to epochs"),
     ],
 )
-def test_rounds_that_cannot_be_are_told(settings, told):
-    with pytest.raises(ValueError, match=told):
+def test_impossible_rounds_are_an_error(settings, message):
+    with pytest.raises(ValueError, match=message):
         Config(**settings)
 
 

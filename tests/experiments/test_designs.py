@@ -1,4 +1,4 @@
-"""Grids of configurations and controls: how many, in which order, of which size."""
+"""Grids of configurations and controls: their number, order and sizes."""
 
 import pytest
 from helpers.grid_processes import small_grid
@@ -35,5 +35,5 @@ def test_a_grid_is_breadth_first_over_seeds():
 
 def test_methods_that_prune_nothing_appear_once():
     configs = small_grid(method=("unpruned", "bayes_unpruned", "random"), sparsity=(0.5, 0.9))
-    found = [(config.method, config.sparsity) for config in configs]
-    assert found == [("unpruned", 0), ("bayes_unpruned", 0), ("random", 0.5), ("random", 0.9)]
+    pairs = [(config.method, config.sparsity) for config in configs]
+    assert pairs == [("unpruned", 0), ("bayes_unpruned", 0), ("random", 0.5), ("random", 0.9)]

@@ -1,4 +1,4 @@
-"""Run folders: contents, locks, and damage that is named."""
+"""Run folders: contents, locks, and errors that name damaged files."""
 
 import hashlib
 import json
@@ -67,21 +67,21 @@ def test_what_a_kill_left_behind_is_cleared(config, tmp_path, monkeypatch):
 # --- locks
 
 
-def hold(folder, held, release):
+def hold(folder, locked_event, release):
     with locked(folder):
-        held.set()
+        locked_event.set()
         release.wait(30)
 
 
 def test_a_second_process_says_so_and_leaves(config, tmp_path):
     spawn = multiprocessing.get_context("fork")
-    held, release = spawn.Event(), spawn.Event()
+    locked_event, release = spawn.Event(), spawn.Event()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # fork beside threads: of this test
-        other = spawn.Process(target=hold, args=(tmp_path / config.id, held, release))
+        other = spawn.Process(target=hold, args=(tmp_path / config.id, locked_event, release))
         other.start()
     try:
-        assert held.wait(30)
+        assert locked_event.wait(30)
         with pytest.raises(RunError, match=f"another process is working on .*{config.id}"):
             quiet_run(config, tmp_path)
         assert file_names(tmp_path / config.id) == {"lock"}
@@ -94,12 +94,12 @@ def test_a_second_process_says_so_and_leaves(config, tmp_path):
 
 def test_the_lock_of_a_killed_process_does_not_hold(config, tmp_path):
     spawn = multiprocessing.get_context("fork")
-    held, release = spawn.Event(), spawn.Event()
+    locked_event, release = spawn.Event(), spawn.Event()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)
-        other = spawn.Process(target=hold, args=(tmp_path / config.id, held, release))
+        other = spawn.Process(target=hold, args=(tmp_path / config.id, locked_event, release))
         other.start()
-    assert held.wait(30)
+    assert locked_event.wait(30)
     other.kill()
     other.join(30)
     assert file_names(quiet_run(config, tmp_path).folder) == DONE
@@ -183,12 +183,12 @@ def test_a_second_damaged_file_gets_a_name_of_its_own(tmp_path):
     for content in (b"first", b"second", b"third"):
         (tmp_path / "x").write_bytes(content)
         set_aside(tmp_path / "x")
-    kept = ["x.damaged", "x.damaged1", "x.damaged2"]
-    assert [(tmp_path / name).read_bytes() for name in kept] == [b"first", b"second", b"third"]
+    names = ["x.damaged", "x.damaged1", "x.damaged2"]
+    assert [(tmp_path / name).read_bytes() for name in names] == [b"first", b"second", b"third"]
 
 
 def test_no_pickle_is_loaded(config, tmp_path, monkeypatch):
-    """A checkpoint that would run code when unpickled is refused though its checksum fits."""
+    """A checkpoint that would run code is refused, even if its checksum matches."""
     folder = interrupted(config, tmp_path, monkeypatch)
     touched = tmp_path / "touched"
 

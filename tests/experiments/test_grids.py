@@ -1,4 +1,4 @@
-"""Grids: what runs, in which order, and what is left when runs, workers or all of it die."""
+"""Grids: failed runs, killed workers and killed grids."""
 
 import json
 import signal
@@ -12,6 +12,7 @@ from helpers.grid_processes import ENVIRONMENT, command, finished, small_grid, w
 
 from pyro_bayesprune.experiments import folders
 from pyro_bayesprune.experiments.config import configure
+from pyro_bayesprune.experiments.errors import Busy
 from pyro_bayesprune.experiments.grids import Outcome, _receive, attempt, grid, verify
 
 
@@ -24,15 +25,15 @@ def assert_same_runs(configs, one, other):
         assert histories[0].equals(histories[1])
 
 
-# What happens to them
+# Failures
 
 
 def test_a_failed_run_is_recorded_and_stops_no_other(tmp_path):
     bad = configure(dataset=str(tmp_path / "missing.safetensors"))
     good = small_grid()
-    seen = []
-    outcomes = grid([bad, *good], out=tmp_path, watch=seen.append)
-    assert outcomes == seen
+    watched = []
+    outcomes = grid([bad, *good], out=tmp_path, watch=watched.append)
+    assert outcomes == watched
     assert {o.config.id: o.status for o in outcomes} == {bad.id: "failed", good[0].id: "done"}
     text = (tmp_path / bad.id / "error.txt").read_text()
     assert "Traceback" in text and "missing.safetensors" in text
@@ -43,9 +44,9 @@ def test_a_failed_run_is_recorded_and_stops_no_other(tmp_path):
     assert verify(good, 3, out=tmp_path) == {good[0].id: True}
 
 
-def test_verify_tells_a_run_that_differs(tmp_path):
+def test_verify_detects_a_run_that_differs(tmp_path):
     (config,) = small_grid()
-    assert attempt(config, str(tmp_path), None, "cpu", None, False).status == "done"
+    assert attempt(config, tmp_path).status == "done"
     folder = tmp_path / config.id
     result = folders.read_result(folder) | {"weights_sha256": "0" * 64}
     result.pop("sha256", None)
@@ -56,8 +57,8 @@ def test_verify_tells_a_run_that_differs(tmp_path):
 def test_a_run_that_another_process_works_on_is_waited_for(tmp_path):
     (config,) = small_grid()
     with folders.locked(tmp_path / config.id):
-        assert attempt(config, str(tmp_path), None, "cpu", None, False).status == "busy"
-    outcome = attempt(config, str(tmp_path), None, "cpu", None, True)
+        assert attempt(config, tmp_path).status == "busy"
+    outcome = attempt(config, tmp_path, send=True)
     assert outcome.status == "done"
     assert {"config.json", "history.csv", "result.json", "weights.safetensors"} == set(
         outcome.files
@@ -65,12 +66,12 @@ def test_a_run_that_another_process_works_on_is_waited_for(tmp_path):
 
 
 def test_a_run_that_another_process_takes_in_the_meantime_is_no_failure(tmp_path, monkeypatch):
+    def taken(config, **options):
+        raise Busy
+
     (config,) = small_grid()
-    monkeypatch.setattr(
-        "pyro_bayesprune.experiments.grids._held", lambda folder: False
-    )  # a moment too early
-    with folders.locked(tmp_path / config.id):
-        assert attempt(config, str(tmp_path), None, "cpu", None, False).status == "busy"
+    monkeypatch.setattr("pyro_bayesprune.experiments.grids.run", taken)
+    assert attempt(config, tmp_path).status == "busy"
 
 
 def test_what_a_worker_sends_stays_in_its_runs_folder(tmp_path):
@@ -125,10 +126,10 @@ def test_the_run_of_a_dead_worker_is_picked_up_again(tmp_path):
     )
     wait_until(lambda: list(out.glob("*/checkpoint.pt")) and workers(process))
     workers(process)[0].kill()
-    _, told = process.communicate(timeout=300)
-    assert process.returncode == 0, told
+    _, errors = process.communicate(timeout=300)
+    assert process.returncode == 0, errors
     assert finished(out) == 4
-    assert "failed" not in told
+    assert "failed" not in errors
 
 
 @pytest.mark.dask
@@ -147,11 +148,11 @@ def test_a_dask_cluster_that_loses_a_worker_completes_every_run_once(tmp_path):
         for name in ("one", "other"):
             work = [*base, "worker", place, *local, "--nthreads", "1", "--no-nanny", "--name", name]
             processes.append(subprocess.Popen(work, cwd=tmp_path, **quiet))
-        out, seen = tmp_path / "out", []
+        out, watched = tmp_path / "out", []
 
         def watch(outcome):
-            seen.append(outcome)
-            if len(seen) == 1:
+            watched.append(outcome)
+            if len(watched) == 1:
                 processes[1].kill()
 
         outcomes = grid(configs, out=out, engine="dask", address=place, watch=watch)

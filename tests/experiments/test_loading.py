@@ -1,4 +1,4 @@
-"""Loaded runs are those that ran, and damaged files are named."""
+"""Loaded runs equal the original runs, and errors name damaged files."""
 
 import pytest
 from helpers import assert_same
@@ -21,7 +21,7 @@ def test_a_loaded_run_is_the_one_that_ran(config, tmp_path):
 
 
 def flip(path, position):
-    """Turn over one bit of a file."""
+    """Invert one bit of a file."""
     content = bytearray(path.read_bytes())
     content[position] ^= 1
     path.write_bytes(content)

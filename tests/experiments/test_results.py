@@ -1,4 +1,4 @@
-"""Stores of results and folders of runs give back the same tables."""
+"""Stores of results and folders of runs give the same tables."""
 
 import pandas as pd
 import pytest
@@ -41,9 +41,9 @@ def test_rows_older_than_a_setting_have_its_default(tmp_path):
     younger = list(ADDED)
     older = whole.drop(columns=younger).assign(seed=1, id="another")
     pd.concat([older, whole]).to_csv(tmp_path / results.RESULTS, index=False)
-    found = results.load_results(tmp_path)
-    assert statistics.varying(found) == []
-    assert (found[younger] == whole.loc[0, younger]).all(axis=None)
+    loaded = results.load_results(tmp_path)
+    assert statistics.varying(loaded) == []
+    assert (loaded[younger] == whole.loc[0, younger]).all(axis=None)
 
 
 def test_names_that_look_like_numbers_stay_names(tmp_path):

@@ -1,11 +1,11 @@
-"""The result of a run holds what readers compare."""
+"""The result of a run contains the sizes and metrics of the network."""
 
 import pytest
 
 from pyro_bayesprune.models.networks import FCN
 
 
-def test_a_result_holds_what_readers_compare(finished_run):
+def test_a_result_contains_sizes_and_metrics(finished_run):
     metrics = finished_run.metrics
     assert metrics["method"] == "bayes_magnitude"
     assert metrics["achieved_sparsity"] == pytest.approx(0.5, abs=1e-3)

@@ -52,7 +52,7 @@ class TestCompact:
         net = bp.CNN(SHAPE, 4, (3, 4), (6, 5, 4)).eval()
         with torch.no_grad():
             net.conv1.weight[0] = 0
-            net.conv1.bias[0] = 1.0  # seen at the border: there its neighbours are zeros
+            net.conv1.bias[0] = 1.0  # visible at the border, where its neighbours are zeros
         small = compaction.compact(net, SHAPE)
         assert small.conv1.out_channels == 2 and isinstance(small.conv2_bias, BiasMap)
         torch.testing.assert_close(small(inputs), net(inputs))
@@ -78,7 +78,7 @@ class TestCompact:
             (Residual(), "does not follow from the layer before it alone"),
             (nn.Sequential(nn.Linear(4, 4), nn.Softmax(1)), "Softmax"),
             (nn.Sequential(nn.Linear(4, 4), nn.BatchNorm1d(4, track_running_stats=False)), "stat"),
-            (nn.Sequential(nn.Flatten(0), nn.Linear(4, 2)), "flattens"),
+            (nn.Sequential(nn.Flatten(0), nn.Linear(4, 2)), "does not flatten"),
         ],
     )
     def test_what_cannot_be_analysed_comes_back_as_it_is(self, net, reason):

@@ -1,4 +1,4 @@
-"""Programs of torch.export and ONNX compute the same, and changed ones are refused."""
+"""torch.export and ONNX programs have the same outputs, and changed files are refused."""
 
 import numpy as np
 import onnx
@@ -29,8 +29,8 @@ class TestGraphs:
         files.write(small, tmp_path / "net.onnx", SHAPE, format="onnx")
         session = graphs.onnx_session(tmp_path / "net.onnx")
         for x in (inputs, inputs[:1]):
-            found = torch.from_numpy(session.run(None, {"input": x.numpy()})[0])
-            torch.testing.assert_close(found, net(x), atol=1e-5, rtol=1e-4)
+            outputs = torch.from_numpy(session.run(None, {"input": x.numpy()})[0])
+            torch.testing.assert_close(outputs, net(x), atol=1e-5, rtol=1e-4)
 
     def test_onnx_files_that_were_changed(self, tmp_path):
         path = tmp_path / "net.onnx"

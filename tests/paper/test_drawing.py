@@ -1,4 +1,4 @@
-"""Which figure is which, and figures from a small store."""
+"""The numbers of the paper's figures, and figures from a small store."""
 
 import numpy as np
 import pandas as pd
@@ -8,19 +8,35 @@ from pyro_bayesprune.paper import drawing
 
 
 def test_figures_have_the_papers_numbers():
-    assert drawing.CURVES[4] == ("mnist", "fcn", 0.75)
-    assert drawing.CURVES[19] == ("cifar10", "cnn", 0.9)
-    assert drawing.CURVES[24] == ("mnist", "fcn", 0.5)
-    assert drawing.CURVES[31] == ("mnist", "cnn", 0.99)
-    assert drawing.CURVES[32] == ("fashion_mnist", "fcn", 0.25)
-    assert drawing.CURVES[51] == ("cifar10", "cnn", 0.99)
-    assert drawing.BY_LEVEL[9] == ("mnist", "cnn", "bayes_magnitude")
-    assert drawing.BY_LEVEL[20] == ("cifar10", "cnn", "bayes_random")
-    assert {*drawing.CURVES} | {*drawing.BY_LEVEL} == {*range(4, 52)}
-    assert not {*drawing.CURVES} & {*drawing.BY_LEVEL}
+    specs = {spec.number: spec for spec in drawing.paper_figures()}
+    assert [*specs] == [*range(4, 52)]
+    curves = {
+        4: ("mnist", "fcn", 0.75),
+        19: ("cifar10", "cnn", 0.9),
+        24: ("mnist", "fcn", 0.5),
+        31: ("mnist", "cnn", 0.99),
+        32: ("fashion_mnist", "fcn", 0.25),
+        51: ("cifar10", "cnn", 0.99),
+    }
+    for number, (dataset, network, level) in curves.items():
+        expected = ("learning curves", dataset, network, (level,), "", number)
+        assert specs[number] == expected
+    for number, pair, method in (
+        (9, ("mnist", "cnn"), "bayes_magnitude"),
+        (20, ("cifar10", "cnn"), "bayes_random"),
+    ):
+        assert specs[number] == ("loss by level", *pair, drawing.LEVELS, method, number)
 
 
-def test_figures_are_made_of_what_is_there_and_the_others_named(store, tmp_path):
+def test_every_learning_curve_of_the_paper_has_its_own_number():
+    curves = [spec for spec in drawing.paper_figures() if spec.kind == "learning curves"]
+    appendix = {(s.dataset, s.network, s.levels) for s in curves if s.number >= 22}
+    assert len(appendix) == 3 * 2 * 5 and len(curves) == 30 + 6
+    by_level = [spec for spec in drawing.paper_figures() if spec.kind == "loss by level"]
+    assert len({(s.dataset, s.network, s.method) for s in by_level}) == len(by_level) == 12
+
+
+def test_available_figures_are_drawn_and_the_others_are_named(store, tmp_path):
     written, missing = drawing.figures(store, tmp_path / "out")
     assert {path.name for path in written} == {
         f"{name}.png"
@@ -41,7 +57,8 @@ def test_figures_are_made_of_what_is_there_and_the_others_named(store, tmp_path)
 def test_learning_curves_draw_the_means_over_seeds(store):
     results = pd.read_csv(store / "results.csv")
     histories = statistics.twins(pd.read_csv(store / "histories.csv.gz"), results)
-    figure = drawing._curves("mnist", "fcn", 0.75).draw(results, histories)
+    spec = drawing.FigureSpec("learning curves", "mnist", "fcn", (0.75,))
+    figure = spec.draw(results, histories)
     left, factor, share = figure.axes
     lines = {(k.get_label(), k.get_linestyle()): k.get_ydata() for k in left.get_lines()}
     np.testing.assert_allclose(lines["Bayes magnitude", "--"], 1 / np.arange(1, 4) + 0.05)

@@ -47,7 +47,7 @@ PLOTS = {
 
 
 @pytest.mark.parametrize("name", PLOTS)
-def test_a_plot_returns_its_figure_and_takes_an_axes_where_it_has_one(name):
+def test_a_plot_returns_its_figure_and_accepts_axes_if_it_has_one(name):
     draw, frame = PLOTS[name], FRAMES.get(name, histories)
     figure = draw(frame)
     assert isinstance(figure, Figure) and figure.axes
@@ -76,9 +76,9 @@ def test_traces_draw_values_in_order_and_their_ranks():
     np.testing.assert_array_equal(np.sum(counts, 0), [3, *[4] * 8, 5])
 
 
-def test_tables_of_networks_may_be_put_together_as_they_are():
+def test_concatenated_tables_of_networks_with_a_repeated_index():
     one = pd.DataFrame({"confidence": [0.2, 0.9], "accuracy": [0.3, 0.8], "examples": [1, 4]})
-    both = pd.concat([one.assign(network="a"), one.assign(network="b")])  # an index that repeats
+    both = pd.concat([one.assign(network="a"), one.assign(network="b")])
     axes = predictions.reliability(both).axes[0]
     areas = [points.get_sizes().tolist() for points in axes.collections]
     assert areas == [[9 + 150 / 4, 159]] * 2

@@ -23,14 +23,14 @@ def history():
     )
 
 
-def test_losses_stand_on_the_left(history):
+def test_losses_are_on_the_left(history):
     left, _, _ = training.learning_curves(history).axes
     lines = drawn(left)
     for name in ("train", "validation"):
         np.testing.assert_array_equal(lines[name], [history["epoch"], history[f"{name}_loss"]])
 
 
-def test_steps_stand_on_the_right(history):
+def test_steps_are_on_the_right(history):
     _, right, share = training.learning_curves(history).axes
     expected = [history["epoch"], history["log_bf"]]
     np.testing.assert_array_equal(drawn(right)["log Bayes factor"], expected)
@@ -38,19 +38,19 @@ def test_steps_stand_on_the_right(history):
     np.testing.assert_array_equal(drawn(share)["sparsity"], expected)
 
 
-def test_refused_steps_are_marked_where_they_are(history):
+def test_refused_steps_are_marked(history):
     _, right, _ = training.learning_curves(history).axes
     (crosses,) = right.collections
     assert crosses.get_label() == "refused"
     np.testing.assert_array_equal(crosses.get_offsets(), [[2, -300.0]])
 
 
-def test_nothing_is_marked_where_nothing_was_refused(history):
+def test_without_refused_steps_there_are_no_marks(history):
     _, right, _ = training.learning_curves(history.assign(decision="pruned")).axes
     assert not right.collections
 
 
-def test_the_legend_names_all_that_the_right_panel_draws(history):
+def test_the_legend_contains_all_lines_of_the_right_panel(history):
     *_, share = training.learning_curves(history).axes
     names = [text.get_text() for text in share.get_legend().get_texts()]
     assert names == ["log Bayes factor", "refused", "sparsity"]
@@ -68,7 +68,7 @@ def test_a_run_without_validation_data_has_one_loss(history):
     assert list(drawn(left)) == ["train"]
 
 
-def test_nothing_is_shown_and_pyplot_keeps_nothing(history, monkeypatch):
+def test_the_figure_is_not_shown_and_not_registered_in_pyplot(history, monkeypatch):
     monkeypatch.setattr(plt, "show", lambda *_, **__: pytest.fail("plt.show was called"))
     before = dict(plt.rcParams)
     training.learning_curves(history)
@@ -86,7 +86,7 @@ def test_a_missing_column_is_named(history):
         training.learning_curves(history.drop(columns="log_bf"))
 
 
-def test_the_parts_that_are_drawn_add_up(history):
+def test_the_drawn_parts_add_up(history):
     parts = {"log_likelihood_ratio": [-30.0, -310.0, 3.0, 0.0], "log_prior_ratio": [5.0, 6, 1, 0]}
     joint = history.assign(**parts).assign(log_bf=np.add(*parts.values()), log_occam_ratio=0.0)
     assert "Occam factor" not in drawn(training.bayes_factor_parts(joint).axes[0])

@@ -1,4 +1,4 @@
-"""Flags are raised by what is wrong with a run."""
+"""The problems of a run raise flags."""
 
 import pytest
 from helpers.made_up_runs import a_run
@@ -17,9 +17,9 @@ def words(runs):
         ({"collapsed_layers": ["fc1.weight"]}, "bad All weights of fc1.weight are zero"),
         ({"test_accuracy": 0.11}, "bad Test accuracy 11.0% is close to guessing"),
         ({"achieved_sparsity": 0.7}, "warning The gate stopped at a sparsity of 70.0%"),
-        ({"test_ece": 0.2}, "warning Confidence is off by 0.200"),
-        ({}, "warning In epochs 1 the prior alone turned the decision"),
-        ({}, "warning There is no dense control"),
+        ({"test_ece": 0.2}, "warning The confidence is wrong by 0.200"),
+        ({}, "warning The prior alone determined the decisions of epochs 1."),
+        ({}, "warning This report has no dense control"),
         ({}, "1 of 1 settings have fewer than 3 seeds"),
     ],
 )
@@ -28,15 +28,15 @@ def test_flags_are_raised(changes, expected):
 
 
 def test_diagnostics_raise_flags():
-    told = {
+    diagnostics = {
         "convergence": {"rhat_log_joint": 1.2, "ess_log_joint": 50, "divergences": 2},
         "loo": {"pareto": [{"share": 0.5}, {"share": 0.3}, {"share": 0.2}]},
     }
     run = a_run()
-    run = Run(run.settings, run.metrics, run.history, analysis={"diagnostics": told})
-    found = words([run])
-    for text in ("Chains disagree", "2 NUTS transitions diverged", "Pareto k is above 0.7"):
-        assert text in found
+    run = Run(run.settings, run.metrics, run.history, analysis={"diagnostics": diagnostics})
+    text = words([run])
+    for part in ("The chains disagree", "2 NUTS transitions diverged", "Pareto k is above 0.7"):
+        assert part in text
 
 
 def test_draws_that_predict_worse_than_the_map_raise_a_flag():
@@ -46,6 +46,6 @@ def test_draws_that_predict_worse_than_the_map_raise_a_flag():
     assert "The mean over draws predicts worse than the MAP" in words([run])
 
 
-def test_a_loss_of_accuracy_is_weighed_against_the_control():
+def test_a_loss_of_accuracy_against_the_control_raises_a_flag():
     runs = [a_run(sparsity=0.0, test_accuracy=0.99), a_run(test_accuracy=0.9)]
-    assert "bad It is 9.00 points less accurate than its dense control" in words(runs)
+    assert "bad The accuracy is 9.00 points lower than that of the dense control" in words(runs)

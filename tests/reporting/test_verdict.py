@@ -1,4 +1,4 @@
-"""A clean run with its control is found good."""
+"""The verdict on a run without problems."""
 
 from helpers.made_up_runs import a_run
 
@@ -6,7 +6,7 @@ from pyro_bayesprune.experiments.loading import Run
 from pyro_bayesprune.reporting import flags, verdict
 
 
-def test_a_clean_run_with_its_control_is_found_good():
+def test_a_run_without_problems_is_good():
     runs = [a_run(seed=s, sparsity=p) for s in range(3) for p in (0.0, 0.9)]
     runs = [Run(r.settings, r.metrics, r.history.assign(prior_decides=False)) for r in runs]
     assert verdict.verdict(runs, flags.flags(runs)).level == "good"
