@@ -1,6 +1,6 @@
 """Calls with settings by name: of functions that take some of them, and with names misspelt."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from difflib import get_close_matches
 from functools import wraps
 from inspect import Parameter, signature
@@ -52,8 +52,18 @@ def suggests_fields(cls: C) -> C:
     return cls
 
 
+def did_you_mean(name: str, names: Iterable[str]) -> str:
+    """Return a question that proposes the name nearest to an unknown one; empty if none is near.
+
+    Example:
+        >>> did_you_mean("sparcity", ["seed", "sparsity"])
+        "; did you mean 'sparsity'?"
+    """
+    close = get_close_matches(name, list(names), n=1)
+    return f"; did you mean {close[0]!r}?" if close else ""
+
+
 def _unknown(function: str, name: str, names: list[str]) -> str:
     names = [n for n in names if n != "self"]
-    close = get_close_matches(name, names, n=1)
-    hint = f"did you mean {close[0]!r}?" if close else f"there are {', '.join(names)}"
-    return f"{function}() has no parameter {name!r}; {hint}"
+    hint = did_you_mean(name, names) or f"; there are {', '.join(names)}"
+    return f"{function}() has no parameter {name!r}{hint}"

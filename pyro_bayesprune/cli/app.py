@@ -12,6 +12,7 @@ from typing import Any, NoReturn
 
 from jsonargparse import ArgumentParser, Namespace
 
+from pyro_bayesprune._utils.calls import did_you_mean
 from pyro_bayesprune.cli.common import Stopped, UserError
 from pyro_bayesprune.experiments.errors import RunError
 
@@ -51,7 +52,14 @@ def parse(command: str, arguments: Sequence[str]) -> Namespace:
     try:
         return parser.parse_args(_normalized(arguments), defaults=command != "run")
     except ArgumentError as error:
-        raise UserError(str(error)) from None
+        raise UserError(f"{error}{_hint(str(error), parser)}") from None
+
+
+def _hint(message: str, parser: ArgumentParser) -> str:
+    """Propose an option in the place of an unknown one."""
+    unknown = re.search(r"unrecognized arguments: (--\w+)", message)
+    options = [name for action in parser._actions for name in action.option_strings]
+    return did_you_mean(unknown[1], options) if unknown else ""
 
 
 def _normalized(arguments: Sequence[str]) -> list[str]:
@@ -85,7 +93,8 @@ def _print_warning(message: Warning | str, *_: Any, **__: Any) -> None:
 
 def _run(command: str, *arguments: str) -> int:
     if command not in COMMANDS:
-        raise UserError(f"unknown command {command!r}: expected {', '.join(COMMANDS)}")
+        hint = did_you_mean(str(command), COMMANDS)
+        raise UserError(f"unknown command {command!r}: expected {', '.join(COMMANDS)}{hint}")
     with warnings.catch_warnings():
         warnings.showwarning = _print_warning
         code = _module(command).main(parse(command, arguments))

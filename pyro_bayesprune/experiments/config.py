@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal, get_args, get_origin
 
 import pyro_bayesprune.pruning.registry as names
-from pyro_bayesprune._utils.calls import suggests_fields
+from pyro_bayesprune._utils.calls import did_you_mean, suggests_fields
 from pyro_bayesprune._utils.files import sha256
 from pyro_bayesprune.pruning.registry import METHODS, PRESETS
 
@@ -158,7 +158,8 @@ class Config:
         known = {field.name for field in fields(cls)}
         unknown = sorted(map(str, set(values) - known))
         if unknown:
-            raise ValueError(f"unknown settings {unknown}; there are {sorted(known)}")
+            hint = did_you_mean(unknown[0], known)
+            raise ValueError(f"unknown settings {unknown}; there are {sorted(known)}{hint}")
         lists = {n: v for n, v in values.items() if isinstance(v, list)}
         return cls(**{**values, **{name: tuple(value) for name, value in lists.items()}})
 

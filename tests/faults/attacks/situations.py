@@ -18,12 +18,17 @@ AREA = "situations from public bug reports"
 Check = Callable[[Any], None]
 
 
-def situation(kind: str, outcome: str, members: Mapping[str, Any]) -> Callable[[Check], Check]:
-    """Enter a check that is made of each member; ``outcome`` says what happens where it passes."""
+def situation(
+    kind: str, outcome: str, members: Mapping[str, Any], quick: int | None = None
+) -> Callable[[Check], Check]:
+    """Enter a check that is made of each member; ``outcome`` says what happens where it passes.
+
+    The quick form, which the tests run, tries the first ``quick`` members, by default all.
+    """
 
     def enter(check: Check) -> Check:
         def run(tries: int, rng: Random, folder: Path) -> Iterator[str]:
-            for name, member in members.items():
+            for name, member in list(members.items())[:tries]:
                 torch.manual_seed(0)
                 try:
                     with warnings.catch_warnings():
@@ -33,7 +38,7 @@ def situation(kind: str, outcome: str, members: Mapping[str, Any]) -> Callable[[
                 yield outcome
 
         what = f"{kind}: {', '.join(members)}"
-        ATTACKS.append(Attack(AREA, what, len(members), len(members), run))
+        ATTACKS.append(Attack(AREA, what, len(members), quick or len(members), run))
         return check
 
     return enter
@@ -63,21 +68,21 @@ def fitted(net: nn.Module, data: tuple, **options: Any) -> bp.Fit:
 
 OPTIMISERS = {
     "AdamW": lambda: pyro.optim.AdamW({"lr": 0.02}),
-    "AdamW with amsgrad": lambda: pyro.optim.AdamW({"lr": 0.02, "amsgrad": True}),
     "Adam with decoupled decay": lambda: pyro.optim.Adam(
         {"lr": 0.02, "decoupled_weight_decay": True}
     ),
+    "RMSprop": lambda: pyro.optim.RMSprop({"lr": 0.002}),
+    "SGD with momentum": lambda: pyro.optim.SGD({"lr": 0.05, "momentum": 0.9}),
+    "AdamW with amsgrad": lambda: pyro.optim.AdamW({"lr": 0.02, "amsgrad": True}),
     "NAdam with decoupled decay": lambda: pyro.optim.NAdam(
         {"lr": 0.02, "decoupled_weight_decay": True}
     ),
-    "RMSprop": lambda: pyro.optim.RMSprop({"lr": 0.002}),
     "Adagrad": lambda: pyro.optim.Adagrad({"lr": 0.5}),
-    "SGD with momentum": lambda: pyro.optim.SGD({"lr": 0.05, "momentum": 0.9}),
     "clipped Adam": lambda: pyro.optim.ClippedAdam({"lr": 0.02}),
 }
 
 
-@situation("an optimiser and the prior", "the mode is that of ridge regression", OPTIMISERS)
+@situation("an optimiser and the prior", "the mode is that of ridge regression", OPTIMISERS, 4)
 def ridge(optim: Callable[[], object]) -> None:
     x = torch.randn(50, 3)
     y = x @ torch.tensor([[1.0], [2.0], [-1.0]])
@@ -99,7 +104,7 @@ class Unused(nn.Module):
         return self.used(x)
 
 
-@situation("a parameter that no output uses", "it moves to the mode of its prior", OPTIMISERS)
+@situation("a parameter that no output uses", "it moves to the mode of its prior", OPTIMISERS, 4)
 def unused(optim: Callable[[], object]) -> None:
     x, y = classes()
     model = bp.BayesianModule(Unused(), bp.priors.normal(0.1), 64)
