@@ -30,6 +30,8 @@ SENT = (".json", ".csv", ".safetensors")  # the files of a finished run
 PAUSE = 1.0  # seconds between checks of runs that another process is working on
 TIMES = ["seconds_training", "seconds_step"]
 
+Status = Literal["done", "skipped", "failed", "busy"]
+
 
 @dataclass(frozen=True)
 class Outcome:
@@ -45,7 +47,7 @@ class Outcome:
     """
 
     config: Config
-    status: Literal["done", "skipped", "failed", "busy"]
+    status: Status
     seconds: float = 0.0
     error: str = ""
     files: dict[str, bytes] = field(default_factory=dict)
@@ -60,6 +62,7 @@ def attempt(
         if (folder / "lock").exists():  # perhaps a worker of a killed grid finishes the run
             with folders.locked(folder):
                 pass
+        finished = folders.is_finished(folder)
         with _threads(threads):
             run(config, out=out, progress=False, **options)
     except Busy:
@@ -69,7 +72,8 @@ def attempt(
     (folder / "error.txt").unlink(missing_ok=True)  # from an earlier failure
     paths = [path for path in folder.iterdir() if path.suffix in SENT] if send else []
     files = {path.name: path.read_bytes() for path in paths}
-    return Outcome(config, "done", time.perf_counter() - start, files=files)
+    status: Status = "skipped" if finished else "done"
+    return Outcome(config, status, time.perf_counter() - start, files=files)
 
 
 @contextmanager

@@ -36,6 +36,10 @@ def small_nets():
     """Networks of a few units and the shapes of their inputs."""
     return {
         "mlp": (nn.Sequential(nn.Linear(4, 5), nn.Tanh(), nn.Linear(5, 3)), (4,)),
+        "without biases": (
+            nn.Sequential(nn.Linear(4, 5, bias=False), nn.Tanh(), nn.Linear(5, 3, bias=False)),
+            (4,),
+        ),
         "cnn": (
             nn.Sequential(
                 nn.Conv2d(2, 3, 3, padding=1, stride=2), nn.ReLU(), nn.Flatten(), nn.Linear(12, 3)
