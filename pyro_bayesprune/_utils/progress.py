@@ -1,5 +1,6 @@
 """The progress of a training and of a grid on standard error."""
 
+import builtins
 import itertools
 import sys
 from collections.abc import Callable, Iterator, Mapping
@@ -24,7 +25,7 @@ def epoch_progress(
     """
     if not enabled:
         yield lambda values: None
-    elif sys.stderr.isatty() or "ipykernel" in sys.modules:
+    elif sys.stderr.isatty() or hasattr(builtins, "__IPYTHON__"):  # set where IPython runs
         with tqdm(desc=title, total=total, initial=done, unit="epoch") as bar:
 
             def advance(values: Mapping[str, str]) -> None:
