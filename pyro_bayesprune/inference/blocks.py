@@ -171,9 +171,7 @@ def layer_blocks(
         ValueError: for a layer without Kronecker factors and more than `MAX_EXACT` weights.
     """
     check_lifted(model)
-    owners: dict[str, list[str]] = {}
-    for name in model.named_weights():
-        owners.setdefault(name.rpartition(".")[0], []).append(name)
+    owners = _owners(model)
     asked = set(owners) if sites is None else {name.rpartition(".")[0] for name in sites}
     x, _ = train_part(data)
     factored = asked & closed_form_layers(model, weights, x)
@@ -181,6 +179,21 @@ def layer_blocks(
     for owner in (o for o in owners if o in asked - factored):
         blocks.append(_exact_block(model, weights, data, owners[owner]))
     return [block.tempered(temperature) for block in blocks]
+
+
+def _owners(model: BayesianModule) -> dict[str, list[str]]:
+    """Names of the parameters of each layer, by the layer's name."""
+    owners: dict[str, list[str]] = {}
+    for name in model.named_weights():
+        owners.setdefault(name.rpartition(".")[0], []).append(name)
+    return owners
+
+
+def has_block(model: BayesianModule, weights: Mapping[str, Tensor], x: Tensor, site: str) -> bool:
+    """Say whether `layer_blocks` has a block of the layer that owns a parameter."""
+    owner = site.rpartition(".")[0]
+    size = sum(weights[n].numel() for n in _owners(model)[owner])
+    return size <= MAX_EXACT or owner in closed_form_layers(model, weights, x)
 
 
 def _exact_block(

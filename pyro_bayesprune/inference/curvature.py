@@ -37,10 +37,15 @@ def check_lifted(model: Model) -> None:
     """Raise a ValueError unless the model is a BayesianModule with a known likelihood."""
     if not isinstance(model, BayesianModule):
         raise ValueError(f"curvature needs a BayesianModule, got {type(model).__name__}")
-    if model.likelihood is not categorical and not isinstance(model.likelihood, gaussian):
+    if not has_known_likelihood(model):
         raise ValueError(
             f"curvature needs the likelihood categorical or gaussian(scale), got {model.likelihood}"
         )
+
+
+def has_known_likelihood(model: BayesianModule) -> bool:
+    """Say whether the Hessian of the log likelihood in the outputs is known here."""
+    return model.likelihood is categorical or isinstance(model.likelihood, gaussian)
 
 
 def prior_precision(model: BayesianModule, weights: Mapping[str, Tensor]) -> Weights:

@@ -75,8 +75,8 @@ def plain_calls(calls: list[LayerCall], layers: frozenset[str]) -> list[LayerCal
     return [call for call in calls if call.name in layers]
 
 
-def positions(call: LayerCall, grad: Tensor) -> tuple[Tensor, Tensor]:
-    """Return inputs (n, fan in, t) at the t positions of a layer, and gradients (n, outputs, t)."""
+def input_positions(call: LayerCall) -> Tensor:
+    """Return a layer's inputs (n, fan in, t) at the t positions at which it is used."""
     layer = call.layer
     if isinstance(layer, nn.Conv1d):  # a convolution of images of height one
         kernel, dilation, padding, stride = (
@@ -84,14 +84,20 @@ def positions(call: LayerCall, grad: Tensor) -> tuple[Tensor, Tensor]:
             for v in (layer.kernel_size, layer.dilation, layer.padding, layer.stride)
         )
         sizes = [(1, kernel), (1, dilation), (0, padding), (1, stride)]
-        return nn.functional.unfold(call.inputs[:, :, None], *sizes), grad
+        return nn.functional.unfold(call.inputs[:, :, None], *sizes)
     if isinstance(layer, nn.Conv2d):
         settings = (layer.kernel_size, layer.dilation, layer.padding, layer.stride)
-        sizes = [cast(tuple[int, int], v) for v in settings]
-        return nn.functional.unfold(call.inputs, *sizes), grad.flatten(2)
-    if call.inputs.dim() == 2:
-        return call.inputs[:, :, None], grad[:, :, None]
-    return call.inputs.flatten(1, -2).mT, grad.flatten(1, -2).mT
+        return nn.functional.unfold(call.inputs, *(cast(tuple[int, int], v) for v in settings))
+    return call.inputs[:, :, None] if call.inputs.dim() == 2 else call.inputs.flatten(1, -2).mT
+
+
+def positions(call: LayerCall, grad: Tensor) -> tuple[Tensor, Tensor]:
+    """Return inputs (n, fan in, t) at the t positions of a layer, and gradients (n, outputs, t)."""
+    if isinstance(call.layer, nn.Linear):
+        by_output = grad[:, :, None] if grad.dim() == 2 else grad.flatten(1, -2).mT
+    else:
+        by_output = grad.flatten(2)
+    return input_positions(call), by_output
 
 
 _agreeing: WeakKeyDictionary[nn.Module, frozenset[str]] = WeakKeyDictionary()

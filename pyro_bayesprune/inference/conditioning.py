@@ -1,0 +1,217 @@
+"""Conditioning: the mean of the surviving weights given that the pruned weights are zero.
+
+Around weights w at a mode, the posterior of a layer is approximated by a Gaussian whose rows are
+independent, with the precisions P_o of `rows`. Given zeros outside its mask K, row o has the mean
+
+    (P_o)_KK w'_K = (P_o w_o)_K = (c_o A w_o + δ_o w_o)_K.
+
+This is the Optimal Brain Surgeon update (Hassibi & Stork, 1993) read as Bayesian conditioning.
+Conditioning twice equals conditioning once on all zeros. Two passes are made:
+
+1. A and c are estimated at w, for all layers independently.
+2. c is estimated again at the result. The layers then follow in order: A = E[x̂x̂ᵀ] is the second
+   moment of the layer's inputs x̂ in the pruned network, and A w_o on the right is replaced by
+   E[x̂xᵀ] w_o, with x the inputs in the unpruned network. Each layer thereby makes up for what the
+   layers before it lost.
+
+A layer without such factors (see `blocks`) is projected: its survivors stay as they are. A layer of
+at most `blocks.MAX_EXACT` weights with an exact block is conditioned in the first pass only. The
+step moves weights only; BatchNorm statistics and the moments of an optimiser stay as they are.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from pyro_bayesprune.data.dataset import Pair
+from pyro_bayesprune.inference.blocks import Block, has_block, kept_weights, layer_blocks
+from pyro_bayesprune.inference.curvature import CHUNK, has_known_likelihood
+from pyro_bayesprune.inference.jacobians import lean_parameters
+from pyro_bayesprune.inference.layers import input_positions, record_layers
+from pyro_bayesprune.inference.rows import Rows
+from pyro_bayesprune.models.module import BayesianModule, Masks, Model, Weights, evaluation_mode
+from pyro_bayesprune.models.priors import elementwise
+
+DAMPING = 1e-8  # relative to a row's mean curvature, where the prior has none
+NEAR_MODE = 1e-6  # weights nearer to the mode of their prior count as this far from it
+
+
+@dataclass(frozen=True)
+class Conditioning:
+    """The Gaussian approximation around some weights, and what follows from it for any masks.
+
+    Args:
+        model: the Pyro model.
+        weights: the weights before pruning, best at a mode.
+        sample: inputs and targets of some training examples, from which A and c are estimated.
+        sites: names of the sites that may be pruned.
+        temperature: divides the log likelihood.
+    """
+
+    model: Model
+    weights: Weights
+    sample: Pair
+    sites: tuple[str, ...]
+    temperature: float = 1.0
+
+    @cached_property
+    def conditioned(self) -> tuple[str, ...]:
+        """Sites whose layers have a block; the others are projected."""
+        model = self.model
+        if not (isinstance(model, BayesianModule) and has_known_likelihood(model)):
+            return ()
+        return tuple(n for n in self.sites if has_block(model, self.weights, self.sample[0], n))
+
+    @cached_property
+    def blocks(self) -> list[Block]:
+        """The blocks at the weights before pruning."""
+        return self._blocks_at(self.weights)
+
+    def _blocks_at(self, weights: Weights) -> list[Block]:
+        if not self.conditioned:
+            return []
+        assert isinstance(self.model, BayesianModule)
+        return layer_blocks(
+            self.model, weights, self.sample, self.conditioned, temperature=self.temperature
+        )
+
+    def points(self, masks: Masks) -> list[Weights]:
+        """Return the projection, and the weights after the first and after the second pass.
+
+        A layer's conditional mean is an approximation, so that each of them may be the best one.
+        """
+        projection = {n: w * masks[n] if n in masks else w for n, w in self.weights.items()}
+        if not self.conditioned:
+            return [projection]
+        first = self._first_pass(projection, masks)
+        if all(block.inputs is None for block in self.blocks):
+            return [projection, first]
+        return [projection, first, self._second_pass(first, masks)]
+
+    def _first_pass(self, projection: Weights, masks: Masks) -> Weights:
+        moved = dict(projection)
+        for block in self.blocks:
+            dense, keep = joined(block, self.weights), self._keep(block, masks)
+            rows = self._rows(block)
+            moved |= _separated(block, rows.solve(keep, rows.multiply(dense), dense), moved)
+        return moved
+
+    def _second_pass(self, first: Weights, masks: Masks) -> Weights:
+        moved = dict(first)
+        factored = {b.names[0]: b for b in self._blocks_at(first) if b.inputs is not None}
+        for name in self._in_order(factored):
+            block, dense = factored[name], joined(factored[name], self.weights)
+            inputs, cross = self._moments(name, moved)
+            rows = self._rows(block)._replace(inputs=inputs)
+            right = rows.scale[:, None] * (dense @ cross.T) + rows.delta * dense
+            solution = rows.solve(self._keep(block, masks), right, joined(block, moved))
+            moved |= _separated(block, solution, moved)
+        return moved
+
+    def _rows(self, block: Block) -> Rows:
+        if block.inputs is None:
+            inputs, scale = block.outputs.double(), torch.ones(1, dtype=torch.float64)
+        else:
+            inputs, scale = block.inputs.double(), block.outputs.diagonal().double().clamp(min=0)
+        delta = joined(block, {n: self._prior_curvature[n] for n in block.names})
+        curvature = scale.to(inputs.device) * inputs.diagonal().mean()
+        least = torch.where(curvature > 0, DAMPING * curvature, 1.0)[:, None]
+        return Rows(inputs, scale.to(inputs.device), torch.where(delta > 0, delta, least))
+
+    @cached_property
+    def _prior_curvature(self) -> Weights:
+        assert isinstance(self.model, BayesianModule)
+        return prior_curvature(self.model, self.weights)
+
+    def _keep(self, block: Block, masks: Masks) -> Tensor:
+        assert isinstance(self.model, BayesianModule)
+        return joined(block, kept_weights(self.model, masks)).bool()
+
+    def _in_order(self, names: Mapping[str, Block]) -> list[str]:
+        """Names of weights in the order in which the network uses their layers."""
+        model = self.model
+        assert isinstance(model, BayesianModule)
+        with evaluation_mode(model), torch.no_grad():
+            _, calls = record_layers(
+                model, lean_parameters(model, self.weights), self.sample[0][:1]
+            )
+        return [call.weight for call in calls if call.weight in names]
+
+    def _moments(self, name: str, pruned: Weights) -> tuple[Tensor, Tensor]:
+        """E[x̂x̂ᵀ] and E[x̂xᵀ] over the examples and positions of one layer."""
+        moments: Tensor | None = None
+        for chunk in self.sample[0].split(CHUNK):
+            dense = self._layer_inputs(name, self.weights, chunk)
+            sparse = self._layer_inputs(name, pruned, chunk)
+            part = torch.stack([sparse @ sparse.T, sparse @ dense.T]).double() / dense.shape[1]
+            part = part * (len(chunk) / len(self.sample[0]))
+            moments = part if moments is None else moments + part
+        assert moments is not None
+        return moments[0], moments[1]
+
+    def _layer_inputs(self, name: str, weights: Weights, x: Tensor) -> Tensor:
+        """The inputs of one layer (fan in, examples · positions), with a row of ones for a bias."""
+        model = self.model
+        assert isinstance(model, BayesianModule)
+        with evaluation_mode(model), torch.no_grad():
+            _, calls = record_layers(model, lean_parameters(model, weights), x)
+        call = next(call for call in calls if call.weight == name)
+        inputs = input_positions(call).transpose(0, 1).flatten(1)
+        return inputs if call.bias is None else torch.cat([inputs, torch.ones_like(inputs[:1])])
+
+    def occam_gain(self, before: Masks, after: Masks) -> float:
+        """Return what the log Occam factor gains by pruning from one set of masks to another, nats.
+
+        With P_o at the weights before pruning, K the surviving weights and Q those removed,
+
+            ½ Σ_o (ln|P_o| - ln|(P_o)_KK| - Σ_Q ln δ_o) ≥ 0.
+
+        Exact for independent rows. Correlations between rows and between layers are ignored; that
+        may err in either direction. NaN where a layer that is pruned has no block.
+        """
+        changed = {n for n in after if not torch.equal(before[n], after[n])}
+        if not changed <= set(self.conditioned):
+            return float("nan")
+        total = 0.0
+        for block in self.blocks:
+            rows, one, other = (
+                self._rows(block),
+                self._keep(block, before),
+                self._keep(block, after),
+            )
+            removed = rows.delta[one & ~other].log().sum().item()
+            total += (rows.log_determinant(one) - rows.log_determinant(other) - removed) / 2
+        return total
+
+
+def joined(block: Block, values: Mapping[str, Tensor]) -> Tensor:
+    """Return the values of a block's parameters as rows (n, k), float64; one row if exact."""
+    rows = block.joined({n: values[n].detach().double() for n in block.names})
+    return rows if rows.dim() == 2 else rows[None]
+
+
+def _separated(block: Block, rows: Tensor, like: Weights) -> Weights:
+    parts = block.separated(rows[0] if block.inputs is None else rows, like)
+    return {n: part.to(like[n]) for n, part in parts.items()}
+
+
+def prior_curvature(model: BayesianModule, weights: Mapping[str, Tensor]) -> Weights:
+    """Return the precision δ of a Normal prior that has the same slope at each weight, float64.
+
+    With m the mode of the prior p, δ = -(d/dw log p(w)) / (w - m). It is 1/σ² for a Normal prior,
+    1/(b|w|) for a Laplace prior of scale b and (ν + 1)/(νs² + w²) for Student's t: the precisions
+    of these priors as scale mixtures of Normals in the EM algorithm (Dempster et al., 1980).
+    """
+    curvatures = {}
+    for name, prior in model.priors_at(weights).items():
+        base, point = elementwise(prior), weights[name].detach()
+        offset = point - base.mode
+        offset = torch.where(offset < 0, -1.0, 1.0) * offset.abs().clamp(min=NEAR_MODE)
+        with torch.enable_grad():
+            moved = (base.mode + offset).detach().requires_grad_()
+            (slope,) = torch.autograd.grad(base.log_prob(moved).sum(), moved)
+        curvatures[name] = (-slope.double() / offset.double()).clamp(min=0)
+    return curvatures
