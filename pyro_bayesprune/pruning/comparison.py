@@ -2,6 +2,7 @@
 
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
 import torch
@@ -11,10 +12,12 @@ from pyro_bayesprune.data.dataset import Pair
 from pyro_bayesprune.inference.bayes_factor import BayesFactor
 from pyro_bayesprune.inference.log_joint import LogJoint, log_densities, log_joint
 from pyro_bayesprune.inference.metrics import sparsity
-from pyro_bayesprune.models.module import Model, Weights
+from pyro_bayesprune.models.module import Masks, Model, Weights
 from pyro_bayesprune.pruning.record import PruneState, Try
 from pyro_bayesprune.pruning.sequential import estimate_sum
 from pyro_bayesprune.pruning.settings import Pruning
+
+LogOccamRatio = Callable[[Masks], float]
 
 
 @dataclass
@@ -27,7 +30,8 @@ class Comparison(ABC):
         data: training inputs and targets.
         pruning: how to prune.
         temperature: divides the log likelihood.
-        occam_gains: gain in log Occam factor from removing each weight, by site, nats.
+        log_occam_ratio: log Occam factor under some masks minus the current one, nats; None if it
+            does not count.
         order: random numbers for the order in which a comparison on a subset reads the examples.
     """
 
@@ -36,7 +40,7 @@ class Comparison(ABC):
     data: Pair
     pruning: Pruning
     temperature: float
-    occam_gains: Weights
+    log_occam_ratio: LogOccamRatio | None
     order: torch.Generator
     before: LogJoint = field(default=LogJoint(math.nan, math.nan), init=False)  # of ``current``
 
@@ -44,10 +48,9 @@ class Comparison(ABC):
     def __call__(self, candidate: PruneState) -> tuple[LogJoint, Try]:
         """Return the log joint of a candidate (NaN if it is unknown) and its Bayes factor."""
 
-    def log_occam_ratio(self, candidate: PruneState) -> float:
+    def occam(self, candidate: PruneState) -> float:
         """Return the log Occam factor of a candidate minus that of the current network, nats."""
-        before, after, gains = self.current.masks, candidate.masks, self.occam_gains
-        return sum(gain[before[n] & ~after[n]].sum().item() for n, gain in gains.items())
+        return self.log_occam_ratio(candidate.masks) if self.log_occam_ratio else 0.0
 
 
 @dataclass
@@ -59,7 +62,7 @@ class FullComparison(Comparison):
 
     def __call__(self, candidate: PruneState) -> tuple[LogJoint, Try]:
         """Return the log joint of a candidate and its Bayes factor."""
-        after, occam = self._log_joint(candidate), self.log_occam_ratio(candidate)
+        after, occam = self._log_joint(candidate), self.occam(candidate)
         factor = BayesFactor.joint(after, self.before, len(self.data[0]))
         factor = replace(factor, kind=self.pruning.kind, log_occam_ratio=occam)
         return after, Try(sparsity(candidate.masks), factor)
@@ -86,7 +89,7 @@ class SequentialComparison(Comparison):
         """Return an unknown log joint, and an estimate of the candidate's Bayes factor."""
         before, after = self.current_densities, _Densities(self, candidate.weights)
         num_data, pruning = len(self.rows), self.pruning
-        log_occam_ratio = self.log_occam_ratio(candidate)
+        log_occam_ratio = self.occam(candidate)
         log_prior_ratio = after.log_prior - before.log_prior
         estimate = estimate_sum(
             lambda number: after.log_likelihoods(number) - before.log_likelihoods(number),

@@ -65,6 +65,7 @@ class Record:
     sparsity_before: float
     sparsity: float
     layers: dict[str, float]
+    projected: tuple[str, ...] = ()
 
     @property
     def data_read(self) -> float:

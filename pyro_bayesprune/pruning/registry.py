@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 Gate = Literal["propose", "previous", "always"]
 Evaluation = Literal["full", "sequential"]
 Scope = Literal["layer", "global", "unit"]
+Update = Literal["project", "condition"]
 Per = Literal["datum", "dataset"]
 Objective = Literal["map", "mle"]
 Restart = Literal["no", "rewind", "reinitialise", "shuffle"]
@@ -52,8 +53,8 @@ SCHEDULES = {
 }
 
 # The paper's methods and the presets stand for settings of a configuration.
-_MLE = {"objective": "mle", "gate": "always"}
-_MAP = {"objective": "map", "prior": "normal", "gate": "previous"}
+_MLE = {"objective": "mle", "gate": "always", "update": "project"}
+_MAP = {"objective": "map", "prior": "normal", "gate": "previous", "update": "project"}
 METHODS: dict[str, dict[str, Any]] = {
     "unpruned": _MLE | {"criterion": "magnitude", "sparsity": 0.0},
     "bayes_unpruned": _MAP | {"criterion": "magnitude", "sparsity": 0.0},
@@ -69,6 +70,8 @@ PRESETS: dict[str, dict[str, Any]] = {
         "hidden": (1024, 1024, 1024),
         "prior_scale": 1.0,
         "gate": "previous",
+        "update": "project",
+        "judge": "project",
         "beta": 0.9,
         "schedule": "constant",
         "annealing": False,

@@ -15,6 +15,7 @@ from pyro_bayesprune.pruning.registry import (
     Gate,
     Per,
     Scope,
+    Update,
     resolve,
 )
 from pyro_bayesprune.pruning.schedules import REACHED_AT, Schedule
@@ -58,6 +59,15 @@ class Pruning:
             which compare them, therefore need ``"full"``.
         alpha: error rate of the decision on each candidate under sequential evaluation.
 
+        update: what the survivors of an accepted candidate do. With ``"project"`` they stay as they
+            are. With ``"condition"`` they move to their posterior mean given that the pruned
+            weights are zero, if that has the larger log joint (`inference.conditioning`).
+            BatchNorm statistics and the optimiser's moments of the survivors stay as they are.
+        judge: the point at which the gate judges a candidate that will be projected: there
+            (``"project"``), or where conditioning would move it (``"condition"``), which
+            anticipates what further training recovers. With ``update="condition"`` a candidate is
+            always judged at the point to which it moves.
+
     Raises:
         ValueError: if a value is out of its range; the message names it.
     """
@@ -74,6 +84,8 @@ class Pruning:
     pruned_prior: PrunedPrior = "density"
     evaluation: Evaluation = "full"
     alpha: float = 0.01
+    update: Update = "project"
+    judge: Update = "project"
 
     def __post_init__(self) -> None:
         if self.sparsity == "auto":
@@ -86,6 +98,8 @@ class Pruning:
         check_choice("gate", self.gate, get_args(Gate))
         check_choice("per", self.per, get_args(Per))
         check_choice("scope", self.scope, get_args(Scope))
+        check_choice("update", self.update, get_args(Update))
+        check_choice("judge", self.judge, get_args(Update))
         check_choice("evaluation", self.evaluation, get_args(Evaluation))
         if not 0 < self.alpha < 1:
             raise ValueError(f"alpha must be in (0, 1), got {self.alpha!r}")
@@ -123,6 +137,11 @@ class Pruning:
         """Return the threshold of the log Bayes factor over the data set, in nats."""
         log_beta = math.log(self.beta) if self.beta else -math.inf
         return log_beta * num_data if self.per == "datum" else log_beta
+
+    @property
+    def conditions(self) -> bool:
+        """Whether candidates are judged at their conditioned points."""
+        return "condition" in (self.update, self.judge)
 
     @property
     def kind(self) -> str:

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterator, Mapping
+from functools import partial
 from typing import Any, NamedTuple, cast
 
 import torch
@@ -10,15 +11,15 @@ from pyro_bayesprune._utils.calls import call_with
 from pyro_bayesprune._utils.random import random_stream
 from pyro_bayesprune.data.dataset import Dataset, Pair, random_sample, train_part
 from pyro_bayesprune.inference.bayes_factor import BayesFactor
+from pyro_bayesprune.inference.conditioning import Conditioning
 from pyro_bayesprune.inference.evidence import occam_gains
 from pyro_bayesprune.inference.log_joint import LogJoint
 from pyro_bayesprune.inference.metrics import layer_sparsity, sparsity
-from pyro_bayesprune.models.module import BayesianModule, Masks, Model, Weights
-from pyro_bayesprune.pruning.comparison import COMPARISONS, Comparison
+from pyro_bayesprune.models.module import BayesianModule, Masks, Model
+from pyro_bayesprune.pruning.comparison import COMPARISONS, Comparison, LogOccamRatio
 from pyro_bayesprune.pruning.gates import Decision, accepts, is_closed, prior_decides
 from pyro_bayesprune.pruning.masks import apply_masks, propose_masks
 from pyro_bayesprune.pruning.record import PruneState, Record, Try
-from pyro_bayesprune.pruning.registry import Gate
 from pyro_bayesprune.pruning.settings import Pruning
 
 MAX_HALVINGS = 6
@@ -58,12 +59,14 @@ def prune_step(
     current = PruneState(state.weights, masks, state.log_bf)
     target, threshold = pruning.target(epoch, epochs), pruning.log_threshold(len(x))
     settings = {"model": model, "data": data, "generator": generator, "temperature": temperature}
-    gains = _occam_gains(current, pruning, target, settings)
+    increases = bool(masks) and target > sparsity(masks)
+    conditioning = _conditioning(current, settings) if increases and pruning.conditions else None
+    occam = _log_occam_ratio(current, pruning, settings, conditioning) if increases else None
     order = random_stream(generator.initial_seed() if generator else 0, "subset", epoch)
     comparison = COMPARISONS[pruning.evaluation]
-    compare = comparison(model, current, (x, y), pruning, temperature, gains, order)
-    candidates = _candidates(current, pruning, target, settings)
-    outcome = _first_accepted(candidates, current, compare, pruning.gate, threshold)
+    compare = comparison(model, current, (x, y), pruning, temperature, occam, order)
+    candidates = _candidates(current, pruning, target, settings) if increases else iter(())
+    outcome = _first_accepted(candidates, current, compare, pruning, conditioning, threshold)
     tries, new_masks = outcome.tries, outcome.state.masks
     factor = tries[-1].bayes_factor if tries else BayesFactor(0.0, 0.0, len(x), pruning.kind)
     record = Record(
@@ -80,24 +83,42 @@ def prune_step(
         sparsity_before=sparsity(masks),
         sparsity=sparsity(new_masks),
         layers=layer_sparsity(new_masks),
+        projected=conditioning.projected if conditioning else (),
     )
     return PruneState(outcome.state.weights, new_masks, factor.log), record
 
 
-def _occam_gains(
-    current: PruneState, pruning: Pruning, target: float, settings: Mapping[str, Any]
-) -> Weights:
-    """Return the gain in log Occam factor from removing each weight, nats; none for kind joint."""
-    if pruning.kind == "joint" or target <= sparsity(current.masks):
-        return {}
+def _conditioning(current: PruneState, settings: Mapping[str, Any]) -> Conditioning:
+    """Return the Gaussian approximation around the current weights, from a random sample."""
+    sample = random_sample(settings["data"], settings["generator"])
+    sites, temperature = tuple(current.masks), settings["temperature"]
+    return Conditioning(settings["model"], current.weights, sample, sites, temperature)
+
+
+def _log_occam_ratio(
+    current: PruneState,
+    pruning: Pruning,
+    settings: Mapping[str, Any],
+    conditioning: Conditioning | None,
+) -> LogOccamRatio | None:
+    """Return the change of the log Occam factor as a function of new masks; None for kind joint.
+
+    At the conditioned point it is that of all removed weights of a unit together. Elsewhere it is
+    the sum of the gains of single weights.
+    """
+    before = current.masks
+    if pruning.kind == "joint":
+        return None
+    if conditioning is not None:
+        return partial(conditioning.occam_gain, before)
     gains = occam_gains(
         cast(BayesianModule, settings["model"]),
         current.weights,
         random_sample(settings["data"], settings["generator"]),
         temperature=settings["temperature"],
-        sites=current.masks,
+        sites=before,
     )
-    return {name: gain for name, gain in gains.items() if name in current.masks}
+    return lambda after: sum(gains[n][before[n] & ~after[n]].sum().item() for n in before)
 
 
 def _candidates(
@@ -105,8 +126,6 @@ def _candidates(
 ) -> Iterator[Masks]:
     """Yield masks at the target, then masks with half of the previous increase in sparsity."""
     start = sparsity(current.masks)
-    if not current.masks or target <= start:
-        return
     scores = call_with(pruning.score, current.weights, current.masks, **settings)
     first = 1 if pruning.sparsity == "auto" else 0
     for halvings in range(first, MAX_HALVINGS + 1):
@@ -128,7 +147,8 @@ def _first_accepted(
     candidates: Iterator[Masks],
     current: PruneState,
     compare: Comparison,
-    gate: Gate,
+    pruning: Pruning,
+    conditioning: Conditioning | None,
     threshold: float,
 ) -> _Outcome:
     """Compare the candidates in order until the gate accepts one."""
@@ -136,14 +156,28 @@ def _first_accepted(
     decision: Decision = "unchanged"
     for masks in candidates:
         decision = "refused"
-        if is_closed(gate, current.log_bf, threshold):
+        if is_closed(pruning.gate, current.log_bf, threshold):
             break
-        candidate = PruneState(apply_masks(current.weights, masks), masks)
-        log_joint, attempt = compare(candidate)
+        projected = PruneState(apply_masks(current.weights, masks), masks)
+        candidate, log_joint, attempt = _judge(projected, compare, conditioning)
         tries = (*tries, attempt)
         if math.isnan(attempt.bayes_factor.log):
             raise ValueError(f"the log Bayes factor is not a number: {attempt.bayes_factor}")
-        if accepts(gate, attempt.bayes_factor.log, threshold):
+        if accepts(pruning.gate, attempt.bayes_factor.log, threshold):
+            if pruning.update == "project" and candidate is not projected:
+                return _Outcome("pruned", projected, compare(projected)[0], tries)
             return _Outcome("pruned", candidate, log_joint, tries)
     unpruned = PruneState(apply_masks(current.weights, current.masks), current.masks)
     return _Outcome(decision, unpruned, compare.before, tries)
+
+
+def _judge(
+    projected: PruneState, compare: Comparison, conditioning: Conditioning | None
+) -> tuple[PruneState, LogJoint, Try]:
+    """Compare a candidate at its projection, or at the best of its points by conditioning."""
+    candidates = [projected]
+    if conditioning is not None:
+        points = conditioning.points(projected.masks)
+        candidates += [PruneState(weights, projected.masks) for weights in points]
+    results = [(candidate, *compare(candidate)) for candidate in candidates]
+    return max(results, key=lambda result: result[2].bayes_factor.log)

@@ -177,6 +177,8 @@ def _one_epoch(
     )
     _warn_of_empty_layers(epoch, state.masks, pruned.masks)
     trainer.project(pruned.masks, persist=not pruning.regrow)
+    if record.decision == "pruned" and pruning.update == "condition":
+        trainer.move(pruned.weights)
     trainer.round_parameters()
     times = trained - started, time.perf_counter() - trained
     held_out = (

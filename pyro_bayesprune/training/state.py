@@ -68,6 +68,7 @@ class Epoch:
             "tried": json.dumps(tries),
             **_columns(step, "target", "sparsity_before", "sparsity"),
             **{f"sparsity/{name}": value for name, value in step.layers.items()},
+            "projected": " ".join(step.projected),
             **_columns(self, "temperature", "seconds_training", "seconds_step"),
         }
 

@@ -157,6 +157,12 @@ class Trainer:
             if not torch.equal(value, self.params[name]):
                 self.set(name, value)
 
+    def move(self, weights: Weights) -> None:
+        """Set the sites to new values; the optimiser's moments stay as they are."""
+        for name, value in weights.items():
+            if name not in self.frozen_sites:
+                self.set(name, value)
+
     def set(self, name: str, value: Tensor) -> None:
         """Set the value of a site by its unconstrained parameter."""
         constraint = self.store_state["constraints"][
