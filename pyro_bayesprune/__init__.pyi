@@ -21,5 +21,6 @@ from .pruning.step import prune_step
 from .reporting.page import report
 from .training.fitting import Fit, fit
 from .training.loop import train
+from .training.trained import PrunedNetwork, prune
 
 __version__: str
