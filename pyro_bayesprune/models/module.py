@@ -78,8 +78,8 @@ class BayesianModule(nn.Module):
             raise ValueError(f"net must be an nn.Module, got {type(net).__name__}")
         if not any(p.requires_grad for p in net.parameters()):
             raise ValueError(
-                f"{type(net).__name__} has no parameters to be Bayesian about "
-                f"(those with requires_grad=False are fixed)"
+                f"{type(net).__name__} has no parameters that require a gradient; the others are "
+                f"constants of the model"
             )
         for name, parameter in net.named_parameters():
             if not parameter.numel():
@@ -101,7 +101,7 @@ class BayesianModule(nn.Module):
         return self._fixed
 
     def constants(self) -> Weights:
-        """Return what training does not change, by name: frozen parameters, and those of `fixed`."""
+        """Return what training does not change: frozen parameters and those of `fixed`, by name."""
         frozen = {n: p.detach() for n, p in self._parameters_by_name() if not p.requires_grad}
         return frozen | self.fixed()
 
@@ -117,7 +117,7 @@ class BayesianModule(nn.Module):
             return list(self.net.named_parameters())
 
     def priors(self) -> dict[str, dist.TorchDistribution]:
-        """Return each parameter's prior. This runs inside the model, so a prior may sample."""
+        """Return each parameter's prior. A prior may sample its hyperparameters here."""
         return {name: self._prior(name, p) for name, p in self.named_weights().items()}
 
     def priors_at(self, weights: Mapping[str, Tensor]) -> dict[str, dist.TorchDistribution]:

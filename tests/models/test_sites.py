@@ -65,7 +65,7 @@ def test_several_observed_sites():
 
 def test_a_latent_site_inside_the_plate():
     local = written(extra=lambda x, y: pyro.sample("z", dist.Normal(x[:, 0], 1.0)))
-    with pytest.raises(ValueError, match="latent site 'z' stands inside the plate"):
+    with pytest.raises(ValueError, match="latent site 'z' is inside the plate"):
         fit_once(local, (X, Y))
 
 
