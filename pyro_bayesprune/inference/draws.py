@@ -1,6 +1,7 @@
 """Draws of the surviving weights: one vector (d,) for each draw.
 
-The vector is scattered into the sites. A pruned weight is zero in every draw. `samplers` makes draws.
+The vector is scattered into the sites. A pruned weight is zero in every draw. `samplers` makes the
+draws.
 """
 
 from collections.abc import Mapping, Sequence

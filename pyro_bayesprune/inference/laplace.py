@@ -8,13 +8,13 @@ from torch import Tensor, nn
 
 from pyro_bayesprune._utils.random import seeded
 from pyro_bayesprune.data.dataset import Dataset, Pair, train_part
-from pyro_bayesprune.inference.blocks import Block, layer_blocks
+from pyro_bayesprune.inference.blocks import layer_blocks
 from pyro_bayesprune.inference.curvature import ggn_diagonal, prior_precision
 from pyro_bayesprune.inference.draw_predictions import CHUNK, only_last_layer
 from pyro_bayesprune.inference.draws import gather
 from pyro_bayesprune.models.module import BayesianModule, Weights
 
-MAX_KRON = 12000  # surviving weights of a pruned parameter: their precision is factorised, 1 GiB
+MAX_KRON = 12000  # surviving weights of a pruned layer: their precision matrix takes 1 GiB
 Drawn = tuple[Tensor, Tensor, dict[str, Tensor]]
 
 
@@ -41,16 +41,16 @@ def laplace_draws(
 def _ggn(
     model: BayesianModule, weights: Weights, index: Mapping[str, Tensor], data: Dataset | Pair
 ) -> Weights:
-    """The GGN's diagonal; of the last layer alone, from its inputs: a fraction of the time."""
+    """The diagonal of the GGN. The last layer alone needs only its inputs, which is faster."""
     head = _head(model, weights, index, data)
     if head is None:
         return ggn_diagonal(model, weights, data, chunk_size=CHUNK)
-    found = ggn_diagonal(head.model, head.weights, head.data)
-    return {full: found[n] for n, full in head.names.items()}
+    diagonal = ggn_diagonal(head.model, head.weights, head.data)
+    return {full: diagonal[n] for n, full in head.names.items()}
 
 
 class _Head(NamedTuple):
-    """The last layer as a model of its own, on its inputs; ``names``: of the whole network."""
+    """The last layer as a separate model of its inputs, with its names in the whole network."""
 
     model: BayesianModule
     weights: Weights
@@ -61,7 +61,7 @@ class _Head(NamedTuple):
 def _head(
     model: BayesianModule, weights: Weights, index: Mapping[str, Tensor], data: Dataset | Pair
 ) -> _Head | None:
-    """The last layer, or None where other parameters are drawn as well."""
+    """The last layer, or None if other parameters are drawn too."""
     x, y = train_part(data)
     last = only_last_layer(model, weights, index, x)
     if last is None:
@@ -83,33 +83,28 @@ def last_layer_laplace_draws(
     seed: int,
     temperature: float,
 ) -> Drawn:
-    """Draw w = θ + P^(-1/2) ε, P the last layer's block of `layer_blocks` (weights and bias)."""
+    """Draw w = θ + P^(-1/2) ε, where P is the last layer's block of `layer_blocks`."""
     head = _head(model, weights, index, data)
     if head is None:
         raise ValueError(f"last_layer_laplace draws the last layer's parameters, not {list(index)}")
     (block,) = layer_blocks(head.model, head.weights, head.data, temperature=temperature)
-    full, delta = prior_precision(model, weights), {}
-    kept = {n: torch.zeros_like(w, dtype=torch.bool) for n, w in head.weights.items()}
+    delta = prior_precision(model, weights)
+    mask = {n: torch.zeros_like(w, dtype=torch.bool) for n, w in head.weights.items()}
     for short, name in head.names.items():
-        delta[short] = full[name]
         if name in index:
-            kept[short].view(-1)[index[name]] = True
-    chosen = block.joined(kept)
+            mask[short].view(-1)[index[name]] = True
+    chosen = block.joined(mask)
     _check_size(chosen)
     with seeded(seed, "last layer laplace"):
         noise = torch.randn(draws, int(chosen.sum()), dtype=torch.float64, device="cpu")
-    changes = torch.zeros(draws, *chosen.shape, dtype=torch.float64, device="cpu")
-    changes[:, chosen] = block.noise(block.joined(delta), chosen, noise)
-    parts = {head.names[n]: p for n, p in _separated(block, changes, head.weights).items()}
-    moved = torch.cat([parts[n].flatten(1)[:, i] for n, i in index.items()], 1)
+    changes = torch.zeros(draws, chosen.numel(), dtype=torch.float64, device="cpu")
+    prior = block.joined({short: delta[name] for short, name in head.names.items()})
+    changes[:, chosen.flatten()] = block.noise(prior, chosen, noise)
+    places = block.separated(torch.arange(chosen.numel(), device="cpu").view_as(chosen), head.weights)
+    columns = {name: places[short].flatten() for short, name in head.names.items()}
+    moved = changes[:, torch.cat([columns[n][i] for n, i in index.items()])]
     centre = gather(weights, index)
     return (centre + moved.to(centre))[None], -noise.square().sum(-1)[None] / 2, {}
-
-
-def _separated(block: Block, changes: Tensor, like: Weights) -> Weights:
-    """Changes (S, rows, columns) by parameter, (S, *shape) each."""
-    rows = [block.separated(change, like) for change in changes]
-    return {n: torch.stack([row[n] for row in rows]) for n in block.names}
 
 
 def _check_size(chosen: Tensor) -> None:
