@@ -30,7 +30,6 @@ from pyro_bayesprune.inference.layers import (
     LayerCall,
     closed_form_layers,
     parameters_at,
-    plain_calls,
     positions,
     record_layers,
 )
@@ -238,8 +237,7 @@ def _sum(one: Block, other: Block) -> Block:
 def _chunk_blocks(
     model: BayesianModule, point: Weights, x: Tensor, layers: frozenset[str]
 ) -> dict[str, Block]:
-    outputs, calls = record_layers(model, point, x)
-    calls = plain_calls(calls, layers)
+    outputs, calls = record_layers(model, point, x, layers)
     blocks: dict[str, Block] = {}
     for column in root_columns(model, outputs):
         for call, grad in layer_gradients(outputs, calls, column):

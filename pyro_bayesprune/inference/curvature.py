@@ -17,12 +17,16 @@ import torch
 from torch import Tensor
 
 from pyro_bayesprune.data.dataset import Dataset, Pair, train_part
-from pyro_bayesprune.inference.jacobians import jacobians, layer_gradients, lean_parameters
+from pyro_bayesprune.inference.jacobians import (
+    gradients_by_name,
+    jacobians,
+    layer_gradients,
+    lean_parameters,
+)
 from pyro_bayesprune.inference.layers import (
     closed_form_layers,
     has_closed_form,
     parameters_at,
-    plain_calls,
     positions,
     record_layers,
 )
@@ -136,8 +140,8 @@ def _layer_squares(model: BayesianModule, point: Weights, x: Tensor) -> Weights:
     For a Linear layer on vectors the square of b aᵀ is b² (a²)ᵀ, and the sum over c concerns b
     alone: one product for all classes.
     """
-    outputs, calls = record_layers(model, point, x.requires_grad_())
-    calls = plain_calls(calls, closed_form_layers(model, point, x))  # others are fixed
+    layers = closed_form_layers(model, point, x)
+    outputs, calls = record_layers(model, point, x.requires_grad_(), layers)
     squares = {n: torch.zeros(w.shape, dtype=w.dtype, device=w.device) for n, w in point.items()}
     vectors = {c.name: torch.zeros_like(c.outputs) for c in calls if c.outputs.dim() == 2}
     for column in root_columns(model, outputs):
@@ -228,9 +232,6 @@ def gradient(
     with evaluation_mode(model), torch.enable_grad():
         for chunk, targets in zip(x.detach().split(CHUNK), y.split(CHUNK), strict=True):
             log_likelihood = model.likelihood(model.outputs(point, chunk)).log_prob(targets).sum()
-            grads = torch.autograd.grad(
-                log_likelihood, list(point.values()), allow_unused=True, materialize_grads=True
-            )
-            for name, part in zip(point, grads, strict=True):
+            for name, part in gradients_by_name(log_likelihood, point).items():
                 total[name] += part.double() / temperature
     return total

@@ -13,7 +13,6 @@ from pyro_bayesprune._utils.random import seeded
 from pyro_bayesprune.inference.draws import Draws, gather, weights_with
 from pyro_bayesprune.inference.jacobians import jacobian_products
 from pyro_bayesprune.inference.layers import has_closed_form
-from pyro_bayesprune.models.handler import pruned
 from pyro_bayesprune.models.module import BayesianModule, Model, Weights, evaluation_mode
 
 VectorFunction = Callable[[Tensor], Tensor]
@@ -171,23 +170,14 @@ def predict_proba(draws: Draws, x: Tensor) -> Tensor:
     return torch.cat(chunks)
 
 
-def prior_predictive(
-    model: Model,
-    x: Tensor,
-    *,
-    draws: int = 50,
-    masks: Mapping[str, Tensor] | None = None,
-    seed: int = 0,
-) -> Tensor:
+def prior_predictive(model: Model, x: Tensor, *, draws: int = 50, seed: int = 0) -> Tensor:
     """Return targets (draws, n, ...) that the model samples for ``x`` from its prior.
 
     Args:
         model: any Pyro model that returns its observed site, as a BayesianModule does.
         x: inputs (n, ...).
         draws: number of draws of all weights and targets.
-        masks: masks of pruned weights, by site.
         seed: seed of the draws.
     """
-    inner = pruned(model, masks) if masks else model
     with seeded(seed, "prior predictive"), evaluation_mode(model), torch.no_grad(), poutine.block():
-        return torch.stack([inner(x) for _ in range(draws)])
+        return torch.stack([model(x) for _ in range(draws)])

@@ -51,15 +51,14 @@ class Evidence:
         log_prior: -½ θᵀdiag(δ)θ, the log prior density relative to its value at zero.
         log_occam: ½ Σ ln δ - ½ ln|P| ≤ 0, the log Occam factor: the share of the prior's volume
             that the posterior fills.
-        log_shift: ½ gᵀP⁻¹g, what lies between the point and the mode of the quadratic.
-        gradient_norm: ‖g‖ over the kept weights; zero at a mode.
+        log_shift: ½ gᵀP⁻¹g, the difference of the quadratic between its mode and the point. The
+            diagonal may overstate it if weights are correlated and g is large. ``"kron"`` has none.
     """
 
     log_likelihood: float
     log_prior: float
     log_occam: float
     log_shift: float
-    gradient_norm: float
 
     @property
     def log(self) -> float:
@@ -74,7 +73,6 @@ def log_evidence(
     masks: Mapping[str, Tensor] | None = None,
     structure: Structure = "diagonal",
     *,
-    shift: bool = True,
     temperature: float = 1.0,
 ) -> Evidence:
     """Return Laplace's approximation of log p(D) at a point, in nats.
@@ -86,9 +84,6 @@ def log_evidence(
         masks: weights that are False are no parameters of the network.
         structure: ``"diagonal"``, ``"kron"`` (blocks by layer, see `blocks`), or ``"full"``, for
             small networks only.
-        shift: include ½ gᵀP⁻¹g. Exact with the full matrix where the log joint is quadratic; the
-            diagonal may overstate it, so leave it out where weights are correlated and ‖g‖ large.
-            ``"kron"`` has none.
         temperature: divides the log likelihood.
 
     Raises:
@@ -116,8 +111,7 @@ def log_evidence(
         log_likelihood=log_joint(model, point, data, temperature=temperature).log_likelihood,
         log_prior=-(delta * theta.square()).sum().item() / 2,
         log_occam=log_occam,
-        log_shift=(g @ moved).item() / 2 if shift else 0.0,
-        gradient_norm=g.norm().item(),
+        log_shift=(g @ moved).item() / 2,
     )
 
 

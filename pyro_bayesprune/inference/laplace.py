@@ -25,12 +25,11 @@ def laplace_draws(
     data: Dataset | Pair,
     draws: int,
     seed: int,
-    ggn: Mapping[str, Tensor] | None,
     temperature: float,
 ) -> Drawn:
     """Draw w = θ + P^(-1/2) ε, ε ~ N(0, I)."""
-    ggn = _ggn(model, weights, index, data) if ggn is None else ggn
-    precision = gather(ggn, index) / temperature + gather(prior_precision(model, weights), index)
+    ggn = gather(_ggn(model, weights, index, data), index)
+    precision = ggn / temperature + gather(prior_precision(model, weights), index)
     centre = gather(weights, index)
     with seeded(seed, "laplace"):
         noise = torch.randn(1, draws, len(centre), dtype=centre.dtype, device="cpu")
@@ -100,7 +99,9 @@ def last_layer_laplace_draws(
     changes = torch.zeros(draws, chosen.numel(), dtype=torch.float64, device="cpu")
     prior = block.joined({short: delta[name] for short, name in head.names.items()})
     changes[:, chosen.flatten()] = block.noise(prior, chosen, noise)
-    places = block.separated(torch.arange(chosen.numel(), device="cpu").view_as(chosen), head.weights)
+    places = block.separated(
+        torch.arange(chosen.numel(), device="cpu").view_as(chosen), head.weights
+    )
     columns = {name: places[short].flatten() for short, name in head.names.items()}
     moved = changes[:, torch.cat([columns[n][i] for n, i in index.items()])]
     centre = gather(weights, index)

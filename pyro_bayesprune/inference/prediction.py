@@ -19,7 +19,6 @@ def predictive(
     model: Model,
     weights: Mapping[str, Tensor],
     x: Tensor,
-    masks: Mapping[str, Tensor] | None = None,
 ) -> Iterator[dist.TorchDistribution]:
     """Yield the distributions of the targets of ``x`` (n, ...) at a point, by chunks of examples.
 
@@ -28,7 +27,7 @@ def predictive(
     Raises:
         ValueError: if the model has not exactly one observed site inside the plate ``data``.
     """
-    at_weights = at_point(model, weights, masks)
+    at_weights = at_point(model, weights)
     inputs = x if len(x) else x.new_zeros(1, *x.shape[1:])
     for chunk in inputs.split(CHUNK):
         with evaluation_mode(model), torch.random.fork_rng():  # targets are sampled
@@ -44,7 +43,6 @@ def class_probabilities(
     model: Model,
     weights: Mapping[str, Tensor],
     x: Tensor,
-    masks: Mapping[str, Tensor] | None = None,
 ) -> Tensor:
     """Return the class probabilities (n, classes) of inputs ``x`` (n, ...) at a point.
 
@@ -52,7 +50,7 @@ def class_probabilities(
         ValueError: if the observed site is not a categorical distribution.
     """
     chunks = []
-    for target in predictive(model, weights, x, masks):
+    for target in predictive(model, weights, x):
         base = elementwise(target)
         if not isinstance(base, torch.distributions.Categorical):
             raise ValueError(f"class probabilities need a categorical site, got {base}")
@@ -64,7 +62,6 @@ def mean_prediction(
     model: Model,
     weights: Mapping[str, Tensor],
     x: Tensor,
-    masks: Mapping[str, Tensor] | None = None,
 ) -> Tensor:
     """Return the mean of the targets' distribution for inputs ``x`` (n, ...) at a point.
 
@@ -72,7 +69,7 @@ def mean_prediction(
         ValueError: if the observed site is categorical: classes have no mean.
     """
     means = []
-    for target in predictive(model, weights, x, masks):
+    for target in predictive(model, weights, x):
         if isinstance(elementwise(target), torch.distributions.Categorical):
             raise ValueError("classes have no mean: use their probabilities (predict_proba)")
         means.append(target.mean)
@@ -85,14 +82,13 @@ def held_out_loss(
     weights: Mapping[str, Tensor],
     x: Tensor,
     y: Tensor,
-    masks: Mapping[str, Tensor] | None = None,
 ) -> tuple[float, float]:
     """Return the mean negative log likelihood (nats an example) and the accuracy of held-out data.
 
     The accuracy is NaN where the targets are not classes.
     """
     log_likelihood, correct, start = 0.0, 0.0, 0
-    for distribution in predictive(model, weights, x, masks):
+    for distribution in predictive(model, weights, x):
         base = elementwise(distribution)
         targets = y[start : start + CHUNK]
         start += len(targets)

@@ -24,10 +24,8 @@ posterior at the temperature T of the fit, p(D|w)^(1/T) p(w).
 """
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import get_args
-
-from torch import Tensor
 
 from pyro_bayesprune._utils.checks import positive
 from pyro_bayesprune.data.dataset import Dataset, Pair, train_part
@@ -54,7 +52,6 @@ def posterior_draws(
     chains: int = 4,
     warmup: int = 200,
     seed: int = 0,
-    ggn: Mapping[str, Tensor] | None = None,
     temperature: float | None = None,
 ) -> Draws:
     """Return draws of the surviving weights around a pruned MAP; see the module.
@@ -69,7 +66,6 @@ def posterior_draws(
         chains: number of chains of NUTS. The independent draws of a Laplace approximation form one.
         warmup: number of steps at the start of each chain that are discarded.
         seed: seed of the draws.
-        ggn: for ``laplace``, the result of `curvature.ggn_diagonal`, if it is known.
         temperature: divides the log likelihood; by default that of the fit.
 
     Raises:
@@ -95,7 +91,7 @@ def posterior_draws(
     _check_size(sum(len(i) for i in index.values()), method, draws)
     with evaluation_mode(model):
         if method == "laplace":
-            result = laplace_draws(model, weights, index, data, draws, seed, ggn, temperature)
+            result = laplace_draws(model, weights, index, data, draws, seed, temperature)
         elif method == "last_layer_laplace":
             result = last_layer_laplace_draws(model, weights, index, data, draws, seed, temperature)
         else:

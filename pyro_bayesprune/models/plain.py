@@ -10,8 +10,6 @@ from pyro_bayesprune.models.buffers import set_buffers
 from pyro_bayesprune.models.copying import copied
 from pyro_bayesprune.models.module import BayesianModule
 
-CHUNK = 1024  # examples in each forward pass of the recalibration
-
 
 class Fitted(Protocol):
     """A `Fit`, or a run that was read from disk."""
@@ -34,13 +32,11 @@ class Fitted(Protocol):
 
 
 @torch.no_grad()
-def bake(fit: Fitted, *, recalibrate: Tensor | None = None) -> nn.Module:
+def bake(fit: Fitted) -> nn.Module:
     """Return a fit's network as a plain module that contains the pruned weights, without Pyro.
 
     Args:
         fit: a fit of a `BayesianModule`. Its module is not changed.
-        recalibrate: training inputs (n, ...) from which BatchNorm's statistics are estimated again,
-            since those of training lag behind the last pruning step. None keeps them.
 
     Returns:
         A copy of the network in evaluation mode.
@@ -64,23 +60,4 @@ def bake(fit: Fitted, *, recalibrate: Tensor | None = None) -> nn.Module:
             parameter.masked_fill_(~fit.masks[name].to(parameter.device), 0)
     buffers = {n.removeprefix("net."): b for n, b in fit.buffers.items() if n.startswith("net.")}
     set_buffers(net, buffers)
-    if recalibrate is not None:
-        _recalibrate(net, recalibrate)
     return net.eval()
-
-
-def _recalibrate(net: nn.Module, x: Tensor) -> None:
-    """Set BatchNorm's running statistics to the mean of the statistics of the chunks of ``x``."""
-    norms = [m for m in net.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
-    momenta = [norm.momentum for norm in norms]
-    net.eval()
-    for norm in norms:
-        norm.reset_running_stats()
-        norm.momentum = None  # a cumulative average
-        norm.train()
-    for chunk in x.chunk(
-        -(-len(x) // CHUNK)
-    ):  # chunks of nearly equal size, none with a single example
-        net(chunk)
-    for norm, momentum in zip(norms, momenta, strict=True):
-        norm.momentum = momentum
