@@ -3,8 +3,8 @@
 For a Linear or Conv layer that is used once, the gradient of example n by the layer's weights is
 Σ_t b_nt a_ntᵀ, with the layer's inputs a, the gradient b by its outputs, and the positions t at
 which it is used. This closed form is wrong for a layer whose weights are used elsewhere as well,
-whose batch is folded into rows, or whose inputs are changed in place. `closed_form_layers` therefore
-compares it with autograd for a few examples.
+whose batch is folded into rows, or whose inputs are changed in place. Therefore, it is compared
+with autograd for a few examples.
 """
 
 from collections.abc import Collection, Iterator, Mapping
