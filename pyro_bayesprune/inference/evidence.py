@@ -128,8 +128,8 @@ def marginal_precision(
     """Return an estimate of Λ_i = 1/[P_KK⁻¹]_ii, the marginal posterior precisions, by parameter.
 
     Λ_i is the precision of a weight when the other weights of its layer may adjust, so that
-    δ_i ≤ Λ_i ≤ P_ii. It is computed from `layer_blocks`. With Kronecker factors B = U diag(β) Uᵀ and A = V diag(α) Vᵀ
-    over all weights of a layer and one δ, it is
+    δ_i ≤ Λ_i ≤ P_ii. It is computed from `layer_blocks`. With Kronecker factors
+    B = U diag(β) Uᵀ and A = V diag(α) Vᵀ over all weights of a layer and one δ, it is
 
         1/Λ_oi = Σ_kl U_ok² V_il² / (β_k α_l + δ).
 

@@ -1,7 +1,7 @@
 """Draws from Laplace approximations around a pruned MAP."""
 
+from collections import OrderedDict
 from collections.abc import Mapping
-from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -41,36 +41,25 @@ def _ggn(
     model: BayesianModule, weights: Weights, index: Mapping[str, Tensor], data: Dataset | Pair
 ) -> Weights:
     """The diagonal of the GGN. The last layer alone needs only its inputs, which is faster."""
-    head = _head(model, weights, index, data)
-    if head is None:
-        return ggn_diagonal(model, weights, data, chunk_size=CHUNK)
-    diagonal = ggn_diagonal(head.model, head.weights, head.data)
-    return {full: diagonal[n] for n, full in head.names.items()}
+    last = _last_layer_as_model(model, weights, index, data)
+    return ggn_diagonal(*last) if last else ggn_diagonal(model, weights, data, chunk_size=CHUNK)
 
 
-class _Head(NamedTuple):
-    """The last layer as a separate model of its inputs, with its names in the whole network."""
-
-    model: BayesianModule
-    weights: Weights
-    data: Pair
-    names: dict[str, str]
-
-
-def _head(
+def _last_layer_as_model(
     model: BayesianModule, weights: Weights, index: Mapping[str, Tensor], data: Dataset | Pair
-) -> _Head | None:
-    """The last layer, or None if other parameters are drawn too."""
+) -> tuple[BayesianModule, Weights, Pair] | None:
+    """The last layer as a model of its inputs, or None if parameters of other layers are drawn."""
     x, y = train_part(data)
     last = only_last_layer(model, weights, index, x)
     if last is None:
         return None
     names, features = last
-    short = {name.rpartition(".")[2]: name for name in names}
-    outputs, inputs = weights[short["weight"]].shape
-    layer = nn.Linear(inputs, outputs, "bias" in short, dtype=features.dtype)
-    head = BayesianModule(layer, model.prior, model.num_data, model.likelihood)
-    return _Head(head, {n: weights[full] for n, full in short.items()}, (features, y), short)
+    outputs, inputs = weights[names[0]].shape
+    net: nn.Module = nn.Linear(inputs, outputs, len(names) > 1, dtype=features.dtype)
+    for part in reversed(names[0].split(".")[:-1]):  # priors depend on the names of parameters
+        net = nn.Sequential(OrderedDict({part: net}))
+    head = BayesianModule(net, model.prior, model.num_data, model.likelihood)
+    return head, {n: weights[n] for n in names}, (features, y)
 
 
 def last_layer_laplace_draws(
@@ -83,27 +72,22 @@ def last_layer_laplace_draws(
     temperature: float,
 ) -> Drawn:
     """Draw w = θ + P^(-1/2) ε, where P is the last layer's block of `layer_blocks`."""
-    head = _head(model, weights, index, data)
-    if head is None:
+    last = _last_layer_as_model(model, weights, index, data)
+    if last is None:
         raise ValueError(f"last_layer_laplace draws the last layer's parameters, not {list(index)}")
-    (block,) = layer_blocks(head.model, head.weights, head.data, temperature=temperature)
-    delta = prior_precision(model, weights)
-    mask = {n: torch.zeros_like(w, dtype=torch.bool) for n, w in head.weights.items()}
-    for short, name in head.names.items():
-        if name in index:
-            mask[short].view(-1)[index[name]] = True
+    (block,) = layer_blocks(*last, temperature=temperature)
+    mask = {n: torch.zeros_like(weights[n], dtype=torch.bool) for n in block.names}
+    for name, drawn in index.items():
+        mask[name].view(-1)[drawn] = True
     chosen = block.joined(mask)
     _check_size(chosen)
     with seeded(seed, "last layer laplace"):
         noise = torch.randn(draws, int(chosen.sum()), dtype=torch.float64, device="cpu")
     changes = torch.zeros(draws, chosen.numel(), dtype=torch.float64, device="cpu")
-    prior = block.joined({short: delta[name] for short, name in head.names.items()})
-    changes[:, chosen.flatten()] = block.noise(prior, chosen, noise)
-    places = block.separated(
-        torch.arange(chosen.numel(), device="cpu").view_as(chosen), head.weights
-    )
-    columns = {name: places[short].flatten() for short, name in head.names.items()}
-    moved = changes[:, torch.cat([columns[n][i] for n, i in index.items()])]
+    delta = block.joined(prior_precision(model, weights))
+    changes[:, chosen.flatten()] = block.noise(delta, chosen, noise)
+    columns = block.separated(torch.arange(chosen.numel(), device="cpu").view_as(chosen), weights)
+    moved = changes[:, torch.cat([columns[n].flatten()[i] for n, i in index.items()])]
     centre = gather(weights, index)
     return (centre + moved.to(centre))[None], -noise.square().sum(-1)[None] / 2, {}
 

@@ -195,26 +195,33 @@ def evaluation_mode(model: Model) -> Iterator[None]:
     it runs.
     """
     changed: list[nn.Module] = []
+
+    def evaluate(part: nn.Module) -> None:
+        if part.training:
+            changed.append(part)
+            part.training = False
+
     # Modes, and Pyro's handlers that run inside, are global state of the process.
-    with one_at_a_time(), _evaluate_what_runs(changed) if network(model) is None else nullcontext():
+    with (
+        one_at_a_time(),
+        on_modules_that_run(evaluate) if network(model) is None else nullcontext(),
+    ):
         try:
             for _, part in submodules(model):
-                if part.training:
-                    changed.append(part)
-                    part.training = False
+                evaluate(part)
             yield
         finally:
             for part in changed:
                 part.training = True
 
 
-def _evaluate_what_runs(changed: list[nn.Module]) -> RemovableHandle:
+def on_modules_that_run(action: Callable[[nn.Module], None]) -> RemovableHandle:
+    """Call a function with each module that runs in this thread, until the handle is removed."""
     thread = get_ident()
 
     def hook(module: nn.Module, args: object) -> None:
-        if module.training and get_ident() == thread:
-            changed.append(module)
-            module.training = False
+        if get_ident() == thread:
+            action(module)
 
     return register_module_forward_pre_hook(hook)
 

@@ -1,15 +1,19 @@
 """Checks before training: modules that would give wrong densities or gradients are refused."""
 
-from threading import get_ident
-
 import torch
 from pyro import poutine
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
-from torch.nn.modules.module import register_module_forward_pre_hook
 
 from pyro_bayesprune.models.graphs import graph_nodes, outputs_of_two
-from pyro_bayesprune.models.module import BayesianModule, Model, evaluation_mode, submodules
+from pyro_bayesprune.models.module import (
+    BayesianModule,
+    Model,
+    evaluation_mode,
+    network,
+    on_modules_that_run,
+    submodules,
+)
 
 REENTRANT = "CheckpointFunctionBackward"
 
@@ -45,19 +49,10 @@ def normalises_batches(model: Model) -> bool:
 
 def _modules_that_run(model: Model, x: Tensor, y: Tensor) -> list[nn.Module]:
     """The modules of a model, or those that a function runs when it is called."""
-    parts = [part for _, part in submodules(model)]
-    if parts:
-        return parts
-    thread = get_ident()
-
-    def hook(part: nn.Module, args: object) -> None:
-        if get_ident() == thread and part not in parts:
-            parts.append(part)
-
-    handle = register_module_forward_pre_hook(hook)
-    try:
-        with evaluation_mode(model), torch.no_grad(), torch.random.fork_rng(), poutine.block():
+    if network(model) is not None:
+        return [part for _, part in submodules(model)]
+    parts: list[nn.Module] = []
+    with on_modules_that_run(parts.append), evaluation_mode(model), torch.no_grad():
+        with torch.random.fork_rng(), poutine.block():
             model(x[:2], y[:2])
-    finally:
-        handle.remove()
     return parts
