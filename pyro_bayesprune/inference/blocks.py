@@ -72,41 +72,41 @@ class Block:
         parts = joined.split(sizes, -1)
         return {n: p.reshape(like[n].shape) for n, p in zip(self.names, parts, strict=True)}
 
-    def variance(self, delta: Tensor, kept: Tensor) -> Tensor:
-        """Return the marginal posterior variances [P_KK⁻¹]_ii of kept weights; 1/δ for others.
+    def variance(self, delta: Tensor, keep: Tensor) -> Tensor:
+        """Return the marginal posterior variances [P_KK⁻¹]_ii of survivors; 1/δ for others.
 
         Args:
             delta: prior precisions, joined.
-            kept: mask of the weights that are parameters, joined.
+            keep: mask of the weights that are parameters, joined.
         """
-        if self._has_eigenvectors(delta, kept):
+        if self._has_eigenvectors(delta, keep):
             values, ins, outs = self._eigen(delta[0])
             return outs.square() @ (1 / (values + 1)) @ ins.square().T / delta
         variance = 1 / delta
-        for part, factor in self._factors(delta, kept):
+        for part, factor in self._factors(delta, keep):
             variance[part] = torch.cholesky_inverse(factor).diagonal()
         return variance
 
-    def log_occam(self, delta: Tensor, kept: Tensor) -> float:
-        """Return ½ Σ_K ln δ - ½ ln|P_KK| ≤ 0, the log Occam factor of the kept weights, nats."""
-        if self._has_eigenvectors(delta, kept):
+    def log_occam(self, delta: Tensor, keep: Tensor) -> float:
+        """Return ½ Σ_K ln δ - ½ ln|P_KK| ≤ 0, the log Occam factor of the survivors, nats."""
+        if self._has_eigenvectors(delta, keep):
             return -self._eigen(delta[0])[0].log1p().sum().item() / 2
         return sum(
             (delta[part].log() / 2).sum().item() - factor.diagonal().log().sum().item()
-            for part, factor in self._factors(delta, kept)
+            for part, factor in self._factors(delta, keep)
         )
 
-    def noise(self, delta: Tensor, kept: Tensor, noise: Tensor) -> Tensor:
-        """Return P_KK^(-1/2) ε for rows ε (S, |K|), with the kept weights in joined order."""
-        if self._has_eigenvectors(delta, kept):
+    def noise(self, delta: Tensor, keep: Tensor, noise: Tensor) -> Tensor:
+        """Return P_KK^(-1/2) ε for rows ε (S, |K|), with the surviving weights in joined order."""
+        if self._has_eigenvectors(delta, keep):
             values, ins, outs = self._eigen(delta[0])
             square = noise.view(-1, *values.shape) * (values + 1).rsqrt()
             return ((outs @ square @ ins.T) * delta.rsqrt()).flatten(1)
-        factor = self._factor(delta, kept)
+        factor = self._factor(delta, keep)
         return torch.linalg.solve_triangular(factor.mT, noise.mT, upper=True).mT
 
-    def _has_eigenvectors(self, delta: Tensor, kept: Tensor) -> bool:
-        return self.inputs is not None and bool(kept.all() and (delta == delta[0]).all())
+    def _has_eigenvectors(self, delta: Tensor, keep: Tensor) -> bool:
+        return self.inputs is not None and bool(keep.all() and (delta == delta[0]).all())
 
     def _eigen(self, delta: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Eigenvalues (rows, columns) of D^(-1/2) (B ⊗ A) D^(-1/2), and eigenvectors of both."""
@@ -116,25 +116,25 @@ class Block:
         beta, outs = torch.linalg.eigh(self.outputs.double())
         return torch.outer(beta.clamp(min=0), alpha.clamp(min=0)), ins, outs
 
-    def _factor(self, delta: Tensor, kept: Tensor) -> Tensor:
+    def _factor(self, delta: Tensor, keep: Tensor) -> Tensor:
         """Cholesky factor of the whole matrix P_KK."""
         if self.inputs is None:
-            precision = self.outputs[kept][:, kept]
+            precision = self.outputs[keep][:, keep]
         else:
-            rows, columns = kept.nonzero().unbind(1)
+            rows, columns = keep.nonzero().unbind(1)
             precision = self.outputs.double()[rows][:, rows]
             precision *= self.inputs.double()[columns][:, columns]
-        precision.diagonal().add_(delta[kept])
+        precision.diagonal().add_(delta[keep])
         return torch.linalg.cholesky(precision)
 
-    def _factors(self, delta: Tensor, kept: Tensor) -> Iterator[tuple[Any, Tensor]]:
-        """Yield indices of kept weights that are independent of the others, and their factors."""
-        if self.inputs is None or int(kept.sum()) <= MAX_DENSE:
-            yield kept, self._factor(delta, kept)
+    def _factors(self, delta: Tensor, keep: Tensor) -> Iterator[tuple[Any, Tensor]]:
+        """Yield indices of weights that are independent of the others, and their factors."""
+        if self.inputs is None or int(keep.sum()) <= MAX_DENSE:
+            yield keep, self._factor(delta, keep)
             return
         rows = Rows(self.inputs.double(), self.outputs.double().diagonal(), delta)
-        for row in kept.any(1).nonzero().flatten().tolist():
-            yield (row, kept[row]), rows.factor(row, kept[row])
+        for row in keep.any(1).nonzero().flatten().tolist():
+            yield (row, keep[row]), rows.factor(row, keep[row])
 
 
 def layer_blocks(
@@ -159,12 +159,12 @@ def layer_blocks(
     """
     check_lifted(model)
     owners = _owners(model)
-    asked = set(owners) if sites is None else {name.rpartition(".")[0] for name in sites}
+    required = set(owners) if sites is None else {name.rpartition(".")[0] for name in sites}
     x, _ = train_part(data)
-    factored = asked & closed_form_layers(model, weights, x)
+    factored = required & closed_form_layers(model, weights, x)
     factors = _kronecker_factors(model, weights, x, factored) if factored else {}
     blocks = [Block(tuple(owners[name]), *parts) for name, parts in factors.items()]
-    for owner in (o for o in owners if o in asked - factored):
+    for owner in (o for o in owners if o in required - factored):
         blocks.append(_exact_block(model, weights, data, owners[owner]))
     return [block.tempered(temperature) for block in blocks]
 

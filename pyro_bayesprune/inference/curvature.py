@@ -146,19 +146,16 @@ def _layer_squares(model: BayesianModule, point: Weights, x: Tensor) -> Weights:
         for call, grad in layer_gradients(outputs, calls, column):
             if call.name in vectors:
                 vectors[call.name].addcmul_(grad, grad)
-            else:
-                a, b = positions(call, grad)
-                _add(squares, call.weight, (b @ a.mT).square().sum(0))
-                _add(squares, call.bias, b.sum(2).square().sum(0))
+                continue
+            a, b = positions(call, grad)
+            squares[call.weight] += (b @ a.mT).square().sum(0).view_as(squares[call.weight])
+            if call.bias is not None:
+                squares[call.bias] += b.sum(2).square().sum(0)
     for call in (c for c in calls if c.name in vectors):
-        _add(squares, call.weight, vectors[call.name].T @ call.inputs.square())
-        _add(squares, call.bias, vectors[call.name].sum(0))
+        squares[call.weight] += vectors[call.name].T @ call.inputs.square()
+        if call.bias is not None:
+            squares[call.bias] += vectors[call.name].sum(0)
     return squares
-
-
-def _add(total: Weights, name: str | None, value: Tensor) -> None:
-    if name is not None:
-        total[name] += value.detach().reshape(total[name].shape)
 
 
 def _rooted(model: BayesianModule, outputs: Tensor, jacobian: Tensor) -> Tensor:

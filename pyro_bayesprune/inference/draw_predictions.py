@@ -2,7 +2,6 @@
 
 import warnings
 from collections.abc import Callable, Mapping
-from functools import partial
 
 import torch
 from pyro import poutine
@@ -12,7 +11,7 @@ from torch.func import jvp, vmap
 from pyro_bayesprune._utils.random import seeded
 from pyro_bayesprune.inference.draws import Draws, gather, weights_with
 from pyro_bayesprune.inference.jacobians import jacobian_products
-from pyro_bayesprune.inference.layers import has_closed_form
+from pyro_bayesprune.inference.layers import has_closed_form, record_layers
 from pyro_bayesprune.models.module import BayesianModule, Model, Weights, evaluation_mode
 
 VectorFunction = Callable[[Tensor], Tensor]
@@ -77,21 +76,11 @@ def only_last_layer(
 
 def _last_linear(model: BayesianModule, weights: Weights, x: Tensor) -> tuple[str, Tensor]:
     """Name and inputs of the Linear layer whose outputs are those of the network."""
-    calls: list[tuple[str, Tensor, Tensor]] = []
-
-    def hook(name: str, layer: nn.Module, args: tuple, outputs: Tensor) -> None:
-        calls.append((name, args[0], outputs))
-
-    linear = [(n, m) for n, m in model.net.named_modules() if isinstance(m, nn.Linear)]
-    handles = [layer.register_forward_hook(partial(hook, name)) for name, layer in linear]
-    try:
-        outputs = model.outputs(weights, x)
-    finally:
-        for handle in handles:
-            handle.remove()
-    if not calls or calls[-1][2] is not outputs or calls[-1][1].dim() != 2:
+    linear = [name for name, m in model.net.named_modules() if isinstance(m, nn.Linear)]
+    outputs, calls = record_layers(model, weights, x, linear)
+    if not calls or calls[-1].copy is not outputs or calls[-1].inputs.dim() != 2:
         raise ValueError(f"{type(model.net).__name__} does not end in a Linear layer of vectors")
-    return calls[-1][:2]
+    return calls[-1].name, calls[-1].inputs
 
 
 def draw_outputs(draws: Draws, x: Tensor) -> Tensor:

@@ -90,8 +90,8 @@ def log_evidence(
     Raises:
         ValueError: for other priors or likelihoods, and where ``"kron"`` does not apply.
     """
-    kept = kept_weights(model, masks)
-    keep = flat(model, kept).bool()
+    keep_by_name = kept_weights(model, masks)
+    keep = flat(model, keep_by_name).bool()
     point = {n: w * masks[n] if masks and n in masks else w for n, w in weights.items()}
     precisions = prior_precision(model, point)
     delta, theta = flat(model, precisions)[keep], flat(model, point)[keep]
@@ -99,7 +99,7 @@ def log_evidence(
     step = torch.zeros_like(g)
     if structure == "kron":
         blocks = layer_blocks(model, point, data, temperature=temperature)
-        log_occam = sum(b.log_occam(b.joined(precisions), b.joined(kept)) for b in blocks)
+        log_occam = sum(b.log_occam(b.joined(precisions), b.joined(keep_by_name)) for b in blocks)
     elif structure == "full":
         ggn = ggn_full(model, point, data)[keep][:, keep] / temperature
         factor = torch.linalg.cholesky(ggn + delta.diag())
@@ -144,10 +144,10 @@ def marginal_precision(
     Raises:
         ValueError: for a layer for which `layer_blocks` has no block.
     """
-    delta, kept = prior_precision(model, weights), kept_weights(model, masks)
+    delta, keep = prior_precision(model, weights), kept_weights(model, masks)
     precisions: Weights = {}
     for block in layer_blocks(model, weights, data, sites, temperature=temperature):
-        variance = block.variance(block.joined(delta), block.joined(kept))
+        variance = block.variance(block.joined(delta), block.joined(keep))
         precisions |= block.separated(variance.reciprocal(), weights)
     for name, values in precisions.items():
         check_finite(
@@ -214,9 +214,9 @@ def evidence_scales(
         temperature: divides the log likelihood.
     """
     precision = marginal_precision(model, weights, data, masks, temperature=temperature)
-    delta, kept, scales = prior_precision(model, weights), kept_weights(model, masks), {}
+    delta, masks, scales = prior_precision(model, weights), kept_weights(model, masks), {}
     for name, values in precision.items():
-        keep = kept[name]
+        keep = masks[name]
         determined = (1 - delta[name] / values)[keep].sum()
         squares = weights[name].detach().double()[keep].square().sum()
         defined = determined > 0 and squares > 0

@@ -23,12 +23,13 @@ PLAIN = (nn.Linear, nn.Conv1d, nn.Conv2d)
 
 
 class LayerCall(NamedTuple):
-    """One call of a layer that has parameters of its own."""
+    """One call of a layer that has parameters of its own; later layers use the ``copy``."""
 
     name: str
     layer: nn.Module
     inputs: Tensor
     outputs: Tensor
+    copy: Tensor
 
     @property
     def weight(self) -> str:
@@ -67,8 +68,9 @@ def record_layers(
             inputs = next(iter((*args, *kwargs.values())), None)
             if not (isinstance(inputs, Tensor) and isinstance(outputs, Tensor)):
                 return None
-            calls.append(LayerCall(name, layer, inputs.detach(), outputs))
-            return outputs.clone()  # in-place operations that follow change the clone only
+            copy = outputs.clone()  # in-place operations that follow change the copy only
+            calls.append(LayerCall(name, layer, inputs.detach(), outputs, copy))
+            return copy
 
         return layer.register_forward_hook(hook, with_kwargs=True)
 

@@ -72,12 +72,12 @@ def layer_flops(net: nn.Module, shape: Sequence[int]) -> dict[str, int]:
     inputs = torch.zeros(1, *shape, dtype=like.dtype, device=like.device)
     with evaluation_mode(net), FlopCounterMode(display=False) as counter, torch.no_grad():
         net(inputs)
-    root, counts, parameters = type(net).__name__, counter.get_flop_counts(), {}
-    names = dict(net.named_parameters())
+    root, counts = type(net).__name__, counter.get_flop_counts()
+    flops = {}
     for layer, _ in net.named_modules():
         operations = counts.get(f"{root}.{layer}".rstrip("."), {})
-        parameters[f"{layer}.weight".lstrip(".")] = sum(operations.values()) // 2
-    return {name: count for name, count in parameters.items() if name in names}
+        flops[f"{layer}.weight".lstrip(".")] = sum(operations.values()) // 2
+    return {name: flops[name] for name, _ in net.named_parameters() if name in flops}
 
 
 def theoretical_speedup(flops: Mapping[str, int], masks: Mapping[str, Tensor]) -> float:

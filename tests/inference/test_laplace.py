@@ -11,10 +11,10 @@ from pyro_bayesprune.inference.draw_predictions import last_layer
 def test_laplace_draws_have_the_posterior_covariance():
     fit, data, mean, covariance = linear_gaussian(orthogonal=True)  # so the diagonal is exact
     draws = samplers.posterior_draws(fit, data, "laplace", draws=20_000)
-    found = draws.values[0]
-    assert torch.allclose(found.mean(0), mean, atol=4 * covariance.diag().max().sqrt() / 141)
+    result = draws.values[0]
+    assert torch.allclose(result.mean(0), mean, atol=4 * covariance.diag().max().sqrt() / 141)
     scale = covariance.diag().sqrt()
-    correlation = found.mT.cov() / scale[:, None] / scale
+    correlation = result.mT.cov() / scale[:, None] / scale
     assert torch.allclose(correlation, torch.eye(3).double(), atol=0.04)
 
 
@@ -39,10 +39,10 @@ def test_the_last_layers_curvature_is_that_of_the_whole_network(small_network, m
 def test_last_layer_laplace_has_the_posterior_covariance(pruned):
     fit, data, mean, covariance = linear_gaussian(pruned=pruned)  # correlated: no diagonal is exact
     draws = samplers.posterior_draws(fit, data, "last_layer_laplace", draws=20_000)
-    found, scale = draws.values[0], covariance.diag().sqrt()
-    assert torch.allclose(found.mean(0), mean, atol=4 * scale.max() / 141)
+    result, scale = draws.values[0], covariance.diag().sqrt()
+    assert torch.allclose(result.mean(0), mean, atol=4 * scale.max() / 141)
     expected = covariance / scale / scale[:, None]
-    assert torch.allclose(found.mT.cov() / scale / scale[:, None], expected, atol=0.04)
+    assert torch.allclose(result.mT.cov() / scale / scale[:, None], expected, atol=0.04)
     assert (expected - torch.eye(len(expected))).abs().max() > 0.1
 
 

@@ -94,9 +94,9 @@ def test_labels_out_of_range():
     with pytest.raises(ValueError, match=message):
         bp.log_joint(model, weights, (x, wrong))
     for part in ("validation", "test"):
-        given = bp.Dataset(x, y, **{f"{part}_x": x, f"{part}_y": wrong})
+        dataset = bp.Dataset(x, y, **{f"{part}_x": x, f"{part}_y": wrong})
         with pytest.raises(ValueError, match=f"{part} labels of the site 'obs'"):
-            fit_once(model, given)
+            fit_once(model, dataset)
     with pytest.raises(ValueError, match="train labels must not be negative, got -1"):
         bp.Dataset(x, y - 1)
 
