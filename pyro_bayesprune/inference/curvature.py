@@ -82,10 +82,6 @@ def root_columns(model: BayesianModule, outputs: Tensor) -> Iterator[Tensor]:
     Gaussian: H = 1/scale². Categorical: H = diag(p) - ppᵀ = Σ_c p_c (e_c - p)(e_c - p)ᵀ, so that
     column c of S is √p_c (e_c - p). H does not depend on the targets, so that the GGN is the Fisher
     information. One column is in memory at a time, so that there may be thousands of classes.
-
-    Args:
-        model: the lifted network, whose likelihood is used.
-        outputs: outputs of the network (n, ...), K elements an example.
     """
     flat = outputs.detach().reshape(len(outputs), -1)
     p = flat.softmax(-1)

@@ -94,15 +94,9 @@ def jacobian_products(
 ) -> tuple[Tensor, Tensor]:
     """Return the outputs f(x) (n, ...), and J(x) v for S changes v of few weights (S, n, ...).
 
-    This takes K backward passes for any S, and products with the Jacobian's columns of the changed
-    weights. It is for networks with `has_closed_form`.
-
-    Args:
-        model: the lifted network.
-        weights: the point at which it is linearised.
-        x: inputs (n, ...), all in memory at a time.
-        index: positions of the changed weights in each flattened parameter.
-        changes: their changes (S, len(index)), by parameter.
+    This takes K backward passes for any S. It is for networks with `has_closed_form`. ``index`` has
+    the positions of the changed weights in each flattened parameter, ``changes`` their changes
+    (S, len(index)).
     """
     with evaluation_mode(model), torch.enable_grad():
         point = lean_parameters(model, weights)
@@ -126,7 +120,7 @@ def _add_products(
     index: Mapping[str, Tensor],
     changes: Mapping[str, Tensor],
 ) -> None:
-    """Add one layer's share of J v to ``total`` (S, n) for one output; ``grad``: (n, ...)."""
+    """Add one layer's part of J v to ``total`` (S, n), for the output with gradient ``grad``."""
     a, b = positions(call, grad)
     if call.weight in index and a.shape[2] == 1:
         inputs, by_output = a[:, :, 0].mT.contiguous(), b[:, :, 0].mT.contiguous()

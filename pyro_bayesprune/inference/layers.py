@@ -53,14 +53,7 @@ def record_layers(
     x: Tensor,
     layers: Collection[str] | None = None,
 ) -> tuple[Tensor, list[LayerCall]]:
-    """Return the outputs for ``x``, and the calls of the named layers that have parameters.
-
-    Args:
-        model: the lifted network.
-        point: its parameters by name.
-        x: inputs (n, ...).
-        layers: names of layers, by default all.
-    """
+    """Return the outputs for ``x``, and the calls of the named layers (all) with parameters."""
     calls: list[LayerCall] = []
 
     def record(name: str, layer: nn.Module) -> torch.utils.hooks.RemovableHandle:

@@ -19,11 +19,8 @@ def buffers_of(model: Model, attributes: Shapes) -> dict[str, Tensor]:
     """Return copies of a module's buffers, and of its attributes of the given shapes, by name.
 
     Statistics that a module stores as an attribute are state, as buffers are. An attribute that is
-    new or has a new shape is a result of the last call (an activation) and no state.
-
-    Args:
-        model: a module under any handlers; a function has no buffers.
-        attributes: what `attribute_shapes` returned before training.
+    new or has another shape than ``attributes``, the result of `attribute_shapes` before training,
+    is a result of the last call (an activation) and no state.
     """
     tensors = {n: v for n, v in _attributes(model).items() if attributes.get(n) == v.shape}
     module = network(model)

@@ -10,13 +10,9 @@ from pyro_bayesprune.models.module import BayesianModule, Weights, evaluation_mo
 
 
 def outputs_of_two(model: BayesianModule, x: Tensor) -> tuple[Tensor, Tensor, Weights]:
-    """Return a network's outputs for two examples, these examples, and the parameters.
+    """Return a network's outputs for two examples, these examples, and the parameters by name.
 
     The outputs have an autograd graph that reaches the parameters and floating-point inputs.
-
-    Args:
-        model: the lifted network.
-        x: inputs (n, ...).
     """
     point = {n: p.detach().requires_grad_() for n, p in model.named_weights().items()}
     x = x[:2].detach()

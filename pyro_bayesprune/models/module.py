@@ -121,7 +121,7 @@ class BayesianModule(nn.Module):
         return {name: self._prior(name, p) for name, p in self.named_weights().items()}
 
     def priors_at(self, weights: Mapping[str, Tensor]) -> dict[str, dist.TorchDistribution]:
-        """Return each parameter's prior, at the scales in ``weights`` where priors sample them."""
+        """Return each parameter's prior. A prior that samples a scale gets it from ``weights``."""
         with one_at_a_time():
             return poutine.condition(self.priors, data=dict(weights))()
 

@@ -22,11 +22,7 @@ EVIDENCE = "by_evidence"  # marks the sites of scales that the evidence determin
 
 
 class _Independent:
-    """A prior under which the weights of a parameter are independent (given the parameter's scale).
-
-    Raises:
-        ValueError: for a field that is not a positive number.
-    """
+    """A prior of independent weights, whose fields must be positive numbers."""
 
     def __post_init__(self) -> None:
         for field, value in vars(self).items():

@@ -1,9 +1,13 @@
 """Laplace draws against closed forms."""
 
+from collections import OrderedDict
+
 import pytest
 import torch
-from helpers import linear_gaussian
+from helpers import around, linear_gaussian, net_weights
+from torch import nn
 
+import pyro_bayesprune as bp
 from pyro_bayesprune.inference import laplace, samplers
 from pyro_bayesprune.inference.draw_predictions import last_layer
 
@@ -50,3 +54,14 @@ def test_last_layer_laplace_is_for_the_last_layer(small_network):
     fit, data = small_network
     with pytest.raises(ValueError, match="draws the last layer's parameters"):
         samplers.posterior_draws(fit, data, "last_layer_laplace", sites=["0.weight"])
+
+
+@pytest.mark.parametrize("method", ["laplace", "last_layer_laplace"])
+def test_the_last_layer_is_drawn_under_priors_by_site(method):
+    inner = nn.Sequential(OrderedDict(c=nn.Linear(5, 3)))
+    net = nn.Sequential(OrderedDict(a=nn.Linear(4, 5), b=inner))
+    prior = bp.priors.by_site({"a.*": bp.priors.normal(0.3), "b.c.*": bp.priors.normal(0.5)})
+    fit = around(bp.BayesianModule(net, prior, 30), net_weights(net))
+    data = torch.randn(30, 4), torch.randint(0, 3, (30,))
+    draws = samplers.posterior_draws(fit, data, method, sites=["b.c.weight", "b.c.bias"], draws=2)
+    assert draws.values.shape == (1, 2, 18)
