@@ -11,7 +11,7 @@ from torch.func import jvp, vmap
 from pyro_bayesprune._utils.random import seeded
 from pyro_bayesprune.inference.draws import Draws, gather, weights_with
 from pyro_bayesprune.inference.jacobians import jacobian_products
-from pyro_bayesprune.inference.layers import has_closed_form, record_layers
+from pyro_bayesprune.inference.layers import LayerCall, has_closed_form, record_layers
 from pyro_bayesprune.models.module import BayesianModule, Model, Weights, evaluation_mode
 
 VectorFunction = Callable[[Tensor], Tensor]
@@ -56,11 +56,9 @@ def last_layer(model: BayesianModule, weights: Weights, x: Tensor) -> tuple[list
         ValueError: if the network does not end in a Linear layer.
     """
     with evaluation_mode(model), torch.no_grad():
-        layers, features = zip(
-            *(_last_linear(model, weights, chunk) for chunk in x.split(CHUNK)), strict=True
-        )
-    own = [f"{layers[0]}.{n}".lstrip(".") for n in ("weight", "bias")]
-    return [name for name in own if name in model.named_weights()], torch.cat(features)
+        calls = [_last_linear(model, weights, chunk) for chunk in x.split(CHUNK)]
+    names = [n for n in (calls[0].weight, calls[0].bias) if n in model.named_weights()]
+    return names, torch.cat([call.inputs for call in calls])
 
 
 def only_last_layer(
@@ -74,13 +72,13 @@ def only_last_layer(
     return last_layer(model, weights, x) if set(index) <= set(names) else None
 
 
-def _last_linear(model: BayesianModule, weights: Weights, x: Tensor) -> tuple[str, Tensor]:
-    """Name and inputs of the Linear layer whose outputs are those of the network."""
+def _last_linear(model: BayesianModule, weights: Weights, x: Tensor) -> LayerCall:
+    """The call of the Linear layer whose outputs are those of the network."""
     linear = [name for name, m in model.net.named_modules() if isinstance(m, nn.Linear)]
     outputs, calls = record_layers(model, weights, x, linear)
     if not calls or calls[-1].copy is not outputs or calls[-1].inputs.dim() != 2:
         raise ValueError(f"{type(model.net).__name__} does not end in a Linear layer of vectors")
-    return calls[-1].name, calls[-1].inputs
+    return calls[-1]
 
 
 def draw_outputs(draws: Draws, x: Tensor) -> Tensor:

@@ -16,9 +16,7 @@ from pyro_bayesprune.models.sites import in_data_plate, scored_sites
 
 @torch.no_grad()
 def predictive(
-    model: Model,
-    weights: Mapping[str, Tensor],
-    x: Tensor,
+    model: Model, weights: Mapping[str, Tensor], x: Tensor
 ) -> Iterator[dist.TorchDistribution]:
     """Yield the distributions of the targets of ``x`` (n, ...) at a point, by chunks of examples.
 
@@ -39,11 +37,7 @@ def predictive(
         yield sites[0]["fn"]
 
 
-def class_probabilities(
-    model: Model,
-    weights: Mapping[str, Tensor],
-    x: Tensor,
-) -> Tensor:
+def class_probabilities(model: Model, weights: Mapping[str, Tensor], x: Tensor) -> Tensor:
     """Return the class probabilities (n, classes) of inputs ``x`` (n, ...) at a point.
 
     Raises:
@@ -58,11 +52,7 @@ def class_probabilities(
     return torch.cat(chunks)[: len(x)]
 
 
-def mean_prediction(
-    model: Model,
-    weights: Mapping[str, Tensor],
-    x: Tensor,
-) -> Tensor:
+def mean_prediction(model: Model, weights: Mapping[str, Tensor], x: Tensor) -> Tensor:
     """Return the mean of the targets' distribution for inputs ``x`` (n, ...) at a point.
 
     Raises:
@@ -78,10 +68,7 @@ def mean_prediction(
 
 @torch.no_grad()
 def held_out_loss(
-    model: Model,
-    weights: Mapping[str, Tensor],
-    x: Tensor,
-    y: Tensor,
+    model: Model, weights: Mapping[str, Tensor], x: Tensor, y: Tensor
 ) -> tuple[float, float]:
     """Return the mean negative log likelihood (nats an example) and the accuracy of held-out data.
 
