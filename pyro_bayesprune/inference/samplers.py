@@ -27,7 +27,7 @@ import time
 from collections.abc import Sequence
 from typing import get_args
 
-from pyro_bayesprune._utils.checks import positive
+from pyro_bayesprune._utils.checks import check_choice, positive
 from pyro_bayesprune.data.dataset import Dataset, Pair, train_part
 from pyro_bayesprune.inference.draw_predictions import last_layer
 from pyro_bayesprune.inference.draws import Draws, Method, gather, surviving
@@ -105,8 +105,7 @@ def posterior_draws(
 def _check(fit: Fitted, method: str, draws: int, chains: int) -> None:
     if not isinstance(fit.model, BayesianModule):
         raise ValueError(f"draws need a BayesianModule, got {type(fit.model).__name__}")
-    if method not in get_args(Method):
-        raise ValueError(f"method must be one of {', '.join(get_args(Method))}, got {method!r}")
+    check_choice("method", method, get_args(Method))
     for name, value in {"draws": draws, "chains": chains}.items():
         if not isinstance(value, int) or value < 1:
             raise ValueError(f"{name} must be a positive integer, got {value!r}")
