@@ -21,12 +21,12 @@ def check_zero(trainer, masks):
             continue  # a vector of the survivors, which has no other entries
         state = trainer.optim.torch_optim.state.get(param, {})
         moments = {k: v for k, v in state.items() if getattr(v, "shape", None) == mask.shape}
-        if not all(kept[mask].isfinite().all() for kept in (param, *moments.values())):
+        if not all(values[mask].isfinite().all() for values in (param, *moments.values())):
             continue  # it diverges, which ends the training
         assert not param.detach()[~mask].any(), f"{name}: what is pruned is not zero"
-        held = "exp_avg_sq" in moments and moments["exp_avg_sq"][~mask].isinf().all()
+        fixed = "exp_avg_sq" in moments and moments["exp_avg_sq"][~mask].isinf().all()
         zero = not any(moment[~mask].any() for moment in moments.values())
-        assert zero or (held and trainer.elbo.unmasked), f"{name}: what is pruned is not zero"
+        assert zero or (fixed and trainer.elbo.unmasked), f"{name}: what is pruned is not zero"
 
 
 class CheckedTrainer(Trainer):
@@ -43,8 +43,8 @@ class CheckedTrainer(Trainer):
 
         self.svi.step = checked
 
-    def project(self, masks, *, hold):
-        super().project(masks, hold=hold)
+    def project(self, masks, *, persist):
+        super().project(masks, persist=persist)
         check_zero(self, masks)
 
 
@@ -63,19 +63,19 @@ def check_counts(before, masks, record, pruning):
         return
     zeros = {name: int((~mask).sum()) for name, mask in masks.items()}
     old = {name: int((~mask).sum()) for name, mask in before.items()}
-    wanted = expected_zeros(masks, record.target, pruning.scope)
+    expected = expected_zeros(masks, record.target, pruning.scope)
     if pruning.scope == "global":
-        assert sum(zeros.values()) == max(wanted, sum(old.values()))
+        assert sum(zeros.values()) == max(expected, sum(old.values()))
     elif pruning.scope == "layer":
-        assert zeros == {n: max(wanted[n], old[n]) for n in masks}
+        assert zeros == {n: max(expected[n], old[n]) for n in masks}
     else:  # a unit may have been emptied, weight by weight, before
-        assert all(zeros[n] >= wanted[n] for n in masks)
+        assert all(zeros[n] >= expected[n] for n in masks)
 
 
 def check_record(record, pruning):
     """Parts add up, and the decision follows from the record."""
-    for seen in record.tries:
-        factor = seen.bayes_factor
+    for attempt in record.tries:
+        factor = attempt.bayes_factor
         parts = factor.log_likelihood_ratio + factor.log_prior_ratio + factor.log_occam_ratio
         assert factor.log == parts and not math.isnan(parts)
     if record.decision == "pruned" and pruning.evaluation == "full":

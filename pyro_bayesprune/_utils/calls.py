@@ -1,4 +1,4 @@
-"""Calls with settings by name: of functions that take some of them, and with names misspelt."""
+"""Calls with named arguments: selection of the accepted ones, and hints for misspelt names."""
 
 from collections.abc import Callable, Iterable
 from difflib import get_close_matches
@@ -12,7 +12,7 @@ C = TypeVar("C", bound=type)
 
 
 def call_with(function: Callable[..., Any], *args: object, **settings: object) -> Any:  # noqa: ANN401
-    """Call a function with those of the settings that it takes by name (all, if it takes any).
+    """Call a function with those settings that it accepts by name (all if it has ``**kwargs``).
 
     Example:
         >>> call_with(lambda x, scale: x * scale, 2, scale=3, other=4)
@@ -25,35 +25,35 @@ def call_with(function: Callable[..., Any], *args: object, **settings: object) -
 
 
 def suggests_names(function: Callable[P, R]) -> Callable[P, R]:
-    """Make a function answer an unknown keyword argument with the name that was probably meant.
+    """Decorate a function so that an error for an unknown keyword argument suggests a name.
 
     Example:
         >>> suggests_names(lambda sparsity: sparsity)(sparcity=0.5)
         Traceback (most recent call last):
         TypeError: <lambda>() has no parameter 'sparcity'; did you mean 'sparsity'?
     """
-    names = list(signature(function).parameters)
+    names = [name for name in signature(function).parameters if name != "self"]
 
     @wraps(function)
     def checked(*args: P.args, **kwargs: P.kwargs) -> R:
         for name in kwargs:
             if name not in names:
-                raise TypeError(
-                    _unknown(function.__qualname__.removesuffix(".__init__"), name, names)
-                )
+                called = function.__qualname__.removesuffix(".__init__")
+                hint = did_you_mean(name, names) or f"; there are {', '.join(names)}"
+                raise TypeError(f"{called}() has no parameter {name!r}{hint}")
         return function(*args, **kwargs)
 
     return checked
 
 
 def suggests_fields(cls: C) -> C:
-    """Make a dataclass answer an unknown keyword argument as `suggests_names` does."""
+    """Decorate a dataclass like `suggests_names` decorates a function."""
     cls.__init__ = suggests_names(cls.__init__)  # type: ignore[misc]
     return cls
 
 
 def did_you_mean(name: str, names: Iterable[str]) -> str:
-    """Return a question that proposes the name nearest to an unknown one; empty if none is near.
+    """Return a question that suggests the most similar name; empty if no name is similar.
 
     Example:
         >>> did_you_mean("sparcity", ["seed", "sparsity"])
@@ -61,9 +61,3 @@ def did_you_mean(name: str, names: Iterable[str]) -> str:
     """
     close = get_close_matches(name, list(names), n=1)
     return f"; did you mean {close[0]!r}?" if close else ""
-
-
-def _unknown(function: str, name: str, names: list[str]) -> str:
-    names = [n for n in names if n != "self"]
-    hint = did_you_mean(name, names) or f"; there are {', '.join(names)}"
-    return f"{function}() has no parameter {name!r}{hint}"

@@ -1,4 +1,4 @@
-"""Checks of arguments: a ValueError that names the argument, what was expected and what came."""
+"""Checks of arguments. Each ValueError names the argument, the expected and the actual value."""
 
 import sys
 
@@ -14,10 +14,10 @@ def positive(name: str, value: float) -> None:
 
 
 def check_finite(name: str, values: Tensor) -> None:
-    """Raise a ValueError that names ``name`` if ``values`` hold NaN or infinity."""
+    """Raise a ValueError that names ``name`` if ``values`` contain NaN or infinity."""
     if not values.is_floating_point() or not values.numel():
         return
-    if not torch.stack(values.aminmax()).isfinite().all():  # NaN is both; needs no copy of values
+    if not torch.stack(values.aminmax()).isfinite().all():  # NaN if any value is
         bad = int((~torch.isfinite(values)).sum())
         raise ValueError(f"{name} must be finite, got {bad} NaN or infinite values")
 

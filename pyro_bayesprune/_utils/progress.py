@@ -25,7 +25,7 @@ def epoch_progress(
     """
     if not enabled:
         yield lambda values: None
-    elif sys.stderr.isatty() or hasattr(builtins, "__IPYTHON__"):  # set where IPython runs
+    elif sys.stderr.isatty() or hasattr(builtins, "__IPYTHON__"):  # IPython sets it
         with tqdm(desc=title, total=total, initial=done, unit="epoch") as bar:
 
             def advance(values: Mapping[str, str]) -> None:
@@ -57,14 +57,14 @@ class GridView:
         self.seconds += seconds
         if status == "skipped":
             return
-        left = self.total - sum(self.counts.values())
+        remaining = self.total - sum(self.counts.values())
         finished = self.counts["done"] + self.counts["failed"]
-        minutes = self.seconds / finished * left / self.jobs / 60
+        minutes = self.seconds / finished * remaining / self.jobs / 60
         counts = "  ".join(f"{count} {name}" for name, count in self.counts.items() if count)
-        running = min(left, self.jobs)
+        running = min(remaining, self.jobs)
         print(
             f"{title}: {status}, {seconds:.0f} s  |  {counts}  {running} running  "
-            f"{left - running} waiting  about {minutes:.0f} min left",
+            f"{remaining - running} waiting  about {minutes:.0f} min left",
             file=sys.stderr,
             flush=True,
         )

@@ -1,4 +1,4 @@
-"""Random streams: each purpose has its own, a function of seed, purpose and epoch."""
+"""Random streams, one for each seed, purpose and epoch."""
 
 import hashlib
 from collections.abc import Iterator
@@ -10,8 +10,8 @@ import torch
 def random_stream(seed: int, purpose: str, epoch: int = 0) -> torch.Generator:
     """Return the generator of one purpose (data order, pruning, …) at one epoch.
 
-    Streams depend on nothing but their arguments: methods that share a seed share the streams they
-    both use, and a training that goes on needs no random state from the past.
+    A stream depends only on these arguments. Methods with the same seed therefore share the streams
+    that they use, and a continued training needs no stored random state.
     """
     digest = hashlib.sha256(f"{seed}/{purpose}/{epoch}".encode()).digest()
     return torch.Generator().manual_seed(int.from_bytes(digest[:8], "big") >> 1)
@@ -19,7 +19,7 @@ def random_stream(seed: int, purpose: str, epoch: int = 0) -> torch.Generator:
 
 @contextmanager
 def seeded(seed: int, purpose: str, epoch: int = 0) -> Iterator[None]:
-    """Seed torch's global generator (dropout, initial values), then put it back as it was."""
+    """Seed torch's global generator (dropout, initial values), and restore it afterwards."""
     with torch.random.fork_rng():
         torch.manual_seed(random_stream(seed, purpose, epoch).initial_seed())
         yield

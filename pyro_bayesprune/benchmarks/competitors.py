@@ -145,7 +145,7 @@ def _epoch(trainer: Trainer, setting: Setting, sparsity: float = 0.0) -> Round:
         generator = torch.Generator().manual_seed(0)
         shapes = {name: trainer.params[name].shape for name in names}
         masks = {n: torch.rand(s, generator=generator) >= sparsity for n, s in shapes.items()}
-        trainer.project(masks, hold=True)
+        trainer.project(masks, persist=True)
     under_masks = ExitStack()  # entered before the rounds: a training enters it once an epoch
     under_masks.enter_context(trainer.under_masks())
 

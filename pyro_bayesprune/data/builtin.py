@@ -29,14 +29,14 @@ def load_dataset(
     """Return a data set by name, or from a file in the project's format.
 
     ``digits`` (8x8, from scikit-learn) needs no file. The others are read from
-    ``<data_dir>/<name>.safetensors``; where that is missing, torchvision downloads them once.
+    ``<data_dir>/<name>.safetensors``. If this file is missing, torchvision downloads the data.
 
     Args:
         name: ``digits``, ``mnist``, ``fashion_mnist``, ``cifar10``, or the path of a file.
         data_dir: folder of the files; by default the environment variable
             ``PYRO_BAYESPRUNE_DATA``, or a cache folder of the platform's convention.
-        validation: share of the training set that is held out, stratified by class.
-        seed: decides which examples are held out.
+        validation: share of the training set in the validation part, stratified by class.
+        seed: selects the examples of the validation part.
 
     Raises:
         ValueError: for an unknown name or a file that is not in the format.
@@ -58,9 +58,8 @@ def _digits() -> dict[str, Tensor]:
     images = torch.from_numpy(bunch.images * (255 / 16)).round().to(torch.uint8).unsqueeze(1)
     labels = torch.from_numpy(bunch.target).long()
     test = held_out(labels, 0.2, seed=0)
-    return dict(
-        zip(TENSORS, (images[~test], labels[~test], images[test], labels[test]), strict=True)
-    )
+    parts = images[~test], labels[~test], images[test], labels[test]
+    return dict(zip(TENSORS, parts, strict=True))
 
 
 def data_folder(data_dir: str | Path | None = None) -> Path:
@@ -72,10 +71,10 @@ def data_folder(data_dir: str | Path | None = None) -> Path:
 
 
 def fetch(name: str, data_dir: str | Path | None = None) -> Path:
-    """Return the file of a data set, downloading and writing it once where it is missing.
+    """Return the file of a data set. Download the data and write the file if it is missing.
 
     Raises:
-        ValueError: if torchvision is not asked for this name.
+        ValueError: if the name is not in `TORCHVISION`.
         OSError: if the download fails; the message says what to do.
     """
     if name not in TORCHVISION:
@@ -83,14 +82,14 @@ def fetch(name: str, data_dir: str | Path | None = None) -> Path:
     path = data_folder(data_dir) / f"{name}.safetensors"
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(path.with_suffix(".lock")):  # the runs of a grid may all want it at once
+        with FileLock(path.with_suffix(".lock")):  # several runs of a grid may need it at once
             if not path.exists():
                 _download(name, path)
     return path
 
 
 def _download(name: str, path: Path) -> None:
-    """Let torchvision download a data set, and write it to ``path``."""
+    """Download a data set with torchvision and write it to ``path``."""
     import torchvision
 
     source = getattr(torchvision.datasets, TORCHVISION[name])

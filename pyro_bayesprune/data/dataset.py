@@ -1,6 +1,6 @@
 """Data sets as tensors in memory."""
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -17,14 +17,14 @@ class Dataset:
     Args:
         train_x: inputs (n, ...), floating point.
         train_y: class labels (n,) int64, or real targets (n, ...).
-        validation_x: held-out inputs, or None. May inform decisions.
-        validation_y: their targets.
-        test_x: test inputs, or None. Inform no decision.
-        test_y: their targets.
-        name: what to call the data set.
+        validation_x: validation inputs, or None. They may inform decisions.
+        validation_y: validation targets.
+        test_x: test inputs, or None. They inform no decision.
+        test_y: test targets.
+        name: name of the data set.
 
     Raises:
-        ValueError: for lengths that differ, NaN or infinity, negative labels, one part of a pair.
+        ValueError: for different lengths, NaN or infinity, negative labels, inputs without targets.
 
     Example:
         >>> data = Dataset(torch.randn(6, 2), torch.tensor([0, 1, 2, 0, 1, 2]))
@@ -48,11 +48,11 @@ class Dataset:
             if x is not None:
                 check_pair(x, y, part)
                 for name, value in {"x": x, "y": y}.items():
-                    if value.requires_grad:  # the caller's graph is no part of a fit
+                    if value.requires_grad:  # a fit must not use the caller's graph
                         object.__setattr__(self, f"{part}_{name}", value.detach())
 
     def __repr__(self) -> str:
-        """Summarise: how many examples of which shape and dtype, and of what targets."""
+        """Return a summary: numbers of examples, shape and dtype of inputs, and targets."""
         parts = {"train": self.train_x, "validation": self.validation_x, "test": self.test_x}
         counts = ", ".join(f"{len(x)} {part}" for part, x in parts.items() if x is not None)
         inputs = f"inputs {tuple(self.shape)} {str(self.train_x.dtype).removeprefix('torch.')}"
@@ -77,7 +77,7 @@ class Dataset:
         """Number of classes, from the training labels.
 
         Raises:
-            ValueError: where the targets are not class labels.
+            ValueError: if the targets are not class labels.
         """
         if self.train_y.is_floating_point():
             raise ValueError("real targets have no classes")
@@ -85,16 +85,15 @@ class Dataset:
 
     @property
     def sha256(self) -> str:
-        """SHA-256 of all examples, as they are held (normalised, split)."""
-        values = {field.name: getattr(self, field.name) for field in fields(self)}
-        return digest({name: v for name, v in values.items() if isinstance(v, Tensor)})
+        """SHA-256 of all examples in their normalised form, and of their split."""
+        return digest(self._tensors())
 
     def to(self, device: str | torch.device) -> "Dataset":
         """Return the data set with its tensors on ``device``."""
-        moved: dict[str, Any] = {f.name: getattr(self, f.name) for f in fields(self)}
-        for name, value in moved.items():
-            moved[name] = value.to(device) if isinstance(value, Tensor) else value
-        return Dataset(**moved)
+        return replace(self, **{name: t.to(device) for name, t in self._tensors().items()})
+
+    def _tensors(self) -> dict[str, Any]:
+        return {name: value for name, value in vars(self).items() if isinstance(value, Tensor)}
 
 
 Pair = tuple[Tensor, Tensor]
@@ -106,8 +105,8 @@ def check_pair(x: Tensor, y: Tensor, part: str = "train") -> None:
         raise ValueError(f"{part} data must be tensors, got {type(x).__name__}, {type(y).__name__}")
     for values in (x, y):
         if values.layout != torch.strided or values.is_complex() or not values.dim():
-            told = f"{values.dtype} of shape {tuple(values.shape)}, {values.layout}"
-            raise ValueError(f"{part} data must be dense and real, an example a row, got {told}")
+            kind = f"{values.dtype} of shape {tuple(values.shape)}, {values.layout}"
+            raise ValueError(f"{part} data must be dense and real, an example a row, got {kind}")
     if not len(x) or len(x) != len(y):
         raise ValueError(f"{part}: inputs and targets must be equally many, got {len(x)}, {len(y)}")
     check_finite(f"{part} inputs", x)
@@ -128,11 +127,11 @@ def train_part(data: Dataset | Pair) -> Pair:
     return data[0].detach(), data[1].detach()
 
 
-SAMPLE = 2048  # examples from which the curvature that a pruning step uses is estimated
+SAMPLE = 2048  # number of examples that estimate the curvature in a pruning step
 
 
 def random_sample(data: Dataset | Pair, generator: torch.Generator | None = None) -> Pair:
-    """Return `SAMPLE` random training examples; all of them where there are no more."""
+    """Return `SAMPLE` random training examples, or all if there are fewer."""
     x, y = train_part(data)
     if len(x) <= SAMPLE:
         return x, y

@@ -11,7 +11,12 @@ from pyro_bayesprune._utils.calls import did_you_mean, suggests_fields
 from pyro_bayesprune._utils.files import sha256
 from pyro_bayesprune.pruning.registry import METHODS, PRESETS
 
-ADDED = ("rounds", "rewind_epoch")  # were added later and must not change the ids of older runs
+ADDED = (
+    "rounds",
+    "rewind_epoch",
+    "update",
+    "judge",
+)  # were added later and must not change the ids of older runs
 KINDS: dict[Any, str] = {str: "a text", bool: "true or false", int: "an integer"}
 Range = tuple[str, Callable[[Any], bool]]
 SHARE: Range = ("in [0, 1)", lambda value: 0 <= value < 1)
@@ -59,6 +64,10 @@ class Config:
         evaluation: decide with all training data (full), or with as much as the decision requires
             (sequential).
         alpha: error rate of a sequential decision.
+        update: the survivors stay as they are (project), or they move to their posterior mean given
+            that the pruned weights are zero (condition).
+        judge: judge a candidate that will be projected where it is (project), or where conditioning
+            would move it (condition).
         restart: train again with the final masks, from the initial weights (rewind), from new
             weights (reinitialise), or from the initial ones with shuffled masks (shuffle).
         rounds: number of trainings that prune before the last one, each with a restart. All remove
@@ -95,6 +104,8 @@ class Config:
     regrow: bool = False
     evaluation: names.Evaluation = "full"
     alpha: float = 0.01
+    update: names.Update = "project"
+    judge: names.Update = "project"
     restart: names.Restart = "no"
     rounds: int = 1
     rewind_epoch: int = 0

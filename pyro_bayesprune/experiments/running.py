@@ -14,7 +14,6 @@ from pyro_bayesprune.experiments.loading import Run, load_run
 from pyro_bayesprune.experiments.summary import summarise
 from pyro_bayesprune.models.module import BayesianModule
 from pyro_bayesprune.pruning.registry import DATASETS
-from pyro_bayesprune.training.fitting import told
 from pyro_bayesprune.training.state import State
 
 
@@ -101,7 +100,7 @@ def _train(
                     rows.append(epoch.row())
                     folders.write_checkpoint(folder, state, rows)
                     folders.write_history(folder, rows)
-                    show(told(epoch))
+                    show(epoch.progress())
     assert state is not None  # a configuration has at least one epoch
     return state, rows
 

@@ -23,6 +23,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
+import pyro.distributions as dist
 import torch
 from torch import Tensor
 
@@ -78,21 +79,23 @@ class Conditioning:
             self.model, weights, self.sample, self.conditioned, temperature=self.temperature
         )
 
+    @property
+    def projected(self) -> tuple[str, ...]:
+        """Sites that no pass conditions."""
+        return tuple(n for n in self.sites if n not in self.conditioned)
+
     def points(self, masks: Masks) -> list[Weights]:
-        """Return the projection, and the weights after the first and after the second pass.
-
-        A layer's conditional mean is an approximation, so that each of them may be the best one.
-        """
-        projection = {n: w * masks[n] if n in masks else w for n, w in self.weights.items()}
+        """Return the weights after the first and after the second pass; none without any block."""
         if not self.conditioned:
-            return [projection]
-        first = self._first_pass(projection, masks)
+            return []
+        first = self._first_pass(masks)
         if all(block.inputs is None for block in self.blocks):
-            return [projection, first]
-        return [projection, first, self._second_pass(first, masks)]
+            return [first]
+        return [first, self._second_pass(first, masks)]
 
-    def _first_pass(self, projection: Weights, masks: Masks) -> Weights:
-        moved = dict(projection)
+    def _first_pass(self, masks: Masks) -> Weights:
+        moved = {n: w.masked_fill(~masks[n], 0) if n in masks else w
+                 for n, w in self.weights.items()}  # fmt: skip
         for block in self.blocks:
             dense, keep = joined(block, self.weights), self._keep(block, masks)
             rows = self._rows(block)
@@ -102,9 +105,9 @@ class Conditioning:
     def _second_pass(self, first: Weights, masks: Masks) -> Weights:
         moved = dict(first)
         factored = {b.names[0]: b for b in self._blocks_at(first) if b.inputs is not None}
-        for name in self._in_order(factored):
+        for name in self.layer_order():
             block, dense = factored[name], joined(factored[name], self.weights)
-            inputs, cross = self._moments(name, moved)
+            inputs, cross = self.input_moments(name, moved)
             rows = self._rows(block)._replace(inputs=inputs)
             right = rows.scale[:, None] * (dense @ cross.T) + rows.delta * dense
             solution = rows.solve(self._keep(block, masks), right, joined(block, moved))
@@ -130,17 +133,17 @@ class Conditioning:
         assert isinstance(self.model, BayesianModule)
         return joined(block, kept_weights(self.model, masks)).bool()
 
-    def _in_order(self, names: Mapping[str, Block]) -> list[str]:
-        """Names of weights in the order in which the network uses their layers."""
+    def layer_order(self) -> list[str]:
+        """Names of the weights of layers with factors, in the order in which they are used."""
         model = self.model
         assert isinstance(model, BayesianModule)
         with evaluation_mode(model), torch.no_grad():
-            _, calls = record_layers(
-                model, lean_parameters(model, self.weights), self.sample[0][:1]
-            )
-        return [call.weight for call in calls if call.weight in names]
+            inputs = self.sample[0][:1]
+            _, calls = record_layers(model, lean_parameters(model, self.weights), inputs)
+        factored = {block.names[0] for block in self.blocks if block.inputs is not None}
+        return [call.weight for call in calls if call.weight in factored]
 
-    def _moments(self, name: str, pruned: Weights) -> tuple[Tensor, Tensor]:
+    def input_moments(self, name: str, pruned: Weights) -> tuple[Tensor, Tensor]:
         """E[x̂x̂ᵀ] and E[x̂xᵀ] over the examples and positions of one layer."""
         moments: Tensor | None = None
         for chunk in self.sample[0].split(CHUNK):
@@ -208,6 +211,9 @@ def prior_curvature(model: BayesianModule, weights: Mapping[str, Tensor]) -> Wei
     curvatures = {}
     for name, prior in model.priors_at(weights).items():
         base, point = elementwise(prior), weights[name].detach()
+        if type(base) is dist.Normal:
+            curvatures[name] = base.scale.detach().double().pow(-2).expand(prior.event_shape)
+            continue
         offset = point - base.mode
         offset = torch.where(offset < 0, -1.0, 1.0) * offset.abs().clamp(min=NEAR_MODE)
         with torch.enable_grad():

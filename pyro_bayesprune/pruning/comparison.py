@@ -1,8 +1,9 @@
-"""Comparison of a candidate with the network before the step, on all data or a part."""
+"""Comparison of a candidate with the network before the step, on all data or on a random subset."""
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -11,85 +12,121 @@ from pyro_bayesprune.data.dataset import Pair
 from pyro_bayesprune.inference.bayes_factor import BayesFactor
 from pyro_bayesprune.inference.log_joint import LogJoint, log_densities, log_joint
 from pyro_bayesprune.inference.metrics import sparsity
-from pyro_bayesprune.models.module import Model, Weights
+from pyro_bayesprune.models.module import Masks, Model, Weights
 from pyro_bayesprune.pruning.record import PruneState, Try
 from pyro_bayesprune.pruning.sequential import estimate_sum
 from pyro_bayesprune.pruning.settings import Pruning
 
-Compare = Callable[[PruneState, float], tuple[LogJoint, Try]]
+LogOccamRatio = Callable[[Masks], float]
 
 
-def full_comparison(
-    model: Model,
-    state: PruneState,
-    data: Pair,
-    pruning: Pruning,
-    *,
-    temperature: float,
-    order: torch.Generator,
-) -> tuple[LogJoint, Compare]:
-    """Return the log joint before the step, and a comparison of candidates with it on all data."""
+@dataclass
+class Comparison(ABC):
+    """Compares candidates with the ``current`` network.
 
-    def joint(state: PruneState) -> LogJoint:
-        # Pruned weights are zero: a mask adds something only where they leave the prior.
-        masks = state.masks if pruning.pruned_prior == "dropped" else {}
-        return log_joint(
-            model, state.weights, data, masks, pruning.pruned_prior, temperature=temperature
-        )
+    Args:
+        model: the Pyro model.
+        current: the network before the step.
+        data: training inputs and targets.
+        pruning: how to prune.
+        temperature: divides the log likelihood.
+        log_occam_ratio: log Occam factor under some masks minus the current one, nats; None if it
+            does not count.
+        order: random numbers for the order in which a comparison on a subset reads the examples.
+    """
 
-    def compare(candidate: PruneState, occam: float) -> tuple[LogJoint, Try]:
-        after = joint(candidate)
-        factor = BayesFactor.joint(after, before, len(data[0]))
-        factor = replace(factor, kind=pruning.kind, log_occam_ratio=occam)
+    model: Model
+    current: PruneState
+    data: Pair
+    pruning: Pruning
+    temperature: float
+    log_occam_ratio: LogOccamRatio | None
+    order: torch.Generator
+    before: LogJoint = field(default=LogJoint(math.nan, math.nan), init=False)  # of ``current``
+
+    @abstractmethod
+    def __call__(self, candidate: PruneState) -> tuple[LogJoint, Try]:
+        """Return the log joint of a candidate (NaN if it is unknown) and its Bayes factor."""
+
+    def occam(self, candidate: PruneState) -> float:
+        """Return the log Occam factor of a candidate minus that of the current network, nats."""
+        return self.log_occam_ratio(candidate.masks) if self.log_occam_ratio else 0.0
+
+
+@dataclass
+class FullComparison(Comparison):
+    """Computes log joints on all training data."""
+
+    def __post_init__(self) -> None:
+        self.before = self._log_joint(self.current)
+
+    def __call__(self, candidate: PruneState) -> tuple[LogJoint, Try]:
+        """Return the log joint of a candidate and its Bayes factor."""
+        after, occam = self._log_joint(candidate), self.occam(candidate)
+        factor = BayesFactor.joint(after, self.before, len(self.data[0]))
+        factor = replace(factor, kind=self.pruning.kind, log_occam_ratio=occam)
         return after, Try(sparsity(candidate.masks), factor)
 
-    before = joint(state)
-    return before, compare
+    def _log_joint(self, state: PruneState) -> LogJoint:
+        prior = self.pruning.pruned_prior
+        # Pruned weights are zero, so masks change the log joint only if they drop the prior.
+        masks = state.masks if prior == "dropped" else {}
+        return log_joint(
+            self.model, state.weights, self.data, masks, prior, temperature=self.temperature
+        )
 
 
-def sequential_comparison(
-    model: Model,
-    state: PruneState,
-    data: Pair,
-    pruning: Pruning,
-    *,
-    temperature: float,
-    order: torch.Generator,
-) -> tuple[LogJoint, Compare]:
-    """Return an unknown log joint, and a comparison of candidates on as much data as it needs."""
-    (x, y), unknown = data, LogJoint(math.nan, math.nan)
-    shuffled = torch.randperm(len(x), generator=order, device="cpu").to(x.device)
+@dataclass
+class SequentialComparison(Comparison):
+    """Reads random examples until the decision is clear. Log joints remain unknown."""
 
-    def reader(weights: Weights) -> Callable[[int], tuple[Tensor, float]]:
-        read, log_prior = torch.zeros(0, dtype=torch.float64, device="cpu"), 0.0
+    def __post_init__(self) -> None:
+        x, _ = self.data
+        self.rows = torch.randperm(len(x), generator=self.order, device="cpu").to(x.device)
+        self.current_densities = _Densities(self, self.current.weights)
 
-        def first(number: int) -> tuple[Tensor, float]:
-            nonlocal read, log_prior
-            if number > len(read):
-                rows = shuffled[len(read) : number]
-                new, log_prior = log_densities(
-                    model, weights, (x[rows], y[rows]), temperature=temperature
-                )
-                read = torch.cat([read, new])
-            return read[:number], log_prior
-
-        return first
-
-    before = reader(state.weights)
-
-    def compare(candidate: PruneState, occam: float) -> tuple[LogJoint, Try]:
-        after = reader(candidate.weights)
-        log_prior_ratio = after(1)[1] - before(1)[1]
+    def __call__(self, candidate: PruneState) -> tuple[LogJoint, Try]:
+        """Return an unknown log joint, and an estimate of the candidate's Bayes factor."""
+        before, after = self.current_densities, _Densities(self, candidate.weights)
+        num_data, pruning = len(self.rows), self.pruning
+        log_occam_ratio = self.occam(candidate)
+        log_prior_ratio = after.log_prior - before.log_prior
         estimate = estimate_sum(
-            lambda number: after(number)[0] - before(number)[0],
-            len(x),
-            constant=log_prior_ratio + occam,
-            threshold=pruning.log_threshold(len(x)),
+            lambda number: after.log_likelihoods(number) - before.log_likelihoods(number),
+            num_data,
+            constant=log_prior_ratio + log_occam_ratio,
+            threshold=pruning.log_threshold(num_data),
             alpha=pruning.alpha,
         )
-        ratio = estimate.value - log_prior_ratio - occam
-        factor = BayesFactor(ratio, log_prior_ratio, len(x), pruning.kind, occam)
+        ratio = estimate.value - log_prior_ratio - log_occam_ratio
+        factor = BayesFactor(ratio, log_prior_ratio, num_data, pruning.kind, log_occam_ratio)
         margin = estimate.high - estimate.value
-        return unknown, Try(sparsity(candidate.masks), factor, margin, estimate.share)
+        return self.before, Try(sparsity(candidate.masks), factor, margin, estimate.share)
 
-    return unknown, compare
+
+class _Densities:
+    """Log densities of one network. The log likelihood of each example is computed only once."""
+
+    def __init__(self, comparison: SequentialComparison, weights: Weights) -> None:
+        self.comparison, self.weights = comparison, weights
+        self.computed, self.log_prior = self._compute(0, 1)
+
+    def log_likelihoods(self, number: int) -> Tensor:
+        """Return the log likelihoods of the first examples in random order, (number,)."""
+        start = len(self.computed)
+        if number > start:
+            self.computed = torch.cat([self.computed, self._compute(start, number)[0]])
+        return self.computed[:number]
+
+    def _compute(self, start: int, end: int) -> tuple[Tensor, float]:
+        (x, y), rows = self.comparison.data, self.comparison.rows[start:end]
+        temperature = self.comparison.temperature
+        return log_densities(
+            self.comparison.model, self.weights, (x[rows], y[rows]), temperature=temperature
+        )
+
+
+COMPARISONS: dict[str, type[Comparison]] = {
+    "full": FullComparison,
+    "sequential": SequentialComparison,
+}

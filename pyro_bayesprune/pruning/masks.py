@@ -1,4 +1,4 @@
-"""Masks: which weights of each site go first, and how many."""
+"""Masks: which weights of each site are pruned."""
 
 import math
 from collections.abc import Mapping
@@ -13,7 +13,7 @@ from pyro_bayesprune.pruning.registry import Scope
 def keep_highest(scores: Tensor, num_pruned: int) -> Tensor:
     """Return a bool tensor that is False at the ``num_pruned`` lowest scores.
 
-    Ties are broken by position (the first go first), so that equal scores give equal masks.
+    Among equal scores the first positions are pruned first, so that the result is reproducible.
     """
     flat = scores.flatten()
     if not num_pruned:
@@ -25,23 +25,19 @@ def keep_highest(scores: Tensor, num_pruned: int) -> Tensor:
 
 
 def propose_masks(
-    scores: Mapping[str, Tensor],
-    weights: Mapping[str, Tensor],
-    masks: Mapping[str, Tensor],
-    level: float,
-    scope: Scope,
+    scores: Weights, weights: Weights, masks: Masks, level: float, scope: Scope
 ) -> Masks:
-    """Return masks that zero round(n · level) weights: of each site, or of all together.
+    """Return masks that prune round(n · level) weights of each site, or of all sites together.
 
-    With scope ``"unit"``, all weights of round(n · level) of each site's n units (its first
-    dimension). What ``masks`` prune already stays pruned, and weights that are zero go next,
-    whatever their score.
+    With scope ``"unit"`` they prune all weights of round(n · level) of each site's n units (its
+    first dimension). Weights that ``masks`` prune remain pruned. Weights that are zero are pruned
+    next, whatever their score.
     """
     _check_scores(scores, masks)
     if scope == "unit":
         units = propose_masks(*_by_unit(scores, weights, masks), level, "layer")
         return {n: m & units[n].view(-1, *[1] * (m.dim() - 1)) for n, m in masks.items()}
-    ranked = {name: _ranked(name, scores, weights, masks) for name in masks}
+    ranked = {name: _ranked(scores[name], weights[name], masks[name]) for name in masks}
     groups = [list(ranked)] if scope == "global" else [[name] for name in ranked]
     proposed: Masks = {}
     for group in filter(None, groups):
@@ -52,10 +48,8 @@ def propose_masks(
     return proposed
 
 
-def _by_unit(
-    scores: Mapping[str, Tensor], weights: Mapping[str, Tensor], masks: Mapping[str, Tensor]
-) -> tuple[Weights, Weights, Masks]:
-    """Return each unit's summed score, largest weight and whether any is kept, (n,) each."""
+def _by_unit(scores: Weights, weights: Weights, masks: Masks) -> tuple[Weights, Weights, Masks]:
+    """Return for each unit its summed score, its largest weight and whether it survives, (n,)."""
     return (
         {n: scores[n].flatten(1).sum(1) for n in masks},
         {n: weights[n].flatten(1).abs().amax(1) for n in masks},
@@ -63,7 +57,7 @@ def _by_unit(
     )
 
 
-def _check_scores(scores: Mapping[str, Tensor], masks: Mapping[str, Tensor]) -> None:
+def _check_scores(scores: object, masks: Masks) -> None:
     if not isinstance(scores, Mapping):
         raise ValueError(f"the criterion must return scores by site, got {type(scores).__name__}")
     missing = sorted(set(masks) - set(scores))
@@ -79,18 +73,12 @@ def _check_scores(scores: Mapping[str, Tensor], masks: Mapping[str, Tensor]) -> 
             )
 
 
-def _ranked(
-    name: str,
-    scores: Mapping[str, Tensor],
-    weights: Mapping[str, Tensor],
-    masks: Mapping[str, Tensor],
-) -> Tensor:
-    score, mask = scores[name], masks[name]
+def _ranked(score: Tensor, weight: Tensor, mask: Tensor) -> Tensor:
     first = torch.finfo(score.dtype).min
-    score = score.clamp(min=first).masked_fill(weights[name] == 0, first)
+    score = score.clamp(min=first).masked_fill(weight == 0, first)
     return score.masked_fill(~mask, -math.inf).flatten()
 
 
-def apply_masks(weights: Mapping[str, Tensor], masks: Mapping[str, Tensor]) -> Weights:
-    """Return the weights with the pruned ones set to zero."""
+def apply_masks(weights: Mapping[str, Tensor], masks: Masks) -> Weights:
+    """Return the weights with pruned weights set to zero."""
     return {n: w.masked_fill(~masks[n], 0) if n in masks else w for n, w in weights.items()}

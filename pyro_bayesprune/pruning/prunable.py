@@ -1,5 +1,6 @@
 """Which sites of a model may be pruned."""
 
+from collections.abc import Iterable
 from fnmatch import fnmatchcase
 
 import torch
@@ -26,28 +27,24 @@ def prunable_sites(
     Args:
         model: the Pyro model.
         sites: its sites.
-        patterns: names or shell-style patterns; one that begins with ``!`` excludes. Without any
-            that includes: `connection_weights` of a BayesianModule, real sites of more than one
-            element of another model.
+        patterns: names or shell-style patterns; one that begins with ``!`` excludes. If none
+            includes, the default is `connection_weights` of a BayesianModule, and the real sites
+            of more than one element of another model.
         x: inputs (n, ...).
-        scope: with ``"unit"``, those that have units.
+        scope: ``"unit"`` selects the weights of layers with units, see `sites_with_units`.
 
     Raises:
-        ValueError: for a pattern that matches nothing, a site whose support or density at zero
-            excludes a pruned weight, or, with scope ``"unit"``, one that has no units to prune; the
-            message names it.
+        ValueError: if a pattern matches no site, if the prior of a site has no density at zero, or
+            if a site has no units and the scope is ``"unit"``.
     """
     patterns = (patterns,) if isinstance(patterns, str) else tuple(patterns or ())
     for pattern in patterns:
-        if not any(fnmatchcase(name, pattern.removeprefix("!")) for name in sites.latent):
+        if not _matching(sites.latent, [pattern.removeprefix("!")]):
             raise ValueError(f"no site matches {pattern!r}; there are {sorted(sites.latent)}")
     include = [p for p in patterns if not p.startswith("!")]
-    exclude = [p.removeprefix("!") for p in patterns if p.startswith("!")]
-    if include:
-        chosen = [n for n in sites.latent if any(fnmatchcase(n, p) for p in include)]
-    else:
-        chosen = _default_sites(model, sites, x, scope)
-    chosen = [n for n in chosen if not any(fnmatchcase(n, p) for p in exclude)]
+    excluded = _matching(sites.latent, [p[1:] for p in patterns if p.startswith("!")])
+    default = [] if include else _default_sites(model, sites, x, scope)
+    chosen = [n for n in default or _matching(sites.latent, include) if n not in excluded]
     for name in chosen:
         _check_zero(name, sites.latent[name])
     if scope == "unit" and (rest := sorted(set(chosen) - set(sites_with_units(model, x)))):
@@ -58,6 +55,10 @@ def prunable_sites(
     return chosen
 
 
+def _matching(names: Iterable[str], patterns: list[str]) -> list[str]:
+    return [name for name in names if any(fnmatchcase(name, p) for p in patterns)]
+
+
 def _default_sites(model: Model, sites: ModelSites, x: Tensor, scope: Scope) -> list[str]:
     if scope == "unit":
         return sites_with_units(model, x)
@@ -65,20 +66,18 @@ def _default_sites(model: Model, sites: ModelSites, x: Tensor, scope: Scope) -> 
     if isinstance(module, BayesianModule):
         weights = connection_weights(module, x)
         return [name for name in sites.latent if name in weights]
-    real = {
-        name: _is_real(site) and site["value"].numel() > 1 for name, site in sites.latent.items()
-    }
-    return [name for name, chosen in real.items() if chosen]
+    latent = sites.latent.items()
+    return [name for name, site in latent if _is_real(site) and site["value"].numel() > 1]
 
 
 def sites_with_units(model: Model, x: Tensor) -> list[str]:
-    """Return the weights of a lifted network's Linear and Conv layers but the output layers'.
+    """Return the weights of a lifted network's Linear and Conv layers except the output layers.
 
-    The units of an output layer are the network's outputs: no other such layer follows it. Of the
-    others, the first dimension counts units.
+    The first dimension of such a weight counts units. The units of an output layer, which no other
+    such layer follows, are the outputs of the network and are not pruned.
 
     Raises:
-        ValueError: for a model that is no `BayesianModule`.
+        ValueError: if the model is not a `BayesianModule`.
     """
     module = network(model)
     if not isinstance(module, BayesianModule):

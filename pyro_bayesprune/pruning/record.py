@@ -11,13 +11,13 @@ from pyro_bayesprune.pruning.gates import Decision
 
 @dataclass(frozen=True)
 class Try:
-    """One candidate that a step looked at.
+    """One candidate of a step.
 
     Args:
-        sparsity: share of prunable weights that it has at zero.
+        sparsity: share of prunable weights that are zero.
         bayes_factor: of the candidate over the network before the step.
-        margin: half width of the log Bayes factor's confidence sequence, nats; 0 where it is exact.
-        data_read: share of the training data that were read for it.
+        margin: half width of the interval for the log Bayes factor, nats; 0 if it is exact.
+        data_read: share of the training data that was read for it.
     """
 
     sparsity: float
@@ -26,35 +26,30 @@ class Try:
     data_read: float = 1.0
 
     @property
-    def low(self) -> float:
-        """Lower end of the interval for the log Bayes factor, nats."""
-        return self.bayes_factor.log - self.margin
-
-    @property
-    def high(self) -> float:
-        """Upper end of the interval for the log Bayes factor, nats."""
-        return self.bayes_factor.log + self.margin
+    def interval(self) -> tuple[float, float]:
+        """Interval for the log Bayes factor (a confidence sequence), nats."""
+        return self.bayes_factor.log - self.margin, self.bayes_factor.log + self.margin
 
 
 @dataclass(frozen=True)
 class Record:
-    """What a pruning step saw and did; enough to replay its decision.
+    """What a pruning step computed and decided; enough to replay its decision.
 
     Args:
         epoch: counted from 1.
         before: log joint of the network before the step; NaN under sequential evaluation.
-        after: log joint of the network after it (the same where nothing was pruned).
-        bayes_factor: of the candidate that was looked at last; one where there was none.
-        recorded: log Bayes factor that the gate ``previous`` went by, None for the other gates and
-            before the first.
+        after: log joint of the network after the step; equal to ``before`` if nothing was pruned.
+        bayes_factor: of the last candidate; one if there was no candidate.
+        recorded: log Bayes factor of the previous step, which decides under the gate ``previous``;
+            None for the other gates and before the first step.
         log_threshold: threshold over the data set, nats.
-        decision: ``pruned``, ``refused`` or ``unchanged`` (nothing left to prune).
+        decision: ``pruned``, ``refused`` or ``unchanged`` (nothing to prune).
         tries: every candidate, in order.
-        prior_decides: the prior part alone turns the sign of (log BF - threshold).
+        prior_decides: the sign of (log BF - threshold) would change without the prior's part.
         target: the schedule's sparsity at this epoch.
         sparsity_before: share of prunable weights that were zero before the step.
-        sparsity: the same after it.
-        layers: sparsity of each site after it.
+        sparsity: the same share after the step.
+        layers: sparsity of each site after the step.
     """
 
     epoch: int
@@ -70,6 +65,7 @@ class Record:
     sparsity_before: float
     sparsity: float
     layers: dict[str, float]
+    projected: tuple[str, ...] = ()
 
     @property
     def data_read(self) -> float:
@@ -79,13 +75,13 @@ class Record:
 
     @property
     def interval(self) -> tuple[float, float]:
-        """Interval for the log Bayes factor, nats; both ends equal it where it is exact."""
-        return (self.tries[-1].low, self.tries[-1].high) if self.tries else (0.0, 0.0)
+        """Interval for the log Bayes factor, nats; both ends are equal if it is exact."""
+        return self.tries[-1].interval if self.tries else (0.0, 0.0)
 
 
 @dataclass(frozen=True)
 class PruneState:
-    """What a step takes and returns: weights, masks, and the log Bayes factor recorded last."""
+    """State before and after a step: weights, masks, and the last recorded log Bayes factor."""
 
     weights: Weights
     masks: Masks

@@ -1,8 +1,8 @@
-"""The names that configurations and the command line use, and what each of them stands for.
+"""The names that configurations and the command line use, and their meaning.
 
-A name leads to the place of its function, ``"module:function"`` below `pyro_bayesprune`, so that
-this module loads neither torch nor Pyro. A new data set, network, prior, criterion or schedule is
-one function and one line here.
+Each name maps to ``"module:function"`` below `pyro_bayesprune`, so that this module imports neither
+torch nor Pyro. A new data set, network, prior, criterion or schedule needs one function and one
+line here.
 """
 
 from collections.abc import Callable
@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 Gate = Literal["propose", "previous", "always"]
 Evaluation = Literal["full", "sequential"]
 Scope = Literal["layer", "global", "unit"]
+Update = Literal["project", "condition"]
 Per = Literal["datum", "dataset"]
 Objective = Literal["map", "mle"]
 Restart = Literal["no", "rewind", "reinitialise", "shuffle"]
@@ -52,29 +53,15 @@ SCHEDULES = {
 }
 
 # The paper's methods and the presets stand for settings of a configuration.
+_MLE = {"objective": "mle", "gate": "always", "update": "project"}
+_MAP = {"objective": "map", "prior": "normal", "gate": "previous", "update": "project"}
 METHODS: dict[str, dict[str, Any]] = {
-    "unpruned": {"objective": "mle", "criterion": "magnitude", "gate": "always", "sparsity": 0.0},
-    "bayes_unpruned": {
-        "objective": "map",
-        "prior": "normal",
-        "criterion": "magnitude",
-        "gate": "previous",
-        "sparsity": 0.0,
-    },
-    "random": {"objective": "mle", "criterion": "random", "gate": "always"},
-    "magnitude": {"objective": "mle", "criterion": "magnitude", "gate": "always"},
-    "bayes_random": {
-        "objective": "map",
-        "prior": "normal",
-        "criterion": "random",
-        "gate": "previous",
-    },
-    "bayes_magnitude": {
-        "objective": "map",
-        "prior": "normal",
-        "criterion": "magnitude",
-        "gate": "previous",
-    },
+    "unpruned": _MLE | {"criterion": "magnitude", "sparsity": 0.0},
+    "bayes_unpruned": _MAP | {"criterion": "magnitude", "sparsity": 0.0},
+    "random": _MLE | {"criterion": "random"},
+    "magnitude": _MLE | {"criterion": "magnitude"},
+    "bayes_random": _MAP | {"criterion": "random"},
+    "bayes_magnitude": _MAP | {"criterion": "magnitude"},
 }
 PRESETS: dict[str, dict[str, Any]] = {
     "default": {},
@@ -83,6 +70,8 @@ PRESETS: dict[str, dict[str, Any]] = {
         "hidden": (1024, 1024, 1024),
         "prior_scale": 1.0,
         "gate": "previous",
+        "update": "project",
+        "judge": "project",
         "beta": 0.9,
         "schedule": "constant",
         "annealing": False,
@@ -96,7 +85,7 @@ if TYPE_CHECKING:
     ScheduleName = str
     MethodName = str
     PresetName = str
-else:  # choices of the command line; a type checker knows no computed literals
+else:  # choices of the command line; a type checker does not accept computed literals
     NetworkName = Literal[tuple(NETWORKS)]
     PriorName = Literal[tuple(PRIORS)]
     CriterionName = Literal[tuple(CRITERIA)]
@@ -106,14 +95,14 @@ else:  # choices of the command line; a type checker knows no computed literals
 
 
 def resolve(names: dict[str, str], name: str) -> Callable[..., Any]:
-    """Return the function that a name stands for.
+    """Return the function of a name.
 
     Args:
         names: one of the dictionaries of this module, e.g. `CRITERIA`.
         name: one of its keys.
 
     Raises:
-        ValueError: for an unknown name.
+        ValueError: if the name is unknown.
     """
     if name not in names:
         raise ValueError(f"unknown name {name!r}: expected one of {', '.join(names)}")

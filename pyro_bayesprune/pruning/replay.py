@@ -1,4 +1,4 @@
-"""The replay of recorded decisions: do they follow from what was recorded?"""
+"""Replay of recorded decisions: does each decision follow from its record?"""
 
 import json
 import math
@@ -11,7 +11,7 @@ from pyro_bayesprune.pruning.registry import Evaluation, Gate
 
 
 class Rules(Protocol):
-    """What a decision goes by: `Pruning` and a run's configuration are such."""
+    """Settings that determine a decision, for example a `Pruning` or a run's configuration."""
 
     @property
     def gate(self) -> Gate:
@@ -25,12 +25,12 @@ class Rules(Protocol):
 def replay(history: pd.DataFrame, rules: Rules) -> list[int]:
     """Return the epochs whose recorded decision does not follow from their record.
 
-    Candidates are compared with the threshold again, in order, by the gate; the parts of the log
-    Bayes factor must add up, and an accepted one must be the difference of the log joints.
+    The gate decides again on each recorded candidate. In addition, the parts of the log Bayes
+    factor must add up, and that of an accepted candidate must be the difference of the log joints.
 
     Args:
-        history: a row an epoch, as in `Fit.history` or history.csv.
-        rules: the gate and the evaluation that the decisions went by.
+        history: one row for each epoch, as in `Fit.history` or history.csv.
+        rules: the gate and the evaluation of the decisions.
     """
     rows = (row for _, row in history.iterrows())
     return [int(row["epoch"]) for row in rows if not _follows(row, rules)]
@@ -38,21 +38,22 @@ def replay(history: pd.DataFrame, rules: Rules) -> list[int]:
 
 def _follows(row: pd.Series, rules: Rules) -> bool:
     tries = [sum(parts) for _, *parts in json.loads(row["tried"])]
-    accepted = [accepts(rules.gate, log_bf, row["log_threshold"]) for log_bf in tries]
-    closed = is_closed(rules.gate, row["recorded"], row["log_threshold"])
-    if not tries:
-        fits = row["decision"] == "unchanged" or (row["decision"] == "refused" and closed)
-    else:
-        decision = "pruned" if accepted[-1] else "refused"
-        fits = row["decision"] == decision and not any(accepted[:-1]) and not closed
-    change = row["log_joint_after"] - row["log_joint_before"]
-    joint = row["log_bf"] - row["log_occam_ratio"]
-    expected = joint if row["decision"] == "pruned" else 0.0
     last = tries[-1] if tries else 0.0
-    known = rules.evaluation == "full"  # sequential evaluation computes no joint densities
-    agree = _close(change, expected) if known else True
-    return bool(fits and math.isclose(row["log_bf"], last) and agree)
+    log_bf, pruned = row["log_bf"], row["decision"] == "pruned"
+    consistent = math.isclose(log_bf, last)
+    if rules.evaluation == "full":  # sequential evaluation computes no joint densities
+        change = row["log_joint_after"] - row["log_joint_before"]
+        expected = log_bf - row["log_occam_ratio"] if pruned else 0.0
+        consistent &= math.isclose(change, expected, rel_tol=1e-9, abs_tol=1e-6)
+    return bool(consistent and row["decision"] in _decisions(row, tries, rules.gate))
 
 
-def _close(a: float, b: float) -> bool:
-    return math.isclose(a, b, rel_tol=1e-9, abs_tol=1e-6)
+def _decisions(row: pd.Series, tries: list[float], gate: Gate) -> list[str]:
+    """Return the decisions that the gate can have made on these log Bayes factors."""
+    closed = is_closed(gate, row["recorded"], row["log_threshold"])
+    if not tries:
+        return ["unchanged", "refused"] if closed else ["unchanged"]
+    accepted = [accepts(gate, log_bf, row["log_threshold"]) for log_bf in tries]
+    if closed or any(accepted[:-1]):
+        return []
+    return ["pruned" if accepted[-1] else "refused"]

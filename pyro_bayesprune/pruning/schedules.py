@@ -11,13 +11,13 @@ def constant(epoch: int, epochs: int, target: float) -> float:
 
 
 def cubic(epoch: int, epochs: int, target: float) -> float:
-    """Return the cubic schedule (Zhu & Gupta, 2017), at its target from 60% of the epochs on."""
+    """Return the cubic schedule (Zhu & Gupta, 2017), which reaches its target after 60%."""
     progress = min(1.0, epoch / max(1.0, REACHED_AT * epochs))
     return target * (1 - (1 - progress) ** 3)
 
 
 def one_shot(epoch: int, epochs: int, target: float) -> float:
-    """Return 0 until 60% of the epochs have passed and the target from then on."""
+    """Return 0 in the first 60% of the epochs and then the target."""
     return target if epoch >= REACHED_AT * epochs else 0.0
 
 

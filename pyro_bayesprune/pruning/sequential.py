@@ -1,27 +1,27 @@
 """A log Bayes factor from as much of the data as its decision needs.
 
 The log Bayes factor is a sum over examples of differences of two log likelihoods, plus a constant.
-Differences of a random subset estimate it without bias, and far from the threshold a few suffice.
+A random subset of the differences gives an unbiased estimate. If the sum is far from the threshold,
+a few examples are sufficient for the decision.
 """
 
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from torch import Tensor
 
-FIRST = 512  # examples read before the first look, at least; from there on doubled
+FIRST = 512  # smallest number of examples at the first look; each look doubles it
 CARRIERS = 20  # examples that must carry the spread of the differences before an early decision
 
 
-@dataclass(frozen=True)
-class Estimate:
-    """A sum over N examples, estimated from a part of them.
+class Estimate(NamedTuple):
+    """A sum over N examples, estimated from a subset.
 
     Args:
         value: unbiased estimate of the sum.
         low: lower end of its confidence sequence.
-        high: upper end; both equal the value where everything was read.
+        high: upper end; both ends equal the value if all examples were read.
         share: share of the examples that were read.
     """
 
@@ -34,19 +34,20 @@ class Estimate:
 def half_width(read: int, num_data: int, std: float, alpha: float) -> float:
     """Return the half width of the confidence sequence for a sum over ``num_data`` examples.
 
-    An asymptotic confidence sequence (Waudby-Smith, Arbour, Sinha, Kennedy and Ramdas, 2024,
-    "Time-uniform central limit theory and asymptotic confidence sequences", Annals of Statistics
-    52(6), equation 13): valid at every stopping time at once, as the first look moves to infinity,
-    for any distribution of finite variance. It is no finite-sample bound: that would need a range,
-    and log likelihoods have none.
+    This is an asymptotic confidence sequence (Waudby-Smith, Arbour, Sinha, Kennedy and Ramdas,
+    2024, "Time-uniform central limit theory and asymptotic confidence sequences", Annals of
+    Statistics 52(6), equation 13). As the number of examples at the first look grows, it becomes
+    valid at all stopping times simultaneously, for any distribution of finite variance. It is not a
+    finite-sample bound, which would need a bounded range; log likelihoods have none.
 
-    Without replacement, W_t = N (S_t - t μ) / (σ (N - t)) is a martingale, S_t the sum of the first
-    t of N differences with mean μ. Its variance is t N / (N - t) =: τ (up to 1/N), so that W is
-    Brownian motion in the time τ, and Robbins' normal mixture bounds it by::
+    Let S_t be the sum of the first t of N differences with mean μ and standard deviation σ, drawn
+    without replacement. Then W_t = N (S_t - t μ) / (σ (N - t)) is a martingale. Its variance is
+    τ = t N / (N - t), up to 1/N, so that W is Brownian motion in the time τ. Robbins' normal
+    mixture gives the bound ::
 
         |W_t| < sqrt((τ + 1/ρ²) log((τ ρ² + 1) / α²))  at all times, with probability 1 - α.
 
-    The width is zero where everything is read. ρ makes it narrow when 4·`FIRST` are.
+    ρ makes the width smallest at 4·`FIRST` examples. The width is zero if all examples were read.
 
     Args:
         read: number t of examples read, in random order.
@@ -72,7 +73,7 @@ def first_share(alpha: float) -> float:
 
 
 def looks(num_data: int, alpha: float) -> Iterator[int]:
-    """Yield how many examples are read at each look: doubled, and all rather than over half.
+    """Yield the number of examples read at each look; after half of the data, all are read.
 
     Args:
         num_data: number N of examples.
@@ -86,11 +87,11 @@ def looks(num_data: int, alpha: float) -> Iterator[int]:
 
 
 def carriers(differences: Tensor) -> float:
-    """Return the number of examples that carry the spread: (Σ d²)² / Σ d⁴, d from the mean.
+    """Return the effective number of examples that carry the spread: (Σ d²)² / Σ d⁴, d centred.
 
-    It is about n for differences of one size and k where k of them are large and the rest equal.
-    Of few carriers neither the variance nor the central limit theorem says anything reliable; where
-    all differences are equal there are none, and nothing is known of those that were not read.
+    It is about n for differences of one size, and k if k of them are large and the rest are equal.
+    With few carriers the sample variance and the central limit theorem are not reliable. If all
+    differences are equal, the result is 0, because nothing is known of the unread examples.
     """
     squares = (differences - differences.mean()).square()
     total, fourth = squares.sum().item(), squares.square().sum().item()
@@ -105,23 +106,23 @@ def estimate_sum(
     threshold: float,
     alpha: float,
 ) -> Estimate:
-    """Estimate constant + Σ differences, reading on until the threshold lies outside the interval.
+    """Estimate constant + Σ differences, reading until the threshold lies outside the interval.
 
-    The decision "value > threshold" is that of all data with probability at least 1 - ``alpha``.
-    Half of alpha is that of the confidence sequence, see `half_width`. The other half is for rare
-    large differences, which a part of the data can miss: a part decides early only if it holds
-    `first_share` of the examples, and if at least `CARRIERS` examples carry its spread. So where
-    `CARRIERS` or more of all examples have differences far larger than the rest, a part decides
-    that holds many of them or, with probability alpha / 2, none. What remains: k fewer than
-    `CARRIERS` are all missed with probability (alpha / 2)^(k / `CARRIERS`), 0.07 for 10 at 0.01.
-    Undecided, it reads all the data and is exact.
+    The decision "value > threshold" equals that of all data with probability at least 1 - α. Half
+    of α is the error rate of the confidence sequence, see `half_width`. The other half covers rare
+    large differences, which a subset can miss. An early decision therefore needs `first_share` of
+    the examples, and at least `CARRIERS` examples that carry the spread of the differences. If
+    `CARRIERS` or more of all examples have differences far larger than the rest, the subset
+    contains none of them with probability at most α / 2. Fewer such examples, k, are all missed
+    with probability (α / 2)^(k / `CARRIERS`), which is 0.07 for k = 10 and α = 0.01. If no early
+    decision is possible, all data are read and the result is exact.
 
     Args:
-        differences: function that returns those of the first t examples in random order, (t,).
+        differences: function that returns the first t differences in random order, (t,).
         num_data: number N of examples.
-        constant: what is added to the sum, e.g. a ratio of priors.
-        threshold: what the sum is compared with.
-        alpha: error rate of the decision.
+        constant: is added to the sum, e.g. a difference of log priors.
+        threshold: is compared with the sum.
+        alpha: error rate α of the decision.
     """
     for read in looks(num_data, alpha / 2):
         sample = differences(read).double()

@@ -15,6 +15,7 @@ from pyro_bayesprune.pruning.registry import (
     Gate,
     Per,
     Scope,
+    Update,
     resolve,
 )
 from pyro_bayesprune.pruning.schedules import REACHED_AT, Schedule
@@ -23,43 +24,52 @@ from pyro_bayesprune.pruning.schedules import REACHED_AT, Schedule
 @suggests_fields
 @dataclass(frozen=True)
 class Pruning:
-    """How to prune while training.
+    """How to prune during training.
 
     Args:
         criterion: ``"magnitude"``, ``"random"``, or a function; see `pyro_bayesprune.criteria`.
-        sparsity: target share of prunable weights that are zero, in [0, 1). ``"auto"`` lets the
-            evidence choose: in each of the first 60% of the epochs the step removes the largest of
-            1/2, 1/4, ... 1/64 of the weights that are left, in the criterion's order, whose log
-            Bayes factor of kind ``laplace`` is above the threshold. That is the joint ratio of all
-            training examples and an estimate of what the Occam factor gains, by
-            `evidence.occam_gains`. Masks persist, so sparsity ratchets up as the network adapts;
-            the last epochs fine-tune. Needs a `BayesianModule` with zero-mean Normal priors and the
-            gate ``"propose"``; the schedule plays no part.
-        gate: ``"propose"`` (compare, then keep or back off), ``"previous"`` (the paper's
-            Algorithm 1: by the Bayes factor recorded last) or ``"always"``.
-        beta: threshold of the Bayes factor on the scale ``per``; 0 lets everything pass.
+        sparsity: target share of prunable weights that are zero, in [0, 1). With ``"auto"`` the
+            evidence chooses. In each of the first 60% of the epochs, the step prunes the largest of
+            1/2, 1/4, ... 1/64 of the surviving weights, in the criterion's order, whose log Bayes
+            factor of kind ``laplace`` is above the threshold. This factor is the joint ratio of all
+            training examples plus an estimate of the gain in the Occam factor
+            (`evidence.occam_gains`). Masks persist, so the sparsity increases as the network
+            adapts. The last epochs fine-tune. ``"auto"`` needs a `BayesianModule` with zero-mean
+            Normal priors and the gate ``"propose"``, and ignores the schedule.
+        gate: ``"propose"`` (compare, then accept or back off), ``"previous"`` (the paper's
+            Algorithm 1, which uses the Bayes factor of the previous step) or ``"always"``.
+        beta: threshold of the Bayes factor on the scale ``per``; 0 accepts everything.
         per: ``"datum"`` compares BF^(1/N), ``"dataset"`` the exact ratio.
-        scope: prune each ``"layer"`` to the target (the paper's), all together (``"global"``), or
-            in each layer whole units and filters (``"unit"``, of a `BayesianModule`): of a layer's
-            n units the round(n · sparsity) whose weights have the lowest sum of scores. The output
-            layer keeps its units; a pruned unit keeps its bias, a constant that
-            `pyro_bayesprune.export.compact` folds into the next layer.
-        schedule: ``"cubic"``, ``"constant"`` (the paper's), ``"one_shot"``, or a function
+        scope: prunes each ``"layer"`` to the target (as in the paper), all layers together
+            (``"global"``), or whole units and filters in each layer (``"unit"``, needs a
+            `BayesianModule`): of a layer's n units, the round(n · sparsity) units with the lowest
+            summed scores. The units of the output layer are not pruned. A pruned unit retains its
+            bias, a constant that `pyro_bayesprune.export.compact` adds to the next layer.
+        schedule: ``"cubic"``, ``"constant"`` (as in the paper), ``"one_shot"``, or a function
             ``(epoch, epochs, target) -> sparsity``.
-        regrow: lift the masks after each step, so that weights may come back.
-        sites: names or patterns of the sites to prune, ``"!pattern"`` to exclude; None for the
-            default: what a `BayesianModule`'s forward pass uses as the weight of a linear,
-            convolution, recurrent, attention or embedding operation or of a matrix product; real
-            sites of more than one element of another model.
+        regrow: removes the masks after each step, so that pruned weights may become nonzero again.
+        sites: names or patterns of the sites to prune, ``"!pattern"`` to exclude. By default, of a
+            `BayesianModule` the weights of linear, convolution, recurrent, attention and embedding
+            operations and of matrix products in its forward pass; of another model its real sites
+            of more than one element.
         pruned_prior: prior of a pruned weight; only ``"density"`` may decide.
-        evaluation: ``"full"`` computes joint densities on all training data; ``"sequential"``
+        evaluation: ``"full"`` computes joint densities on all training data. ``"sequential"``
             estimates each candidate's log Bayes factor on a growing random subset until the
-            decision is clear (`sequential.estimate_sum`). Joint densities are then unknown, so
-            that twins, which compare them, need ``"full"``.
-        alpha: error rate of a sequential comparison with the threshold, for each candidate.
+            decision is clear (`sequential.estimate_sum`). Joint densities are then unknown; twins,
+            which compare them, therefore need ``"full"``.
+        alpha: error rate of the decision on each candidate under sequential evaluation.
+
+        update: what the survivors of an accepted candidate do. With ``"project"`` they stay as they
+            are. With ``"condition"`` they move to their posterior mean given that the pruned
+            weights are zero, if that has the larger log joint (`inference.conditioning`).
+            BatchNorm statistics and the optimiser's moments of the survivors stay as they are.
+        judge: the point at which the gate judges a candidate that will be projected: there
+            (``"project"``), or where conditioning would move it (``"condition"``), which
+            anticipates what further training recovers. With ``update="condition"`` a candidate is
+            always judged at the point to which it moves.
 
     Raises:
-        ValueError: for a value out of its range; the message names it.
+        ValueError: if a value is out of its range; the message names it.
     """
 
     criterion: str | Criterion = "magnitude"
@@ -74,6 +84,8 @@ class Pruning:
     pruned_prior: PrunedPrior = "density"
     evaluation: Evaluation = "full"
     alpha: float = 0.01
+    update: Update = "project"
+    judge: Update = "project"
 
     def __post_init__(self) -> None:
         if self.sparsity == "auto":
@@ -86,13 +98,15 @@ class Pruning:
         check_choice("gate", self.gate, get_args(Gate))
         check_choice("per", self.per, get_args(Per))
         check_choice("scope", self.scope, get_args(Scope))
+        check_choice("update", self.update, get_args(Update))
+        check_choice("judge", self.judge, get_args(Update))
         check_choice("evaluation", self.evaluation, get_args(Evaluation))
         if not 0 < self.alpha < 1:
             raise ValueError(f"alpha must be in (0, 1), got {self.alpha!r}")
         if self.evaluation == "sequential" and self.gate == "always":
             raise ValueError(
-                "evaluation='sequential' reads data until a decision is clear: gate='always' "
-                "decides nothing by them"
+                "evaluation='sequential' reads data until a decision is clear, but gate='always' "
+                "does not use the data for its decision"
             )
         if not callable(self.criterion):
             check_choice("criterion", self.criterion, tuple(CRITERIA))
@@ -101,14 +115,15 @@ class Pruning:
         check_pruned_prior(self.pruned_prior)
         if self.pruned_prior != "density" and self.gate != "always":
             raise ValueError(
-                "pruned_prior='dropped' compares a density with a mass: its sign depends on the "
-                "units of the weights. It may be reported (gate='always'), never decide."
+                "pruned_prior='dropped' compares a density with a mass, and the sign of the result "
+                "depends on the units of the weights. It can be reported (with gate='always') but "
+                "cannot decide."
             )
 
     def target(self, epoch: int, epochs: int) -> float:
-        """Return the schedule's sparsity at the end of ``epoch`` (counted from 1).
+        """Return the target sparsity at the end of ``epoch`` (counted from 1).
 
-        Under ``"auto"`` it is out of reach, 1, while there is to be pruning, and then 0.
+        For ``"auto"`` it is 1, which is never reached, in the epochs that prune, and then 0.
         """
         if self.sparsity == "auto":
             return float(epoch <= max(1.0, REACHED_AT * epochs))
@@ -124,8 +139,13 @@ class Pruning:
         return log_beta * num_data if self.per == "datum" else log_beta
 
     @property
+    def conditions(self) -> bool:
+        """Whether candidates are judged at their conditioned points."""
+        return "condition" in (self.update, self.judge)
+
+    @property
     def kind(self) -> str:
-        """Kind of the Bayes factor that decides."""
+        """Kind of the deciding Bayes factor."""
         return "laplace" if self.sparsity == "auto" else "joint"
 
     @property

@@ -1,8 +1,9 @@
 """The pruning step at the end of an epoch: candidates, comparison, decision."""
 
 import math
-from collections.abc import Iterator
-from typing import NamedTuple, cast
+from collections.abc import Iterator, Mapping
+from functools import partial
+from typing import Any, NamedTuple, cast
 
 import torch
 
@@ -10,11 +11,12 @@ from pyro_bayesprune._utils.calls import call_with
 from pyro_bayesprune._utils.random import random_stream
 from pyro_bayesprune.data.dataset import Dataset, Pair, random_sample, train_part
 from pyro_bayesprune.inference.bayes_factor import BayesFactor
+from pyro_bayesprune.inference.conditioning import Conditioning
 from pyro_bayesprune.inference.evidence import occam_gains
 from pyro_bayesprune.inference.log_joint import LogJoint
 from pyro_bayesprune.inference.metrics import layer_sparsity, sparsity
-from pyro_bayesprune.models.module import BayesianModule, Masks, Model, Weights
-from pyro_bayesprune.pruning.comparison import Compare, full_comparison, sequential_comparison
+from pyro_bayesprune.models.module import BayesianModule, Masks, Model
+from pyro_bayesprune.pruning.comparison import COMPARISONS, Comparison, LogOccamRatio
 from pyro_bayesprune.pruning.gates import Decision, accepts, is_closed, prior_decides
 from pyro_bayesprune.pruning.masks import apply_masks, propose_masks
 from pyro_bayesprune.pruning.record import PruneState, Record, Try
@@ -34,128 +36,148 @@ def prune_step(
     generator: torch.Generator | None = None,
     temperature: float = 1.0,
 ) -> tuple[PruneState, Record]:
-    """Run the end of an epoch: build the pruned network, compare, decide (paper, Algorithm 1).
+    """Build pruned candidates, compare them with the network, decide (paper, Algorithm 1).
 
     Args:
         model: the Pyro model.
         state: weights, masks (of all prunable sites) and the log Bayes factor recorded last.
-        data: training data; decisions see nothing else.
+        data: training data; decisions use no other data.
         pruning: how to prune.
         epoch: the epoch that has ended, counted from 1.
-        epochs: number of epochs of the training (schedules need it).
+        epochs: number of epochs of the training, for the schedule.
         generator: random numbers for the criterion.
-        temperature: of the likelihood.
+        temperature: divides the log likelihood.
 
     Returns:
         The new state, whose pruned weights are exactly zero, and the record.
 
     Raises:
-        ValueError: for a log Bayes factor that is not a number: nothing is decided by it.
+        ValueError: if a log Bayes factor is not a number.
     """
     x, y = train_part(data)
-    kept = {n: m | pruning.regrow for n, m in state.masks.items()}
+    masks = {name: mask | pruning.regrow for name, mask in state.masks.items()}
+    current = PruneState(state.weights, masks, state.log_bf)
     target, threshold = pruning.target(epoch, epochs), pruning.log_threshold(len(x))
-    sparsity_before = sparsity(kept)
-    comparison = sequential_comparison if pruning.evaluation == "sequential" else full_comparison
-    before, compare = comparison(
-        model,
-        PruneState(state.weights, kept),
-        (x, y),
-        pruning,
-        temperature=temperature,
-        order=random_stream(generator.initial_seed() if generator else 0, "subset", epoch),
-    )
-    gains: Weights = {}
-    if pruning.kind == "laplace" and target > sparsity_before:
-        network, sample = cast(BayesianModule, model), random_sample((x, y), generator)
-        gains = occam_gains(network, state.weights, sample, temperature=temperature, sites=kept)
-    candidates = _candidates(
-        model, state.weights, kept, data, pruning, target, generator, temperature
-    )
-    nothing = _Found(kept, before, "unchanged")
-    found = _search(candidates, state, nothing, gains, compare, pruning, threshold)
-    none = BayesFactor(0.0, 0.0, len(x), pruning.kind)
-    bayes_factor = found.tries[-1].bayes_factor if found.tries else none
+    settings = {"model": model, "data": data, "generator": generator, "temperature": temperature}
+    increases = bool(masks) and target > sparsity(masks)
+    conditioning = _conditioning(current, settings) if increases and pruning.conditions else None
+    occam = _log_occam_ratio(current, pruning, settings, conditioning) if increases else None
+    order = random_stream(generator.initial_seed() if generator else 0, "subset", epoch)
+    comparison = COMPARISONS[pruning.evaluation]
+    compare = comparison(model, current, (x, y), pruning, temperature, occam, order)
+    candidates = _candidates(current, pruning, target, settings) if increases else iter(())
+    outcome = _first_accepted(candidates, current, compare, pruning, conditioning, threshold)
+    tries, new_masks = outcome.tries, outcome.state.masks
+    factor = tries[-1].bayes_factor if tries else BayesFactor(0.0, 0.0, len(x), pruning.kind)
     record = Record(
         epoch=epoch,
-        before=before,
-        after=found.after,
-        bayes_factor=bayes_factor,
+        before=compare.before,
+        after=outcome.log_joint,
+        bayes_factor=factor,
         recorded=state.log_bf if pruning.gate == "previous" else None,
         log_threshold=threshold,
-        decision=found.decision,
-        tries=found.tries,
-        prior_decides=prior_decides(bayes_factor, threshold),
+        decision=outcome.decision,
+        tries=tries,
+        prior_decides=prior_decides(factor, threshold),
         target=target,
-        sparsity_before=sparsity_before,
-        sparsity=sparsity(found.masks),
-        layers=layer_sparsity(found.masks),
+        sparsity_before=sparsity(masks),
+        sparsity=sparsity(new_masks),
+        layers=layer_sparsity(new_masks),
+        projected=conditioning.projected if conditioning else (),
     )
-    weights = apply_masks(state.weights, found.masks)
-    return PruneState(weights, found.masks, bayes_factor.log), record
+    return PruneState(outcome.state.weights, new_masks, factor.log), record
 
 
-class _Found(NamedTuple):
-    masks: Masks
-    after: LogJoint
-    decision: Decision
-    tries: tuple[Try, ...] = ()
+def _conditioning(current: PruneState, settings: Mapping[str, Any]) -> Conditioning:
+    """Return the Gaussian approximation around the current weights, from a random sample."""
+    sample = random_sample(settings["data"], settings["generator"])
+    sites, temperature = tuple(current.masks), settings["temperature"]
+    return Conditioning(settings["model"], current.weights, sample, sites, temperature)
 
 
-def _search(
-    candidates: Iterator[Masks],
-    state: PruneState,
-    nothing: _Found,
-    gains: Weights,
-    compare: Compare,
+def _log_occam_ratio(
+    current: PruneState,
     pruning: Pruning,
-    threshold: float,
-) -> _Found:
-    """Look at the candidates in order until the gate takes one; ``nothing`` is what it began with.
+    settings: Mapping[str, Any],
+    conditioning: Conditioning | None,
+) -> LogOccamRatio | None:
+    """Return the change of the log Occam factor as a function of new masks; None for kind joint.
 
-    Args:
-        candidates: masks to try.
-        state: before the step.
-        nothing: what is found where there is no candidate.
-        gains: what the log Occam factor gains by removing each weight, nats; empty for kind joint.
-        compare: looks at a candidate.
-        pruning: has the gate.
-        threshold: of the log Bayes factor, nats.
+    At the conditioned point it is that of all removed weights of a unit together. Elsewhere it is
+    the sum of the gains of single weights.
     """
-    tries: tuple[Try, ...] = ()
-    for masks in candidates:
-        if is_closed(pruning.gate, state.log_bf, threshold):
-            return nothing._replace(decision="refused")
-        removed = {n: nothing.masks[n] & ~masks[n] for n in gains if n in masks}
-        occam = sum(gains[n][gone].sum().item() for n, gone in removed.items())
-        after, seen = compare(PruneState(apply_masks(state.weights, masks), masks), occam)
-        tries = (*tries, seen)
-        if math.isnan(seen.bayes_factor.log):
-            raise ValueError(f"the log Bayes factor is not a number: {seen.bayes_factor}")
-        if accepts(pruning.gate, seen.bayes_factor.log, threshold):
-            return _Found(masks, after, "pruned", tries)
-    return nothing._replace(decision="refused" if tries else "unchanged", tries=tries)
+    before = current.masks
+    if pruning.kind == "joint":
+        return None
+    if conditioning is not None:
+        return partial(conditioning.occam_gain, before)
+    gains = occam_gains(
+        cast(BayesianModule, settings["model"]),
+        current.weights,
+        random_sample(settings["data"], settings["generator"]),
+        temperature=settings["temperature"],
+        sites=before,
+    )
+    return lambda after: sum(gains[n][before[n] & ~after[n]].sum().item() for n in before)
 
 
 def _candidates(
-    model: Model,
-    weights: Weights,
-    masks: Masks,
-    data: Dataset | Pair,
-    pruning: Pruning,
-    target: float,
-    generator: torch.Generator | None,
-    temperature: float,
+    current: PruneState, pruning: Pruning, target: float, settings: Mapping[str, Any]
 ) -> Iterator[Masks]:
-    """Yield masks at the target, then with the increase in sparsity halved again and again."""
-    start = sparsity(masks)
-    if not masks or target <= start:
-        return
-    settings = {"model": model, "data": data, "generator": generator, "temperature": temperature}
-    scores = call_with(pruning.score, weights, masks, **settings)
-    for halvings in range(int(pruning.sparsity == "auto"), MAX_HALVINGS + 1):
+    """Yield masks at the target, then masks with half of the previous increase in sparsity."""
+    start = sparsity(current.masks)
+    scores = call_with(pruning.score, current.weights, current.masks, **settings)
+    first = 1 if pruning.sparsity == "auto" else 0
+    for halvings in range(first, MAX_HALVINGS + 1):
         level = start + (target - start) / 2**halvings if halvings else target
-        proposed = propose_masks(scores, weights, masks, level, pruning.scope)
-        if all(torch.equal(proposed[name], masks[name]) for name in masks):
+        masks = propose_masks(scores, current.weights, current.masks, level, pruning.scope)
+        if all(torch.equal(masks[name], mask) for name, mask in current.masks.items()):
             return
-        yield proposed
+        yield masks
+
+
+class _Outcome(NamedTuple):
+    decision: Decision
+    state: PruneState
+    log_joint: LogJoint
+    tries: tuple[Try, ...]
+
+
+def _first_accepted(
+    candidates: Iterator[Masks],
+    current: PruneState,
+    compare: Comparison,
+    pruning: Pruning,
+    conditioning: Conditioning | None,
+    threshold: float,
+) -> _Outcome:
+    """Compare the candidates in order until the gate accepts one."""
+    tries: tuple[Try, ...] = ()
+    decision: Decision = "unchanged"
+    for masks in candidates:
+        decision = "refused"
+        if is_closed(pruning.gate, current.log_bf, threshold):
+            break
+        projected = PruneState(apply_masks(current.weights, masks), masks)
+        candidate, log_joint, attempt = _judge(projected, compare, conditioning)
+        tries = (*tries, attempt)
+        if math.isnan(attempt.bayes_factor.log):
+            raise ValueError(f"the log Bayes factor is not a number: {attempt.bayes_factor}")
+        if accepts(pruning.gate, attempt.bayes_factor.log, threshold):
+            if pruning.update == "project" and candidate is not projected:
+                return _Outcome("pruned", projected, compare(projected)[0], tries)
+            return _Outcome("pruned", candidate, log_joint, tries)
+    unpruned = PruneState(apply_masks(current.weights, current.masks), current.masks)
+    return _Outcome(decision, unpruned, compare.before, tries)
+
+
+def _judge(
+    projected: PruneState, compare: Comparison, conditioning: Conditioning | None
+) -> tuple[PruneState, LogJoint, Try]:
+    """Compare a candidate at its projection, or at the best of its points by conditioning."""
+    candidates = [projected]
+    if conditioning is not None:
+        points = conditioning.points(projected.masks)
+        candidates += [PruneState(weights, projected.masks) for weights in points]
+    results = [(candidate, *compare(candidate)) for candidate in candidates]
+    return max(results, key=lambda result: result[2].bayes_factor.log)

@@ -23,31 +23,31 @@ from pyro_bayesprune.models.sites import in_data_plate, scored_sites
 from pyro_bayesprune.models.sparse import Surviving
 from pyro_bayesprune.training.prior_gradients import EnergyGradient, energy_gradient
 
-MASKED_AT_ONCE = 1 << 19  # entries: fast, and small beside the layer of a large network
+MASKED_AT_ONCE = 1 << 19  # number of entries; few compared with a layer of a large network
 
 
 class _Terms(NamedTuple):
     loss: Any  # minus the log likelihood
     extra: Any  # minus the densities that autograd must differentiate
-    gradients: dict[str, EnergyGradient]  # of the priors that it need not
+    gradients: dict[str, EnergyGradient]  # closed-form gradients of the other priors
 
 
 class PointELBO(ELBO):
     """Minus the log joint at an `AutoDelta` guide's point, and its gradient.
 
     Under a point guide the ELBO is the log joint at the point (up to the constant entropy of the
-    Delta). Two routes compute the same: a `BayesianModule` whose priors are fixed runs its network
-    once, without a trace; any other model is traced, conditioned on the point. Where a prior has a
-    closed-form gradient, that is added after the backward pass and its value left out of the loss.
+    Delta). A `BayesianModule` whose priors are fixed runs its network once, without a trace. Any
+    other model is traced and conditioned on the point. The closed-form gradient of a prior is added
+    after the backward pass, and the value of such a prior is not part of the loss.
 
-    Like ``Trace_ELBO`` it belongs to one model, guide and fit.
+    Like ``Trace_ELBO``, an instance belongs to one model, guide and fit.
 
     Args:
         scale: factor of the loss and its gradients, e.g. 1/N.
         temperature: divides the log likelihood.
-        prior: False leaves the log prior out (maximum likelihood).
+        prior: False omits the log prior (maximum likelihood).
         decayed: sites whose prior's gradient the optimiser adds (coupled weight decay).
-        masks: bool tensors by site; pruned weights get no gradient, and their priors do not count.
+        masks: bool tensors by site. Pruned weights get no gradient, and their priors are omitted.
     """
 
     def __init__(
@@ -69,20 +69,20 @@ class PointELBO(ELBO):
         self._planned = False
 
     def set_masks(self, masks: Mapping[str, Tensor]) -> None:
-        """Train under these masks from now on; masks that keep everything cost nothing."""
+        """Use these masks from now on. Masks without pruned weights are dropped."""
         self.masks = {n: m for n, m in masks.items() if not m.all()}
 
     @contextmanager
-    def held(
-        self, survivors: Mapping[str, Surviving], by_optimizer: Collection[str]
+    def without_masks(
+        self, survivors: Mapping[str, Surviving], fixed: Collection[str]
     ) -> Iterator[None]:
-        """Leave gradients of some sites unmasked, since their pruned entries do not move anyway.
+        """Do not mask the gradients of some sites, whose pruned entries do not change anyway.
 
         Args:
-            survivors: matrices of a lifted network, trained as vectors of their survivors.
-            by_optimizer: sites of which the optimiser holds the pruned entries.
+            survivors: matrices of a lifted network that are trained as their surviving entries.
+            fixed: sites whose pruned entries the optimiser fixes.
         """
-        self.survivors, self.unmasked = dict(survivors), {*survivors, *by_optimizer}
+        self.survivors, self.unmasked = dict(survivors), {*survivors, *fixed}
         try:
             yield
         finally:
@@ -108,21 +108,18 @@ class PointELBO(ELBO):
         masks = {n: m for n, m in self.masks.items() if n not in self.unmasked}
         with _masked_gradients(weights, masks):
             (loss + extra).backward()
-        weights |= {name: held.vector for name, held in self.survivors.items()}
+        weights |= {name: matrix.vector for name, matrix in self.survivors.items()}
         with torch.no_grad():
             for name in self.decayed:
-                _gradient(weights[name])  # an optimiser decays nothing that has no gradient
+                _gradient(weights[name])  # without a gradient, the optimiser does not decay
             for name, add in gradients.items():
                 add(_gradient(weights[name]), weights[name], self.scale)
                 if name in masks:
                     _mask_gradient(masks[name], weights[name])
         return loss.item()
 
-    def _get_trace(self, model: Model, guide: AutoDelta, args: tuple, kwargs: dict) -> Any:  # noqa: ANN401
-        """Return the guide's trace and the model's at its point (abstract in `pyro.infer.ELBO`)."""
-        guide_trace = poutine.trace(guide).get_trace(*args, **kwargs)
-        replayed = poutine.replay(model, trace=guide_trace)
-        return poutine.trace(replayed).get_trace(*args, **kwargs), guide_trace
+    def _get_trace(self, *args: Any) -> Any:  # noqa: ANN401
+        raise NotImplementedError  # abstract in `pyro.infer.ELBO`, but not used here
 
     def _loss(self, model: Model, weights: dict[str, Tensor], x: Tensor, y: Tensor) -> _Terms:
         if not self._planned:
@@ -132,8 +129,8 @@ class PointELBO(ELBO):
             return self._traced(trace, weights)
         log_likelihood = _log_likelihood(model, model.outputs(weights, x), y)
         factor = self.scale / self.temperature * model.num_data / len(x)
-        left = {n: add for n, add in self._fixed.items() if self.prior and n not in self.decayed}
-        return _Terms(log_likelihood * -factor, 0.0, left)
+        own = {n: add for n, add in self._fixed.items() if self.prior and n not in self.decayed}
+        return _Terms(log_likelihood * -factor, 0.0, own)
 
     def _traced(self, trace: poutine.Trace, weights: dict[str, Tensor]) -> _Terms:
         loss: Any = 0.0
@@ -160,7 +157,7 @@ class PointELBO(ELBO):
 
 @contextmanager
 def _masked_gradients(weights: Mapping[str, Tensor], masks: Mapping[str, Tensor]) -> Iterator[None]:
-    """Mask each gradient as soon as a backward pass has it, while the processor's cache has it."""
+    """Mask each gradient during the backward pass, while it is in the processor's cache."""
     hooks = [
         weights[name].register_post_accumulate_grad_hook(partial(_mask_gradient, mask))
         for name, mask in masks.items()
@@ -173,29 +170,29 @@ def _masked_gradients(weights: Mapping[str, Tensor], masks: Mapping[str, Tensor]
 
 
 def _mask_gradient(mask: Tensor, weight: Tensor) -> None:
-    # As bytes masks multiply as fast as floats, as bools ten times slower. In parts, since PyTorch
-    # makes floats of them.
+    # Multiplication by bytes is as fast as by floats, and ten times as fast as by bools. PyTorch
+    # converts the mask to floats; parts of it need less memory.
     rows = max(1, MASKED_AT_ONCE * len(mask) // mask.numel())
     parts = zip(_gradient(weight).split(rows), mask.view(torch.uint8).split(rows), strict=True)
-    for grad, kept in parts:
-        grad.mul_(kept)
+    for grad, part in parts:
+        grad.mul_(part)
 
 
 def _log_likelihood(model: BayesianModule, outputs: Tensor, y: Tensor) -> Tensor:
     if model.likelihood is categorical and outputs.dim() == 2:
-        # The same, in one operation and not in eight.
+        # This is the same value in one operation instead of eight.
         return -cross_entropy(outputs, y.long(), reduction="sum")
     return model.likelihood(outputs).log_prob(y).sum()
 
 
 def point(guide: AutoDelta) -> dict[str, Tensor]:
-    """Return the values that an `AutoDelta` guide holds, by site, with gradients.
+    """Return the values of an `AutoDelta` guide by site, with gradients.
 
-    They are read by ``pyro.param``, so that SVI sees them; the guide itself would sample a Delta
-    for each and look at its density.
+    ``pyro.param`` reads them, so that SVI registers them. A call of the guide would in addition
+    sample a Delta distribution for each site and compute its density.
     """
     names = [name for name, _ in guide.prototype_trace.iter_stochastic_nodes()]
-    sites = getattr(guide, "site_names", {})  # a trainer's guide has names of its own
+    sites = getattr(guide, "site_names", {})  # a trainer's guide renames the sites
     return {sites.get(name, name): pyro.param(f"{guide._pyro_name}.{name}") for name in names}
 
 
@@ -208,19 +205,19 @@ def fixed_priors(model: Model) -> dict[str, EnergyGradient] | None:
         priors = traced()
     if any(site["type"] in ("sample", "param") for site in traced.trace.nodes.values()):
         return None
-    found = {name: energy_gradient(prior) for name, prior in priors.items()}
-    gradients = {name: add for name, add in found.items() if add is not None}
-    return gradients if len(gradients) == len(found) else None
+    gradients = {name: energy_gradient(prior) for name, prior in priors.items()}
+    known = {name: add for name, add in gradients.items() if add is not None}
+    return known if len(known) == len(gradients) else None
 
 
-def alike(prior: dist.TorchDistribution) -> bool:
-    """Say whether a prior is the same for each element of its site."""
+def has_equal_elements(prior: dist.TorchDistribution) -> bool:
+    """Return whether a prior is the same for each element of its site."""
     base = elementwise(prior)
     return not any(any(getattr(base, name).stride()) for name in base.arg_constraints)
 
 
 def _gradient(weight: Tensor) -> Tensor:
-    """The gradient of a leaf; zeros where the likelihood does not depend on it."""
+    """Return the gradient of a leaf; zeros if the likelihood does not depend on it."""
     if weight.grad is None:
         weight.grad = torch.zeros_like(weight)
     return weight.grad

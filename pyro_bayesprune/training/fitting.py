@@ -2,10 +2,10 @@
 
 import math
 import warnings
-from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from typing import get_args
 
 import pandas as pd
 import torch
@@ -22,10 +22,12 @@ from pyro_bayesprune.models.buffers import set_buffers
 from pyro_bayesprune.models.copying import copied
 from pyro_bayesprune.models.module import BayesianModule, Masks, Model, Weights, network
 from pyro_bayesprune.models.plain import bake
+from pyro_bayesprune.pruning.gates import Decision
+from pyro_bayesprune.pruning.registry import Objective
 from pyro_bayesprune.pruning.settings import Pruning
 from pyro_bayesprune.training.loop import train
-from pyro_bayesprune.training.state import Epoch, State
-from pyro_bayesprune.training.trainer import Objective, TrainingDiverged
+from pyro_bayesprune.training.state import State
+from pyro_bayesprune.training.trainer import TrainingDiverged
 
 
 @dataclass(frozen=True)
@@ -33,11 +35,11 @@ class Fit:
     """A trained and pruned network.
 
     Args:
-        model: the Pyro model, a copy of the one given, with its buffers as training left them.
-        state: the end of the training; `train` and `fit` go on from it.
-        history: a row an epoch, see `Epoch.row`.
-        stopped: why training stopped before its end, None where it did not.
-        temperature: divided the log likelihood.
+        model: a copy of the Pyro model, with the trained buffers.
+        state: the end of the training; `train` and `fit` can continue from it.
+        history: one row for each epoch, see `Epoch.row`.
+        stopped: reason why the training stopped early, or None.
+        temperature: divisor of the log likelihood.
     """
 
     model: Model
@@ -78,7 +80,7 @@ class Fit:
 
     def _like_weights(self, x: Tensor) -> Tensor:
         like = next(iter(self.weights.values()))
-        if not isinstance(x, Tensor):  # of NumPy
+        if not isinstance(x, Tensor):  # a NumPy array
             x = torch.as_tensor(x, device="cpu")
         return x.to(like.device, like.dtype if x.is_floating_point() else x.dtype)
 
@@ -87,36 +89,34 @@ class Fit:
         """The network as a plain module in evaluation mode, with trained weights and buffers."""
         return bake(self)
 
-    def __repr__(self) -> str:
-        """Summarise: epochs, sparsity, held-out accuracy and loss, decisions."""
-        parts = [f"{self.state.epoch} epochs", f"sparsity {self.sparsity:.4f}"]
-        if not self.masks:
-            parts.append("nothing prunable")
+    def _summary(self, *measures: str) -> dict[str, str]:
+        """Return the sparsity, the last values of some measures, and the decisions, formatted."""
+        rows = {"sparsity": f"{self.sparsity:.4f}"}
         if len(self.history):
             last = self.history.iloc[-1]
-            for what in ("accuracy", "loss"):
-                if not math.isnan(last[f"validation_{what}"]):
-                    parts.append(f"validation {what} {last[f'validation_{what}']:.4f}")
-            counts = Counter(self.history["decision"])
-            steps = [f"{counts[d]} {d}" for d in ("pruned", "refused", "unchanged") if counts[d]]
-            parts.append("steps " + ", ".join(steps))
+            for name in measures:
+                if not math.isnan(last[name]):
+                    rows[name.replace("_", " ")] = f"{last[name]:.4f}"
+            counts = self.history["decision"].value_counts()
+            decisions = [d for d in get_args(Decision) if d in counts]
+            rows["steps"] = ", ".join(f"{counts[d]} {d}" for d in decisions)
+        return rows
+
+    def __repr__(self) -> str:
+        """Return a summary: epochs, sparsity, validation accuracy and loss, decisions."""
+        summary = self._summary("validation_accuracy", "validation_loss")
+        parts = [f"{self.state.epoch} epochs", *(f"{n} {value}" for n, value in summary.items())]
+        if not self.masks:
+            parts.append("nothing prunable")
         if self.stopped:
             parts.append(f"stopped: {self.stopped}")
         return f"Fit({'; '.join(parts)})"
 
     def _repr_html_(self) -> str:
-        """Show the same in a notebook, as a table."""
-        rows: dict[str, object] = {"epochs": self.state.epoch, "sparsity": f"{self.sparsity:.4f}"}
-        if len(self.history):
-            last = self.history.iloc[-1]
-            for name in ("train_loss", "validation_loss", "validation_accuracy"):
-                if not math.isnan(last[name]):
-                    rows[name.replace("_", " ")] = f"{last[name]:.4f}"
-            counts = Counter(self.history["decision"])
-            rows["steps"] = ", ".join(f"{count} {name}" for name, count in counts.items())
-        if self.stopped:
-            rows["stopped"] = self.stopped
-        return table_html("Fit", rows)
+        """Return a summary as a table, for notebooks."""
+        summary = self._summary("train_loss", "validation_loss", "validation_accuracy")
+        stopped = {"stopped": self.stopped} if self.stopped else {}
+        return table_html("Fit", {"epochs": str(self.state.epoch)} | summary | stopped)
 
 
 @suggests_names
@@ -136,29 +136,29 @@ def fit(
     device: str | torch.device | None = None,
     progress: bool = True,
 ) -> Fit:
-    """Train and prune to the end.
+    """Train and prune for all epochs.
 
     Args:
         model: a Pyro model called as ``model(x, y)`` with a plate ``data``.
         data: a `Dataset` or a pair ``(x, y)``.
-        pruning: as in `train`, and so are the following ones.
-        epochs: passes over the data in all.
-        batch_size: examples a step.
+        pruning: as in `train`, like all following arguments except the last.
+        epochs: total number of passes over the data.
+        batch_size: examples of a training step.
         optim: any `pyro.optim` optimiser.
         objective: ``"map"`` or ``"mle"``.
         temperature: divides the log likelihood.
-        seed: of everything random.
+        seed: seed of all random numbers.
         initial_weights: values for some or all sites.
-        state: go on from here.
-        device: where to compute.
+        state: state from which to continue.
+        device: device of the computation.
         progress: show a progress bar.
 
     Returns:
-        The fit. Where a loss became NaN or infinite, that of the last whole epoch, with the reason
-        in ``stopped`` and a RuntimeWarning.
+        The fit. If a loss becomes NaN or infinite, it is the fit after the last complete epoch,
+        with the reason in ``stopped`` and a RuntimeWarning.
 
     Raises:
-        TrainingDiverged: when that happens in the first epoch, where there is nothing to return.
+        TrainingDiverged: if a loss becomes NaN or infinite in the first epoch.
     """
     rows, stopped = [], None
     training = train(
@@ -179,7 +179,7 @@ def fit(
         try:
             for state, epoch in training:  # noqa: B007  (the last state is the result)
                 rows.append(epoch.row())
-                show(told(epoch))
+                show(epoch.progress())
         except TrainingDiverged as error:
             if state is None:
                 raise
@@ -191,7 +191,7 @@ def fit(
 
 
 def with_buffers(model: Model, state: State) -> Model:
-    """Return a copy of a module with a state's buffers, on its device; any other model as it is."""
+    """Return a copy of a model; a module gets the buffers and the device of ``state``."""
     module = network(copy := copied(model))
     if module is not None:
         module.to(next(iter(state.weights.values())).device)
@@ -199,11 +199,3 @@ def with_buffers(model: Model, state: State) -> Model:
     if isinstance(module, BayesianModule):
         module.fitted = True
     return copy
-
-
-def told(epoch: Epoch) -> dict[str, str]:
-    """Return what is shown of an epoch while a training runs."""
-    numbers = {"loss": epoch.train_loss, "accuracy": epoch.validation_accuracy}
-    numbers["sparsity"] = epoch.step.sparsity
-    values = {name: f"{value:.4f}" for name, value in numbers.items() if not math.isnan(value)}
-    return values | {"step": epoch.step.decision}

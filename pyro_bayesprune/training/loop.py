@@ -32,11 +32,12 @@ from pyro_bayesprune.models.sites import (
 )
 from pyro_bayesprune.pruning.prunable import prunable_sites
 from pyro_bayesprune.pruning.record import PruneState
+from pyro_bayesprune.pruning.registry import Objective
 from pyro_bayesprune.pruning.settings import Pruning
 from pyro_bayesprune.pruning.step import prune_step
 from pyro_bayesprune.training.optimizer import adam
 from pyro_bayesprune.training.state import Epoch, State
-from pyro_bayesprune.training.trainer import Objective, Trainer
+from pyro_bayesprune.training.trainer import Trainer
 
 UNPRUNED = Pruning(sparsity=0.0)
 
@@ -79,33 +80,33 @@ def train(
     state: State | None = None,
     device: str | torch.device | None = None,
 ) -> Generator[tuple[State, Epoch]]:
-    """Train to the MAP and prune at the end of each epoch; yield after each one.
+    """Train to the MAP and prune at the end of each epoch; yield after each epoch.
 
-    The model given is never changed. Random numbers come from streams of their own (initial values,
-    data order, dropout, pruning), so that all methods of one seed share what they can share. With
-    the same machine, versions and number of threads, a seed gives the same numbers bit for bit.
+    The argument ``model`` is never changed. Initial values, data order, dropout and pruning have
+    separate random streams, so that all methods with one seed share them. With the same machine,
+    versions and number of threads, a seed gives the same numbers bit for bit.
 
     Args:
         model: a Pyro model called as ``model(x, y)`` with a plate ``data``.
-        data: a `Dataset` (its training part decides, its validation part is measured) or a pair.
-        pruning: how to prune; None trains without.
-        epochs: passes over the data in all, those of ``state`` included.
-        batch_size: examples a step.
+        data: a `Dataset` or a pair. Its training part decides; its validation part is measured.
+        pruning: how to prune; None trains without pruning.
+        epochs: total number of passes over the data, including those of ``state``.
+        batch_size: examples of a training step.
         optim: any `pyro.optim` optimiser; by default Adam of learning rate 0.001 that falls to
-            zero over the last 40% of the epochs. A schedule takes its step after each epoch.
+            zero over the last 40% of the epochs. A schedule takes one step after each epoch.
         objective: ``"map"``: −(log likelihood + log prior)/N; ``"mle"``: −log likelihood/N.
         temperature: divides the log likelihood, in training and in decisions (cold posteriors).
-        seed: of the data order, the pruning and everything else that is random here.
+        seed: seed of all random streams.
         initial_weights: values for some or all sites; a `BayesianModule` starts from its module's.
-        state: go on from here.
-        device: where to compute; by default where the data are.
+        state: state from which to continue.
+        device: device of the computation; by default that of the data.
 
     Raises:
-        ValueError: for a model or data that do not fit; the message names what is wrong.
-        TrainingDiverged: when a loss is not finite.
+        ValueError: if an argument is invalid; the message names it.
+        TrainingDiverged: if a loss is not finite.
 
     Warns:
-        RuntimeWarning: when a step leaves a site no weight (recorded as a sparsity of 1).
+        RuntimeWarning: if a step prunes all weights of a site (recorded as a sparsity of 1).
     """
     pruning = pruning or UNPRUNED
     optim = optim or adam(1e-3, epochs, annealing=True)
@@ -125,10 +126,10 @@ def train(
             temperature=temperature,
             seed=seed,
         )
-        trainer.hold(name for name, site in sites.latent.items() if site["infer"].get(EVIDENCE))
+        trainer.freeze(name for name, site in sites.latent.items() if site["infer"].get(EVIDENCE))
         if state is None:
             names = prunable_sites(model, sites, pruning.sites, data.train_x, pruning.scope)
-            _warn_of_nothing(names, pruning)
+            _warn_if_nothing_prunable(names, pruning)
             masks = {n: torch.ones_like(trainer.params[n], dtype=torch.bool) for n in names}
             state = State(0, {}, masks, {}, {}, None)
         else:
@@ -141,7 +142,7 @@ def train(
 
 @contextmanager
 def _alone() -> Iterator[None]:
-    """Train with gradients whatever the caller's mode, while no other thread does."""
+    """Enable gradients, whatever the caller's mode, and exclude other threads."""
     with one_at_a_time(), torch.inference_mode(False), torch.enable_grad():
         yield
 
@@ -150,18 +151,18 @@ def _continue(trainer: Trainer, state: State, pruning: Pruning) -> None:
     if state.optimizer:
         trainer.optim.set_state(state.optimizer)
     trainer.restore(state.buffers)
-    trainer.project(state.masks, hold=not pruning.regrow)
+    trainer.project(state.masks, persist=not pruning.regrow)
 
 
 def _one_epoch(
     trainer: Trainer, data: Dataset, pruning: Pruning, state: State, epochs: int, batch_size: int
 ) -> tuple[State, Epoch]:
-    """Train for an epoch, take its pruning step, look at the result."""
+    """Train for an epoch, take its pruning step, and evaluate the result."""
     model, epoch, temperature = trainer.model, state.epoch + 1, trainer.elbo.temperature
     started = time.perf_counter()
     train_loss = trainer.run_epoch(epoch, batch_size)
     trained = time.perf_counter()
-    if trainer.held_sites:
+    if trainer.frozen_sites:
         sample = random_sample(data, random_stream(trainer.seed, "evidence", epoch))
         _set_scales(trainer, sample, state.masks, temperature)
     pruned, record = prune_step(
@@ -174,9 +175,11 @@ def _one_epoch(
         generator=random_stream(trainer.seed, "pruning", epoch),
         temperature=temperature,
     )
-    _warn_of_emptied(epoch, state.masks, pruned.masks)
-    trainer.project(pruned.masks, hold=not pruning.regrow)
-    trainer.settle()
+    _warn_of_empty_layers(epoch, state.masks, pruned.masks)
+    trainer.project(pruned.masks, persist=not pruning.regrow)
+    if record.decision == "pruned" and pruning.update == "condition":
+        trainer.move(pruned.weights)
+    trainer.round_parameters()
     times = trained - started, time.perf_counter() - trained
     held_out = (
         *_held_out(model, pruned, data.validation_x, data.validation_y),
@@ -190,15 +193,15 @@ def _one_epoch(
 
 
 def _set_scales(trainer: Trainer, sample: Pair, masks: Masks, temperature: float) -> None:
-    """Move the scales of `priors.evidence_normal` to where the evidence is largest."""
+    """Set the scales of `priors.evidence_normal` to the values that maximise the evidence."""
     model, weights = cast(BayesianModule, trainer.model), trainer.weights()
-    found = evidence_scales(model, weights, sample, masks, temperature=temperature)
-    for site in trainer.held_sites:
-        trainer.set(site, found[site.removesuffix("_scale")])
+    scales = evidence_scales(model, weights, sample, masks, temperature=temperature)
+    for site in trainer.frozen_sites:
+        trainer.set(site, scales[site.removesuffix("_scale")])
 
 
-def _warn_of_nothing(names: list[str], pruning: Pruning) -> None:
-    """Warn where weights are to be pruned and there are none (its scope has none, say)."""
+def _warn_if_nothing_prunable(names: list[str], pruning: Pruning) -> None:
+    """Warn if weights should be pruned but no site is prunable, for example in this scope."""
     if not names and pruning.sparsity != 0:
         message = (
             f"nothing is pruned: with scope {pruning.scope!r} and sites {pruning.sites} the model "
@@ -207,11 +210,11 @@ def _warn_of_nothing(names: list[str], pruning: Pruning) -> None:
         warnings.warn(message, RuntimeWarning, stacklevel=3)
 
 
-def _warn_of_emptied(epoch: int, before: Masks, after: Masks) -> None:
-    """Warn of a layer that passes nothing on: allowed (the paper's collapse), never silent."""
-    emptied = [name for name, mask in after.items() if not mask.any() and before[name].any()]
-    if emptied:
-        message = f"no weight of {', '.join(emptied)} is left after the step of epoch {epoch}"
+def _warn_of_empty_layers(epoch: int, before: Masks, after: Masks) -> None:
+    """Warn of a layer without weights. It is allowed, because the paper reports such collapses."""
+    empty = [name for name, mask in after.items() if not mask.any() and before[name].any()]
+    if empty:
+        message = f"no weight of {', '.join(empty)} is left after the step of epoch {epoch}"
         warnings.warn(message, RuntimeWarning, stacklevel=2)
 
 
@@ -230,7 +233,7 @@ def _on_device(
         data = Dataset(*train_part(data))
     if device is not None:
         data = data.to(device)
-    module = network(model := copied(model))  # a function is its own copy
+    module = network(model := copied(model))  # functions are not copied
     if module is not None:
         module.to(data.train_x.device)
     training_mode(model)

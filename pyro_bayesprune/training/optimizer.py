@@ -20,11 +20,11 @@ COUPLED_DECAY = (torch.optim.Adam, torch.optim.SGD)  # unless their decay is dec
 
 
 def adam(learning_rate: float, epochs: int, *, annealing: bool) -> PyroOptim:
-    """Return Adam, fused; with ``annealing``, falling to zero over the last 40% of the epochs.
+    """Return fused Adam; with ``annealing``, its rate falls to zero over the last 40% of epochs.
 
-    A constant rate leaves the weights jumping about the mode of the posterior. It falls (along a
-    cosine, epoch by epoch) from where rising sparsity schedules have reached their target on, so
-    that a network adapts to its pruning at the full rate.
+    With a constant rate the weights fluctuate around the mode of the posterior. The rate falls
+    along a cosine after rising sparsity schedules have reached their target, so that a network
+    adapts to its pruning at the full rate.
     """
     options = {"lr": learning_rate, "fused": True}
     if not annealing:
@@ -38,34 +38,30 @@ def adam(learning_rate: float, epochs: int, *, annealing: bool) -> PyroOptim:
     return PyroLRScheduler(torch.optim.lr_scheduler.LambdaLR, schedule)
 
 
-def _entries(mask: Tensor, whole: Tensor) -> Tensor:
-    return whole[mask]
-
-
 def options_of(optim: PyroOptim, name: str) -> dict[str, Any]:
-    """Return the options that an optimiser has for a site."""
+    """Return the options of an optimiser for a site."""
     options = optim.pt_optim_args
     return dict(options(name) if callable(options) else options)
 
 
 def couples_decay(optim: PyroOptim, name: str) -> bool:
-    """Say whether the optimiser's weight decay adds to the gradient, as a Normal prior does.
+    """Return whether the optimiser's weight decay adds to the gradient, as a Normal prior does.
 
-    A decoupled decay (AdamW, or Adam with ``decoupled_weight_decay``) is divided by no second
-    moment: its fixed points are not those of the log joint. Gradients that are clipped must hold
-    the part of the prior already.
+    A decoupled decay (AdamW, or Adam with ``decoupled_weight_decay``) is not divided by the second
+    moment, so its fixed points are not those of the log joint. If gradients are clipped, they must
+    already contain the prior's gradient.
     """
     coupled = optim.pt_optim_constructor in COUPLED_DECAY and not optim.pt_clip_args
     return coupled and not options_of(optim, name).get("decoupled_weight_decay")
 
 
 class JointOptim(PyroOptim):
-    """One torch optimiser over all parameters (Pyro itself makes one for each, a tenth of a step).
+    """One torch optimiser over all parameters. Pyro's one optimiser for each takes 10% longer.
 
     Args:
         optim: any optimiser or schedule of `pyro.optim`; its constructor and options are used.
         params: the unconstrained parameters by site.
-        decay: weight decay to add for some of the sites; needs an optimiser of `COUPLED_DECAY`.
+        decay: additional weight decay of some sites; needs an optimiser of `COUPLED_DECAY`.
     """
 
     def __init__(
@@ -79,33 +75,33 @@ class JointOptim(PyroOptim):
             self.scheduler = optim.pt_scheduler_constructor(self.torch_optim, **optim.kwargs)
 
     def _groups(self, decay: Mapping[str, float]) -> list[dict[str, Any]]:
-        """Parameters of equal options in one group: a fused step takes them together."""
+        """Return one group for all parameters with equal options, for a fused step."""
         groups: list[tuple[dict[str, Any], list[Tensor]]] = []
         for name, param in self.params.items():
             options = options_of(self, name)
             if decay.get(name):
                 options["weight_decay"] = options.get("weight_decay", 0) + decay[name]
             elif "weight_decay" in signature(self.pt_optim_constructor).parameters:
-                options.setdefault("weight_decay", 0)  # AdamW's own default is no prior
+                options.setdefault("weight_decay", 0)  # AdamW's default would be an extra prior
             same = next((members for o, members in groups if o == options), None)
             if same is None:
-                self.pt_optim_constructor([param], **options)  # options of a group go unchecked
+                self.pt_optim_constructor([param], **options)  # checks the options
                 groups.append((options, [param]))
             else:
                 same.append(param)
         return [{"params": members, **options} for options, members in groups]
 
     def __call__(self, params: object, *args: object, **kwargs: object) -> None:
-        """Take one step on all parameters and drop their gradients."""
+        """Take one step on all parameters and remove their gradients."""
         if self.pt_clip_args:
             for param in self.params.values():
                 self._clip_grad(param, **self.pt_clip_args)
         self.torch_optim.step()
-        # Dropped here: SVI would otherwise write zeros over all of them, a pass over memory.
+        # Otherwise SVI would write zeros over all gradients, a pass over memory.
         self.torch_optim.zero_grad(set_to_none=True)
 
     def end_epoch(self, loss: float) -> None:
-        """Let a schedule take its step; one that waits for a plateau sees the epoch's loss."""
+        """Take the step of a schedule. A plateau schedule uses the loss of the epoch."""
         if isinstance(self.scheduler, torch.optim.lr_scheduler.ReduceLROnPlateau):
             self.scheduler.step(loss)
         elif self.scheduler is not None:
@@ -118,23 +114,24 @@ class JointOptim(PyroOptim):
                 if isinstance(moment, Tensor) and moment.shape == mask.shape:
                     moment.masked_fill_(~mask, 0)
 
-    def holds(self, name: str) -> bool:
-        """Say whether `held` can hold this site: under Adam, from its first step on."""
+    def can_fix(self, name: str) -> bool:
+        """Return whether `fixed_entries` works for this site: under Adam, after its first step."""
         adam = type(self.torch_optim) in (torch.optim.Adam, torch.optim.AdamW)
-        forgets = any(group.get("betas", (0, 0))[1] == 0 for group in self.torch_optim.param_groups)
-        clips = bool(self.pt_clip_args)  # a norm over gradients, whose pruned ones must be zero
+        betas = [group.get("betas", (0, 0)) for group in self.torch_optim.param_groups]
+        averages = all(second > 0 for _, second in betas)  # otherwise v would become finite again
+        clips = bool(self.pt_clip_args)  # the norm of the gradients must not contain pruned entries
         started = "exp_avg_sq" in self.torch_optim.state.get(self.params[name], {})
-        return adam and started and not forgets and not clips
+        return adam and started and averages and not clips
 
     @contextmanager
-    def held(self, masks: Mapping[str, Tensor]) -> Iterator[None]:
-        """Keep pruned entries where they are, whatever their gradients, at no cost.
+    def fixed_entries(self, masks: Mapping[str, Tensor]) -> Iterator[None]:
+        """Fix pruned entries, whatever their gradients, at no cost.
 
-        Adam's step is m / (sqrt(v) + eps). Where the second moment v is infinite it stays so, and
-        the step is zero. Afterwards the pruned entries' moments are zero again.
+        Adam's step is m / (sqrt(v) + eps). An infinite second moment v remains infinite, so that
+        the step is zero. Afterwards the moments of pruned entries are zero again.
 
         Args:
-            masks: of sites that this optimiser `holds`.
+            masks: masks of sites for which `can_fix` returns True.
         """
         for name, mask in masks.items():
             moment = self.torch_optim.state[self.params[name]]["exp_avg_sq"]
@@ -148,11 +145,11 @@ class JointOptim(PyroOptim):
     def surviving(
         self, vectors: Mapping[str, Tensor], masks: Mapping[str, Tensor]
     ) -> Iterator[None]:
-        """Train parameters as vectors of their surviving entries; then put these in their places.
+        """Train parameters as vectors of their surviving entries, then restore the full shapes.
 
         Args:
-            vectors: for some sites, a leaf that holds the surviving entries.
-            masks: where they stand; elsewhere parameters and moments are zero.
+            vectors: for some sites, a leaf with the surviving entries.
+            masks: True at the surviving entries; other parameters and moments are zero.
         """
         whole = dict(self.params)
 
@@ -160,7 +157,7 @@ class JointOptim(PyroOptim):
             return torch.zeros_like(whole[name]).masked_scatter_(masks[name], entries)
 
         for name, vector in vectors.items():
-            self._replace(name, vector, partial(_entries, masks[name]))
+            self._replace(name, vector, partial(torch.masked_select, mask=masks[name]))
         try:
             yield
         finally:
@@ -168,15 +165,14 @@ class JointOptim(PyroOptim):
                 whole[name].data.copy_(spread(name, vector.detach()))
                 self._replace(name, whole[name], partial(spread, name))
 
-    def _replace(self, name: str, new: Tensor, moved: Callable[[Tensor], Tensor]) -> None:
-        """Put ``new`` in the place of a parameter, and what is held for it through ``moved``."""
+    def _replace(self, name: str, new: Tensor, convert: Callable[[Tensor], Tensor]) -> None:
+        """Replace a parameter by ``new``, and convert the optimiser's moments to its shape."""
         old, self.params[name] = self.params[name], new
         for group in self.torch_optim.param_groups:
             group["params"] = [new if param is old else param for param in group["params"]]
-        held = self.torch_optim.state.pop(old, {})
-        for key, value in held.items():
-            like = isinstance(value, Tensor) and value.shape == old.shape
-            self.torch_optim.state[new][key] = moved(value) if like else value
+        for key, value in self.torch_optim.state.pop(old, {}).items():
+            is_moment = isinstance(value, Tensor) and value.shape == old.shape
+            self.torch_optim.state[new][key] = convert(value) if is_moment else value
 
     def get_state(self) -> dict[str, Any]:
         """Return the states of the optimiser and its schedule: plain tensors and numbers."""
@@ -184,17 +180,16 @@ class JointOptim(PyroOptim):
         return {"optimizer": self.torch_optim.state_dict(), "scheduler": scheduler}
 
     def set_state(self, state: Mapping[str, Any]) -> None:
-        """Go on from a state that `get_state` returned; the state is left as it is.
+        """Continue from a copy of a state that `get_state` returned.
 
-        The rate is that of the schedule at the epochs that have passed: a schedule over more epochs
-        than before starts where it would be, and not at the old one's last rate.
+        The learning rate is that of the current schedule at the number of finished epochs. It can
+        differ from the last rate of the earlier schedule, if that had fewer epochs.
         """
         self.torch_optim.load_state_dict(copy.deepcopy(state["optimizer"]))
         if self.scheduler is not None:
             self.scheduler.load_state_dict(state["scheduler"])
         if isinstance(self.scheduler, torch.optim.lr_scheduler.LambdaLR):
-            schedule = self.scheduler
-            parts = zip(self.torch_optim.param_groups, schedule.base_lrs, schedule.lr_lambdas,
-                        strict=True)  # fmt: skip
-            for group, base, share in parts:
-                group["lr"] = base * share(schedule.last_epoch)
+            groups, schedule = self.torch_optim.param_groups, self.scheduler
+            shares = [share(schedule.last_epoch) for share in schedule.lr_lambdas]
+            for group, base, share in zip(groups, schedule.base_lrs, shares, strict=True):
+                group["lr"] = base * share

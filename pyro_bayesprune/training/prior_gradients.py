@@ -12,7 +12,7 @@ EnergyGradient = Callable[[Tensor, Tensor, float], None]
 
 
 def _parameters(distribution: dist.TorchDistribution, *names: str) -> list[float | Tensor] | None:
-    """Parameters, as numbers where one value is expanded; None where one depends on other sites."""
+    """Return the parameters, expanded ones as numbers; None if one depends on another site."""
     values: list[float | Tensor] = []
     for name in names:
         value = getattr(distribution, name)
@@ -25,8 +25,8 @@ def _parameters(distribution: dist.TorchDistribution, *names: str) -> list[float
 def energy_gradient(distribution: dist.TorchDistribution) -> EnergyGradient | None:
     """Return a function that adds ``factor · ∂(-log p)/∂w`` to a gradient in place, or None.
 
-    Autograd through a log density costs many passes over memory as large as the network; this
-    takes one or two. Known for Normal, Laplace and Student t with fixed parameters.
+    Autograd through a log density needs many passes over memory as large as the network; this
+    needs one or two. It supports Normal, Laplace and Student t with fixed parameters.
     """
     base = elementwise(distribution)
     if type(base) not in (dist.Normal, dist.Laplace, dist.StudentT):
@@ -48,7 +48,7 @@ def energy_gradient(distribution: dist.TorchDistribution) -> EnergyGradient | No
             spread = torch.addcmul(torch.as_tensor(df * scale**2).to(weight), distance, distance)
             if isinstance(df, Tensor):
                 grad.addcdiv_(distance * (df + 1), spread, value=factor)
-            else:  # a pass less over a large network
+            else:  # needs one pass less over a large network
                 grad.addcdiv_(distance, spread, value=factor * (df + 1))
 
     return add
@@ -68,7 +68,7 @@ def _add_scaled_(grad: Tensor, term: Tensor, factor: float | Tensor) -> None:
 def weight_decay(distribution: dist.TorchDistribution) -> float | None:
     """Return the precision 1/σ² of a zero-mean Normal of one fixed σ, None for any other prior.
 
-    Its negative log density has the gradient w/σ²: an optimiser's coupled ``weight_decay``.
+    Its negative log density has the gradient w/σ², as an optimiser's coupled ``weight_decay``.
     """
     base = elementwise(distribution)
     parameters = _parameters(base, "loc", "scale") if type(base) is dist.Normal else None

@@ -1,25 +1,29 @@
-"""The state of a training at the end of an epoch, and what that epoch measured."""
+"""The state of a training at the end of an epoch, and the results of that epoch."""
 
 import json
+import math
 from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor
 
+from pyro_bayesprune.inference.log_joint import LogJoint
 from pyro_bayesprune.models.module import Masks, Weights
 from pyro_bayesprune.pruning.record import Record
+
+PARTS = ("log_likelihood_ratio", "log_prior_ratio", "log_occam_ratio")
 
 
 @dataclass(frozen=True)
 class State:
-    """A training at the end of an epoch: all that it needs to go on, bit for bit.
+    """A training at the end of an epoch. It is sufficient to continue the training bit for bit.
 
     Args:
-        epoch: epochs that have passed.
+        epoch: number of finished epochs.
         weights: a value for each latent site.
         masks: a bool tensor for each prunable site, True where a weight is kept.
         buffers: the module's buffers (BatchNorm's statistics).
-        optimizer: state of the optimiser and its schedule; empty to start it anew.
+        optimizer: state of the optimiser and its schedule; empty for a new optimiser.
         log_bf: log Bayes factor that the step recorded, nats over the data set.
     """
 
@@ -33,13 +37,16 @@ class State:
 
 @dataclass(frozen=True)
 class Epoch:
-    """What an epoch saw: its pruning step's record, losses and times."""
+    """The results of an epoch: the record of its pruning step, losses and times.
+
+    The test results are reported as in the paper's curves. No decision uses them.
+    """
 
     step: Record
     train_loss: float
     validation_loss: float
     validation_accuracy: float
-    test_loss: float  # shown, as the paper's curves show it; nothing decides by it
+    test_loss: float
     test_accuracy: float
     seconds_training: float
     seconds_step: float
@@ -47,45 +54,55 @@ class Epoch:
 
     def row(self) -> dict[str, Any]:
         """Return the epoch as a row of the history: numbers and strings only."""
-        step, factor = self.step, self.step.bayes_factor
-        tries = [
-            [t.sparsity, f.log_likelihood_ratio, f.log_prior_ratio, f.log_occam_ratio]
-            for t in step.tries
-            for f in [t.bayes_factor]
-        ]
+        step = self.step
+        measures = ("train_loss", "validation_loss", "validation_accuracy", "test_loss")
+        tries = [[t.sparsity, *_columns(t.bayes_factor, *PARTS).values()] for t in step.tries]
         return {
             "epoch": step.epoch,
-            "train_loss": self.train_loss,
-            "validation_loss": self.validation_loss,
-            "validation_accuracy": self.validation_accuracy,
-            "test_loss": self.test_loss,
-            "test_accuracy": self.test_accuracy,
-            "log_likelihood_before": step.before.log_likelihood,
-            "log_prior_before": step.before.log_prior,
-            "log_joint_before": step.before.total,
-            "log_likelihood_after": step.after.log_likelihood,
-            "log_prior_after": step.after.log_prior,
-            "log_joint_after": step.after.total,
-            "kind": factor.kind,
-            "log_bf": factor.log,
-            "log_bf_low": step.interval[0],
-            "log_bf_high": step.interval[1],
-            "data_read": step.data_read,
-            "log_likelihood_ratio": factor.log_likelihood_ratio,
-            "log_prior_ratio": factor.log_prior_ratio,
-            "log_occam_ratio": factor.log_occam_ratio,
-            "bf_per_datum": factor.value("datum"),
-            "recorded": step.recorded,
-            "log_threshold": step.log_threshold,
-            "decision": step.decision,
-            "prior_decides": step.prior_decides,
-            "tries": len(tries),
+            **_columns(self, *measures, "test_accuracy"),
+            **_log_joint_columns(step.before, "before"),
+            **_log_joint_columns(step.after, "after"),
+            **_bayes_factor_columns(step),
+            **_columns(step, "recorded", "log_threshold", "decision", "prior_decides"),
+            "tries": len(step.tries),
             "tried": json.dumps(tries),
-            "target": step.target,
-            "sparsity_before": step.sparsity_before,
-            "sparsity": step.sparsity,
+            **_columns(step, "target", "sparsity_before", "sparsity"),
             **{f"sparsity/{name}": value for name, value in step.layers.items()},
-            "temperature": self.temperature,
-            "seconds_training": self.seconds_training,
-            "seconds_step": self.seconds_step,
+            "projected": " ".join(step.projected),
+            **_columns(self, "temperature", "seconds_training", "seconds_step"),
         }
+
+    def progress(self) -> dict[str, str]:
+        """Return the values that a progress bar displays, formatted."""
+        numbers = {
+            "loss": self.train_loss,
+            "accuracy": self.validation_accuracy,
+            "sparsity": self.step.sparsity,
+        }
+        values = {name: f"{value:.4f}" for name, value in numbers.items() if not math.isnan(value)}
+        return values | {"step": self.step.decision}
+
+
+def _columns(source: object, *names: str) -> dict[str, Any]:
+    return {name: getattr(source, name) for name in names}
+
+
+def _log_joint_columns(joint: LogJoint, when: str) -> dict[str, float]:
+    return {
+        f"log_likelihood_{when}": joint.log_likelihood,
+        f"log_prior_{when}": joint.log_prior,
+        f"log_joint_{when}": joint.total,
+    }
+
+
+def _bayes_factor_columns(step: Record) -> dict[str, Any]:
+    factor, (low, high) = step.bayes_factor, step.interval
+    return {
+        "kind": factor.kind,
+        "log_bf": factor.log,
+        "log_bf_low": low,
+        "log_bf_high": high,
+        "data_read": step.data_read,
+        **_columns(factor, *PARTS),
+        "bf_per_datum": factor.value("datum"),
+    }

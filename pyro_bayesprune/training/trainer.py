@@ -1,9 +1,9 @@
-"""SVI with an AutoDelta guide, a parameter store of its own, and one epoch of it."""
+"""Stochastic variational inference (SVI) with an AutoDelta guide and a separate store."""
 
 import math
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
-from typing import Any, Literal
+from contextlib import contextmanager
+from typing import Any
 
 import pyro
 import torch
@@ -28,11 +28,10 @@ from pyro_bayesprune.models.module import (
 from pyro_bayesprune.models.refusals import normalises_batches
 from pyro_bayesprune.models.sites import inspect_model, is_fixed
 from pyro_bayesprune.models.sparse import Surviving, worthwhile
-from pyro_bayesprune.training.elbo import PointELBO, alike, fixed_priors, point
+from pyro_bayesprune.pruning.registry import Objective
+from pyro_bayesprune.training.elbo import PointELBO, fixed_priors, has_equal_elements, point
 from pyro_bayesprune.training.optimizer import JointOptim, couples_decay
 from pyro_bayesprune.training.prior_gradients import weight_decay
-
-Objective = Literal["map", "mle"]
 
 
 class TrainingDiverged(RuntimeError):
@@ -41,7 +40,7 @@ class TrainingDiverged(RuntimeError):
     Args:
         epoch: counted from 1.
         step: counted from 1 within the epoch.
-        what: what is not finite, e.g. "the loss became nan".
+        what: description, e.g. "the loss became nan".
     """
 
     def __init__(self, epoch: int, step: int, what: str) -> None:
@@ -53,10 +52,10 @@ class TrainingDiverged(RuntimeError):
 
 
 class _Renamed(Messenger):
-    """Gives the sites of a model names that a guide can have as attributes.
+    """Renames the sites of a model and hides sites with a Delta prior, which are constant.
 
-    Site names become attributes of Pyro's guides: a site ``model.weight``, or ``fc.weight`` beside
-    ``fc.weight.scale``, cannot be one. Sites with a Delta prior are hidden: they are fixed.
+    Site names become attributes of Pyro's guides. Names such as ``model.weight``, or ``fc.weight``
+    together with ``fc.weight.scale``, cannot be attributes.
     """
 
     def __init__(self, names: Mapping[str, str]) -> None:
@@ -70,7 +69,7 @@ class _Renamed(Messenger):
 
 
 class Trainer:
-    """One fit's model, guide, optimiser and its own parameter store."""
+    """The model, guide, optimiser and separate parameter store of one fit."""
 
     def __init__(
         self,
@@ -86,31 +85,14 @@ class Trainer:
     ) -> None:
         self.model, self.x, self.y, self.seed = model, x, y, seed
         self.attributes = attribute_shapes(model)
-        self.held_sites: list[str] = []
+        self.frozen_sites: list[str] = []
         self.store_state: dict[str, Any] = {"params": {}, "constraints": {}}
-        own = _own_weights(model)
-        start = own | dict(initial_weights)
-
-        names = inspect_model(model, x, y).latent
-        guide_names = {name: f"site_{i}" for i, name in enumerate(names)}
-        site_names = {short: name for name, short in guide_names.items()}
-
-        def initial(site: dict) -> Tensor:
-            value = start.get(site_names[site["name"]])
-            return init_to_median(site) if value is None else value.detach().clone()
-
-        self.guide_names = guide_names
-        self.guide = AutoDelta(_Renamed(guide_names)(model), init_loc_fn=initial)
-        self.guide.site_names = site_names
-        with self.scope(), seeded(seed, "initial"), evaluation_mode(model), torch.enable_grad():
-            self.guide(x[:2], y[:2])
-            self.params = {n: leaf(v) for n, v in point(self.guide).items()}
-        start.clear()  # or the guide holds them as long as it lives
-        for name, weight in own.items():
+        module_weights = _module_weights(model)
+        self._set_up_guide(module_weights | dict(initial_weights))
+        for name, weight in module_weights.items():
             # The store makes values contiguous; a module's own layout (channels_last) is faster.
             weight.copy_(self.params[name].data)
             self.params[name].data = weight
-        _forget_values(self.guide)
         decay = _decay(model, optim) if objective == "map" else {}
         self.optim = JointOptim(optim, self.params, {n: d / len(x) for n, d in decay.items()})
         self.elbo = PointELBO(
@@ -121,9 +103,34 @@ class Trainer:
         )
         self.svi = SVI(model, self.guide, self.optim, loss=self.elbo)
 
-    def scope(self) -> AbstractContextManager[Any]:
-        """Enter the fit's own parameter store."""
-        return own_store(self.store_state)
+    def _set_up_guide(self, start: Weights) -> None:
+        """Create the guide and its parameters at the values ``start`` or at the prior's median."""
+        names = inspect_model(self.model, self.x, self.y).latent
+        self.guide_names = {name: f"site_{i}" for i, name in enumerate(names)}
+        site_names = {short: name for name, short in self.guide_names.items()}
+
+        def initial(site: dict) -> Tensor:
+            value = start.get(site_names[site["name"]])
+            return init_to_median(site) if value is None else value.detach().clone()
+
+        self.guide = AutoDelta(_Renamed(self.guide_names)(self.model), init_loc_fn=initial)
+        self.guide.site_names = site_names
+        mode = evaluation_mode(self.model)
+        with self.scope(), seeded(self.seed, "initial"), mode, torch.enable_grad():
+            self.guide(self.x[:2], self.y[:2])
+            values: dict[str, Any] = point(self.guide)  # Pyro adds an attribute to the tensors
+            self.params = {name: value.unconstrained() for name, value in values.items()}
+        # The guide would otherwise store two copies of all weights.
+        start.clear()
+        for _, site in self.guide.prototype_trace.iter_stochastic_nodes():
+            site["value"] = None
+
+    @contextmanager
+    def scope(self) -> Iterator[None]:
+        """Use the fit's parameter store, with names that no setting of the caller changes."""
+        with pyro.settings.context(module_local_params=False):
+            with pyro.get_param_store().scope(self.store_state):
+                yield
 
     def weights(self) -> Weights:
         """Return a copy of the guide's point."""
@@ -140,63 +147,73 @@ class Trainer:
         if module is not None:
             set_buffers(module, buffers)
 
-    def settle(self) -> None:
-        """Set parameters behind constrained sites (scales) to what their values are read back to.
+    def round_parameters(self) -> None:
+        """Set each parameter to the one that is computed from its site's value.
 
-        A continued fit starts from values, and log(exp(t)) need not be t: so the undisturbed one
-        goes on from there too.
+        A continued fit starts from values of constrained sites (scales), and log(exp(t)) need not
+        equal t. With this rounding, an uninterrupted fit has the same parameters.
         """
         for name, value in self.weights().items():
             if not torch.equal(value, self.params[name]):
                 self.set(name, value)
 
+    def move(self, weights: Weights) -> None:
+        """Set the sites to new values; the optimiser's moments stay as they are."""
+        for name, value in weights.items():
+            if name not in self.frozen_sites:
+                self.set(name, value)
+
     def set(self, name: str, value: Tensor) -> None:
-        """Set a site's value: its parameter is what the guide reads it from."""
+        """Set the value of a site by its unconstrained parameter."""
         constraint = self.store_state["constraints"][
             f"{self.guide._pyro_name}.{self.guide_names[name]}"
         ]
         self.params[name].data = transform_to(constraint).inv(value.to(self.params[name]))
 
-    def hold(self, names: Iterable[str]) -> None:
-        """Train these sites by no gradient: `set` moves them."""
-        self.held_sites = list(names)
-        for name in self.held_sites:
+    def freeze(self, names: Iterable[str]) -> None:
+        """Exclude sites from training by gradients; only `set` changes them."""
+        self.frozen_sites = list(names)
+        for name in self.frozen_sites:
             self.params[name].requires_grad_(False)
 
-    def project(self, masks: Masks, *, hold: bool) -> None:
-        """Zero pruned weights and moments; with ``hold``, train under the masks from now on."""
+    def project(self, masks: Masks, *, persist: bool) -> None:
+        """Zero pruned weights and their moments; with ``persist``, train under these masks."""
         for name, mask in masks.items():
             self.params[name].data.masked_fill_(~mask, 0)
         self.optim.mask_moments(masks)
-        self.elbo.set_masks(masks if hold else {})
+        self.elbo.set_masks(masks if persist else {})
 
     @contextmanager
     def under_masks(self) -> Iterator[None]:
-        """Train under the masks by what costs least: see `JointOptim.held` and `sparse`."""
+        """Choose for each site the cheapest way to keep pruned weights at zero.
+
+        Large sparse matrices are trained as vectors of their surviving entries. The optimiser fixes
+        the pruned entries of other sites if it can. The remaining gradients are masked.
+        """
         masks = self.elbo.masks
-        few = self._few(masks)
-        vectors = {n: self.params[n].detach()[m].requires_grad_() for n, m in few.items()}
-        survivors = {n: Surviving.of(self.params[n], v, few[n]) for n, v in vectors.items()}
-        rest = {n: m for n, m in masks.items() if n not in few and self.optim.holds(n)}
-        elbo = self.elbo.held(survivors, rest)
-        with elbo, self.optim.surviving(vectors, few), self.optim.held(rest):
+        sparse = self._sparse_matrices(masks)
+        vectors = {n: self.params[n].detach()[m].requires_grad_() for n, m in sparse.items()}
+        matrices = {n: Surviving.of(self.params[n], v, sparse[n]) for n, v in vectors.items()}
+        fixed = {n: m for n, m in masks.items() if n not in sparse and self.optim.can_fix(n)}
+        elbo = self.elbo.without_masks(matrices, fixed)
+        with elbo, self.optim.surviving(vectors, sparse), self.optim.fixed_entries(fixed):
             yield
 
-    def _few(self, masks: Masks) -> Masks:
-        """Return the masks of matrices that are better trained as their survivors."""
+    def _sparse_matrices(self, masks: Masks) -> Masks:
+        """Return the masks of matrices for which training the surviving entries is faster."""
         model = self.model
         if not isinstance(model, BayesianModule) or not fixed_priors(model):
             return {}
         large = {n: m for n, m in masks.items() if worthwhile(self.params[n], m)}
-        return {n: m for n, m in large.items() if alike(model.priors()[n])}
+        return {n: m for n, m in large.items() if has_equal_elements(model.priors()[n])}
 
     def run_epoch(self, epoch: int, batch_size: int) -> float:
-        """Go once through the data in random order; return the mean loss, nats an example."""
+        """Train once on all data in random order; return the mean loss, nats an example."""
         stream = random_stream(self.seed, "order", epoch)
         order = torch.randperm(len(self.x), generator=stream, device="cpu")
         batches = _batches(order.to(self.x.device), batch_size, self.model)
         total = 0.0
-        quiet = pyro.validation_enabled(False)  # or a NaN is an error before it is a loss
+        quiet = pyro.validation_enabled(False)  # otherwise a NaN raises an error first
         noise = seeded(self.seed, "noise", epoch)
         with self.scope(), noise, flushed_denormals(), quiet, self.under_masks():
             for step, batch in enumerate(batches, start=1):
@@ -210,18 +227,10 @@ class Trainer:
         return total / len(self.x)
 
 
-@contextmanager
-def own_store(state: dict[str, Any]) -> Iterator[None]:
-    """Use a parameter store of one's own, with names that no setting of the caller changes."""
-    with pyro.settings.context(module_local_params=False):
-        with pyro.get_param_store().scope(state):
-            yield
-
-
 def _batches(order: Tensor, batch_size: int, model: Model) -> list[Tensor]:
-    """Split an order into batches; a last one of one example joins the one before it.
+    """Split an order into batches.
 
-    BatchNorm cannot normalise a single example. Other networks keep their batches.
+    BatchNorm cannot normalise a single example, so a last batch of one joins the previous batch.
     """
     batches = list(order.split(min(batch_size, len(order))))
     if len(batches) > 1 and len(batches[-1]) == 1 and normalises_batches(model):
@@ -229,18 +238,7 @@ def _batches(order: Tensor, batch_size: int, model: Model) -> list[Tensor]:
     return batches
 
 
-def _forget_values(guide: AutoDelta) -> None:
-    """Drop the values in the guide's prototype: a copy of all weights that nobody reads."""
-    for _, site in guide.prototype_trace.iter_stochastic_nodes():
-        site["value"] = None
-
-
-def leaf(value: Any) -> Tensor:  # noqa: ANN401  (Pyro adds an attribute to a tensor)
-    """Return the unconstrained parameter behind a value of `pyro.param`."""
-    return value.unconstrained()
-
-
-def _own_weights(model: Model) -> Weights:
+def _module_weights(model: Model) -> Weights:
     module = network(model)
     if not isinstance(module, BayesianModule):
         return {}
@@ -248,7 +246,7 @@ def _own_weights(model: Model) -> Weights:
 
 
 def _decay(model: Model, optim: PyroOptim) -> dict[str, float]:
-    """Precisions of the priors whose gradient the optimiser can add as coupled weight decay."""
+    """Return the precisions of priors whose gradient the optimiser adds as coupled weight decay."""
     if not isinstance(model, BayesianModule) or not fixed_priors(model):
         return {}
     decays = {name: weight_decay(prior) for name, prior in model.priors().items()}

@@ -38,8 +38,8 @@ def test_gradients_that_revive_weights_are_noticed(monkeypatch):
         fit(optim=pyro.optim.SGD({"lr": 0.1}))
 
 
-def test_an_optimiser_that_does_not_hold_weights_is_noticed(monkeypatch):
-    monkeypatch.setattr(optimizer.JointOptim, "held", lambda self, masks: nullcontext())
+def test_an_optimiser_that_does_not_fix_weights_is_noticed(monkeypatch):
+    monkeypatch.setattr(optimizer.JointOptim, "fixed_entries", lambda self, masks: nullcontext())
     with pytest.raises(AssertionError, match="what is pruned is not zero"):
         fit()
 

@@ -84,7 +84,7 @@ def test_mnist_is_downloaded_and_written_once(tmp_path, monkeypatch):
     assert load_dataset("mnist", tmp_path).num_train == first.num_train
     assert FakeMNIST.calls == [True, False]
     assert [path.name for path in tmp_path.glob("*.safetensors")] == ["mnist.safetensors"]
-    assert not [path for path in tmp_path.iterdir() if path.is_dir()]  # no second copy is left
+    assert not [path for path in tmp_path.iterdir() if path.is_dir()]  # no second copy
     tensors = read_file(tmp_path / "mnist.safetensors")
     assert tensors["train_images"].shape == (12, 1, 2, 3)
     assert tensors["train_images"][1, 0].tolist() == [[6, 7, 8], [9, 10, 11]]
@@ -140,10 +140,10 @@ def test_real_data(name):
         pytest.skip(f"{DATA_VARIABLE} has no {name}.safetensors")
     data = load_dataset(name)
     labels = (data.train_y, data.validation_y, data.test_y)
-    train, held, test = (part.bincount() for part in labels)
-    assert (train + held).sum() == (50_000 if name == "cifar10" else 60_000)
+    train, validation, test = (part.bincount() for part in labels)
+    assert (train + validation).sum() == (50_000 if name == "cifar10" else 60_000)
     assert test.sum() == 10_000
-    assert (held - 0.1 * (train + held)).abs().max() <= 0.5
+    assert (validation - 0.1 * (train + validation)).abs().max() <= 0.5
     assert (tuple(data.shape), data.num_classes) == (SHAPES[name], 10)
     assert test.min() > 800
     for channel in range(data.shape[0]):

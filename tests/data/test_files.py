@@ -63,7 +63,7 @@ def test_a_file_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
         write_file(tmp_path / "x.safetensors", {"train_images": "not a tensor"})
 
     def full(source, target):
-        raise OSError("no space left")
+        raise OSError(28, "no space left")
 
     monkeypatch.setattr("os.replace", full)
     with pytest.raises(OSError, match="no space"):

@@ -29,11 +29,11 @@ def test_no_class_is_taken_from_training_altogether(share):
 
 def test_parts_are_disjoint_and_complete():
     tensors = raw_tensors()
-    tensors["train_images"][:, 0, 0, 0] = torch.arange(60)  # each image can be told from others
+    tensors["train_images"][:, 0, 0, 0] = torch.arange(60)  # each image is different
     data = split(tensors, validation=0.3)
-    kept, held = data.train_x[:, 0, 0, 0], data.validation_x[:, 0, 0, 0]
-    assert (len(kept), len(held), len(data.test_x)) == (42, 18, 20)
-    assert len(torch.cat([kept, held]).unique()) == 60
+    train, validation = data.train_x[:, 0, 0, 0], data.validation_x[:, 0, 0, 0]
+    assert (len(train), len(validation), len(data.test_x)) == (42, 18, 20)
+    assert len(torch.cat([train, validation]).unique()) == 60
 
 
 def test_images_keep_their_labels():
@@ -49,7 +49,7 @@ def test_images_keep_their_labels():
         assert torch.equal(brightness.unique(return_inverse=True)[1], y)
 
 
-def test_validation_of_zero_holds_nothing_out():
+def test_validation_of_zero_has_no_validation_part():
     data = split(raw_tensors(), validation=0)
     assert data.validation_x is None and data.validation_y is None and data.num_train == 60
 

@@ -41,7 +41,7 @@ def trained(monkeypatch, prior, optim, share):
         seed=0,
     )
     masks = {f"{i}.weight": torch.rand(net[i].weight.shape) > 0.8 for i in (0, 2)}
-    trainer.project(masks, hold=True)
+    trainer.project(masks, persist=True)
     losses = [trainer.run_epoch(epoch, 8) for epoch in (1, 2, 3)]
     return losses, trainer.weights(), trainer.optim.get_state()["optimizer"]["state"], masks
 

@@ -71,16 +71,16 @@ def test_global_scope_compares_all_layers():
 @pytest.mark.parametrize("amount", [0.1, 0.5, 0.93])
 def test_masks_agree_with_torchs_where_there_are_no_ties(amount):
     net = mlp()
-    found = magnitude_masks({n: w for n, w in net_weights(net).items() if w.dim() > 1}, amount)
+    result = magnitude_masks({n: w for n, w in net_weights(net).items() if w.dim() > 1}, amount)
     for layer, name in ((net[0], "0.weight"), (net[2], "2.weight")):
         torch_prune.l1_unstructured(layer, "weight", amount)
-        assert torch.equal(found[name], layer.weight_mask.bool())
+        assert torch.equal(result[name], layer.weight_mask.bool())
 
 
 def test_applying_masks_leaves_other_sites_and_the_given_alone():
     weights = {"w": torch.tensor([1.0, math.nan, 3.0]), "b": torch.ones(1)}
-    found = apply_masks(weights, {"w": torch.tensor([True, False, True])})
-    assert found["w"].tolist() == [1.0, 0.0, 3.0] and found["b"] is weights["b"]
+    result = apply_masks(weights, {"w": torch.tensor([True, False, True])})
+    assert result["w"].tolist() == [1.0, 0.0, 3.0] and result["b"] is weights["b"]
     assert weights["w"].isnan().sum() == 1
 
 
@@ -112,8 +112,8 @@ class TestUnitScope:
                 assert (units.any(1) == units.all(1)).all()
                 assert (~units.any(1)).sum() == round(len(units) * level)
                 sums = scores[name].flatten(1).sum(1)
-                kept = keep_highest(sums, round(len(units) * level))
-                assert torch.equal(units.any(1), kept)
+                expected = keep_highest(sums, round(len(units) * level))
+                assert torch.equal(units.any(1), expected)
 
     def test_pruned_units_stay_and_count(self):
         weights = {"fc": torch.arange(1.0, 13).view(4, 3)}

@@ -22,8 +22,8 @@ def test_a_networks_matrices_are_prunable():
     for prior in (bp.priors.normal(0.3), bp.priors.layer_scale()):
         model = lifted(mlp(), data, prior)
         assert sites_of(model, data.train_x, data.train_y) == ["0.weight", "2.weight"]
-        wanted = ("*.bias", "0.weight")
-        assert set(sites_of(model, data.train_x, data.train_y, wanted)) == {
+        patterns = ("*.bias", "0.weight")
+        assert set(sites_of(model, data.train_x, data.train_y, patterns)) == {
             "0.weight", "0.bias", "2.bias"
         }  # fmt: skip
 

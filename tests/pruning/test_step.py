@@ -44,15 +44,15 @@ def test_propose_backs_off_by_halves_and_records_every_try():
     def cost(k):  # of the k smallest weights: w²/2 of likelihood lost, w²/200 of prior gained
         return -w[:k].square().sum().item() * (0.5 - 0.005)
 
-    for kept in (64, 16, 1):
-        between = (cost(kept) + cost(2 * kept)) / 2
+    for num_pruned in (64, 16, 1):
+        between = (cost(num_pruned) + cost(2 * num_pruned)) / 2
         pruning = bp.Pruning(
             sparsity=0.5, beta=math.exp(between), per="dataset", schedule="constant"
         )
         new, record = prune_step(model, state, (x, x @ w), pruning)
         tried = [round(t.sparsity * n) for t in record.tries]
         assert record.decision == "pruned" and tried == [64 // 2**i for i in range(len(tried))]
-        assert tried[-1] == kept == (~new.masks["w"]).sum()
+        assert tried[-1] == num_pruned == (~new.masks["w"]).sum()
         for count, attempt in zip(tried, record.tries, strict=True):
             assert attempt.bayes_factor.log == pytest.approx(cost(count), abs=1e-9)
 
@@ -95,12 +95,12 @@ def test_a_step_returns_new_state_and_changes_nothing_else(criterion):
     data, net = class_data(), mlp()
     weights = net_weights(net)
     state = PruneState(weights, all_kept({n: w for n, w in weights.items() if w.dim() > 1}))
-    held, random = copy.deepcopy(state), torch.get_rng_state()
+    before, random = copy.deepcopy(state), torch.get_rng_state()
     pruning = bp.Pruning(criterion, sparsity=0.5, gate="always")
     new, record = prune_step(
         lifted(net, data), state, data, pruning, generator=torch.Generator().manual_seed(0)
     )
-    for name, weight in held.weights.items():
+    for name, weight in before.weights.items():
         assert torch.equal(state.weights[name], weight)
     assert all(m.all() for m in state.masks.values())
     assert torch.equal(torch.get_rng_state(), random) and not list(pyro.get_param_store())
@@ -112,14 +112,14 @@ def test_a_step_returns_new_state_and_changes_nothing_else(criterion):
 
 def test_a_criterion_of_the_users_own_sees_model_and_data():
     data, net = class_data(), mlp()
-    model, seen = lifted(net, data), {}
+    model, received = lifted(net, data), {}
 
     def last_first(weights, masks, *, model, data, generator):
-        seen.update(model=model, data=data)
+        received.update(model=model, data=data)
         return {n: -torch.arange(m.numel()).view(m.shape).float() for n, m in masks.items()}
 
     state = PruneState(net_weights(net), {"2.weight": torch.ones(3, 8, dtype=torch.bool)})
     pruning = bp.Pruning(last_first, sparsity=0.25, gate="always")
     new, _ = prune_step(model, state, data, pruning)
     assert new.masks["2.weight"].flatten().tolist() == [True] * 18 + [False] * 6
-    assert seen["model"] is model and seen["data"] is data
+    assert received["model"] is model and received["data"] is data

@@ -52,10 +52,10 @@ def gradients(loss, model, values, batch):
     return {n: store._params[f"AutoDelta.{n}"].grad for n in values}, value
 
 
-def assert_close(found, expected, dtype):
-    assert found.keys() == expected.keys()
+def assert_close(actual, expected, dtype):
+    assert actual.keys() == expected.keys()
     for name, gradient in expected.items():
-        distance = (found[name] - gradient).norm() / gradient.norm()
+        distance = (actual[name] - gradient).norm() / gradient.norm()
         assert gradient.norm() > 0 and distance <= TOLERANCE[dtype], (name, distance)
 
 
@@ -75,8 +75,8 @@ def test_gradients_are_those_of_trace_elbo(prior, dtype):
     data, net = class_data(dtype=dtype), mlp()
     model, weights = lifted(net, data, prior), point(net, prior, dtype)
     expected, _ = gradients(Trace_ELBO(), model, weights, batch_of(data))
-    found, _ = gradients(PointELBO(), model, weights, batch_of(data))
-    assert_close(found, expected, dtype)
+    actual, _ = gradients(PointELBO(), model, weights, batch_of(data))
+    assert_close(actual, expected, dtype)
 
 
 @pytest.mark.parametrize("prior", PRIORS.values(), ids=list(PRIORS))
@@ -89,10 +89,10 @@ def test_masked_gradients_are_those_of_trace_elbo_under_the_handler(prior, dtype
         weights[name] = weights[name] * mask
     handled = bp.pruned(model, masks, "dropped")
     expected, _ = gradients(Trace_ELBO(), handled, weights, batch_of(data))
-    found, _ = gradients(PointELBO(masks=masks), model, weights, batch_of(data))
-    assert_close(found, expected, dtype)
+    actual, _ = gradients(PointELBO(masks=masks), model, weights, batch_of(data))
+    assert_close(actual, expected, dtype)
     for name, mask in masks.items():
-        assert (found[name][~mask] == 0).all() and not mask.all()
+        assert (actual[name][~mask] == 0).all() and not mask.all()
 
 
 @pytest.mark.parametrize("prior", PRIORS.values(), ids=list(PRIORS))
@@ -120,8 +120,8 @@ def test_the_loss_is_minus_the_scaled_log_likelihood(dtype):
     x, y = batch_of(data)
     expected = nn.functional.cross_entropy(net(x), y).item()  # N/16 · sum / N
     options = {"scale": 1 / data.num_train, "temperature": 0.25}
-    _, found = gradients(PointELBO(**options), lifted(net, data), net_weights(net), (x, y))
-    assert found == pytest.approx(expected / 0.25, rel=1e-6)
+    _, actual = gradients(PointELBO(**options), lifted(net, data), net_weights(net), (x, y))
+    assert actual == pytest.approx(expected / 0.25, rel=1e-6)
 
 
 def test_without_a_prior_the_gradient_is_that_of_cross_entropy(dtype):
@@ -130,21 +130,21 @@ def test_without_a_prior_the_gradient_is_that_of_cross_entropy(dtype):
     nn.functional.cross_entropy(net(x), y).backward()
     expected = {n: p.grad.clone() for n, p in net.named_parameters()}
     elbo = PointELBO(scale=1 / data.num_train, prior=False)
-    found, _ = gradients(elbo, lifted(net, data), net_weights(net), (x, y))
-    assert_close(found, expected, dtype)
+    actual, _ = gradients(elbo, lifted(net, data), net_weights(net), (x, y))
+    assert_close(actual, expected, dtype)
 
 
 def test_sites_that_the_optimiser_decays_get_no_gradient_of_their_prior():
     data, net = class_data(), mlp()
     every = tuple(net_weights(net))
-    left, _ = gradients(
+    actual, _ = gradients(
         PointELBO(decayed=every), lifted(net, data), net_weights(net), batch_of(data)
     )
     without, _ = gradients(
         PointELBO(prior=False), lifted(net, data), net_weights(net), batch_of(data)
     )
     for name in every:
-        assert torch.equal(left[name], without[name])
+        assert torch.equal(actual[name], without[name])
 
 
 def test_a_sampled_gaussian_likelihood_and_a_users_scale(dtype):
@@ -156,8 +156,8 @@ def test_a_sampled_gaussian_likelihood_and_a_users_scale(dtype):
 
     weights = {"w": torch.tensor([0.5, -1.0], dtype=dtype)}
     expected, value = gradients(Trace_ELBO(), scaled, weights, (x[:5], y[:5]))
-    found, _ = gradients(PointELBO(), scaled, weights, (x[:5], y[:5]))
-    assert_close(found, expected, dtype)
+    actual, _ = gradients(PointELBO(), scaled, weights, (x[:5], y[:5]))
+    assert_close(actual, expected, dtype)
 
 
 def test_factors_outside_the_plate_have_gradients(dtype):
@@ -171,8 +171,8 @@ def test_factors_outside_the_plate_have_gradients(dtype):
 
     weights = {"w": torch.tensor([0.5, -1.0], dtype=dtype)}
     expected, _ = gradients(Trace_ELBO(), model, weights, (x, y))
-    found, _ = gradients(PointELBO(), model, weights, (x, y))
-    assert_close(found, expected, dtype)
+    actual, _ = gradients(PointELBO(), model, weights, (x, y))
+    assert_close(actual, expected, dtype)
 
 
 def test_fast_route_is_taken_where_all_priors_have_closed_forms():

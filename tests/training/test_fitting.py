@@ -19,10 +19,10 @@ def test_a_fit_leaves_everything_of_the_callers_as_it_was(prior):
     model = fresh(noisy_net, prior=prior).eval()
     pyro.param("mine", torch.ones(2))
     pyro.enable_validation(False)
-    held = copy.deepcopy(model.state_dict())
+    before = copy.deepcopy(model.state_dict())
     generator, dtype = torch.get_rng_state(), torch.get_default_dtype()
     result = short_fit(model, class_data())
-    assert_same(model.state_dict(), held)
+    assert_same(model.state_dict(), before)
     assert not model.training and not result.model.training
     assert all(p.grad is None and p.requires_grad for p in model.parameters())
     assert torch.equal(torch.get_rng_state(), generator)
@@ -35,9 +35,9 @@ def test_a_fit_leaves_everything_of_the_callers_as_it_was(prior):
 
 def test_a_fit_of_a_handled_network_leaves_it_as_it_was():
     model = fresh(noisy_net)
-    held = copy.deepcopy(model.state_dict())
+    before = copy.deepcopy(model.state_dict())
     result = short_fit(poutine.scale(model, 0.5), class_data())
-    assert_same(model.state_dict(), held)
+    assert_same(model.state_dict(), before)
     assert result.buffers["net.1.num_batches_tracked"] == 4 * 5
     assert set(result.masks) == {"0.weight", "4.weight"}
 
@@ -137,8 +137,8 @@ def test_a_pruned_regression_is_ridge_on_the_weights_that_are_left():
     result = short_fit(
         model, (x, y), pruning=pruning, epochs=60, batch_size=12, optim=SGD({"lr": 0.15})
     )
-    kept = result.masks["w"]
-    left = x[:, kept]
-    ridge = torch.linalg.solve(left.T @ left / 0.25 + torch.eye(2) / 0.49, left.T @ y / 0.25)
-    assert torch.allclose(result.weights["w"][kept], ridge, rtol=0, atol=1e-6)
-    assert (result.weights["w"][~kept] == 0).all() and result.sparsity == 0.5
+    mask = result.masks["w"]
+    inputs = x[:, mask]
+    ridge = torch.linalg.solve(inputs.T @ inputs / 0.25 + torch.eye(2) / 0.49, inputs.T @ y / 0.25)
+    assert torch.allclose(result.weights["w"][mask], ridge, rtol=0, atol=1e-6)
+    assert (result.weights["w"][~mask] == 0).all() and result.sparsity == 0.5

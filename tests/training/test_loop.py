@@ -149,7 +149,7 @@ def test_the_data_may_lie_elsewhere_than_the_module_only_by_device():
 
 
 def test_a_user_model_with_positive_sites_and_a_factor_is_fitted_and_pruned():
-    """Sites that are not real are held, and only real sites of several elements are pruned."""
+    """Sites that are not real are fixed, and only real sites of several elements are pruned."""
     x, y, _ = linear_data(dim=4, dtype=torch.float32)
 
     def model(x, y=None):

@@ -10,28 +10,28 @@ import pyro_bayesprune as bp
 from pyro_bayesprune.training.optimizer import JointOptim
 from pyro_bayesprune.training.trainer import Trainer
 
-HOLDING = OPTIMISERS.keys() - {"clipped", "momentum"}
+FIXING = OPTIMISERS.keys() - {"clipped", "momentum"}
 
 
 @pytest.mark.parametrize("name", list(OPTIMISERS))
 @pytest.mark.parametrize("prior", [bp.priors.normal(0.5), bp.priors.layer_scale()])
-def test_what_the_optimiser_holds_trains_as_under_masked_gradients(monkeypatch, name, prior):
+def test_fixed_entries_train_as_under_masked_gradients(monkeypatch, name, prior):
     def trained():
         data = class_data()
         model = fresh(data=data, prior=prior)
         options = {"optim": OPTIMISERS[name](), "objective": "map", "temperature": 1.0, "seed": 0}
         trainer = Trainer(model, data.train_x, data.train_y, initial_weights={}, **options)
         trainer.run_epoch(1, 10)
-        trainer.project(random_masks(net_weights(model.net)), hold=True)
+        trainer.project(random_masks(net_weights(model.net)), persist=True)
         return trainer, [trainer.run_epoch(epoch, 10) for epoch in (2, 3)]
 
-    held, losses = trained()
-    assert held.optim.holds("0.weight") == (name in HOLDING)
-    monkeypatch.setattr(JointOptim, "holds", lambda self, site: False)
+    fixed, losses = trained()
+    assert fixed.optim.can_fix("0.weight") == (name in FIXING)
+    monkeypatch.setattr(JointOptim, "can_fix", lambda self, site: False)
     masked, expected = trained()
     assert losses == expected
-    assert_same(held.weights(), masked.weights())
-    state, other = (t.optim.get_state()["optimizer"]["state"] for t in (held, masked))
+    assert_same(fixed.weights(), masked.weights())
+    state, other = (t.optim.get_state()["optimizer"]["state"] for t in (fixed, masked))
     for index in state:
         assert_same(*({k: torch.as_tensor(v) for k, v in s[index].items()} for s in (state, other)))
 

@@ -28,9 +28,9 @@ def test_closed_form_gradients_are_those_of_autograd():
     ):
         weight = (VALUE + 0.03).requires_grad_()
         (-2.5 * distribution.log_prob(weight).sum()).backward()
-        found = torch.ones(SHAPE)
-        energy_gradient(distribution)(found, weight.detach(), 2.5)
-        assert torch.allclose(found - 1, weight.grad, rtol=0, atol=1e-12), distribution
+        grad = torch.ones(SHAPE)
+        energy_gradient(distribution)(grad, weight.detach(), 2.5)
+        assert torch.allclose(grad - 1, weight.grad, rtol=0, atol=1e-12), distribution
 
 
 def test_no_closed_form_where_a_parameter_is_learnt_or_the_family_is_another():

@@ -38,14 +38,14 @@ def test_pruned_weights_are_zero_after_every_step_and_moments_after_every_epoch(
     trainer = Trainer(model.train(), data.train_x, data.train_y, initial_weights={}, **options)
     trainer.run_epoch(1, 10)
     masks = random_masks(trainer.weights())
-    trainer.project(masks, hold=True)
-    seen, step = [], trainer.svi.step
+    trainer.project(masks, persist=True)
+    counts, step = [], trainer.svi.step
 
     def check(site, tensors):
-        held = [t for t in tensors if isinstance(t, torch.Tensor) and t.shape == masks[site].shape]
-        assert all((t[~masks[site]] == 0).all() for t in held), site
-        assert all((t[masks[site]] != 0).any() for t in held), site
-        seen.append(len(held))
+        whole = [t for t in tensors if isinstance(t, torch.Tensor) and t.shape == masks[site].shape]
+        assert all((t[~masks[site]] == 0).all() for t in whole), site
+        assert all((t[masks[site]] != 0).any() for t in whole), site
+        counts.append(len(whole))
 
     def observed(*batch):
         loss = step(*batch)
@@ -55,11 +55,11 @@ def test_pruned_weights_are_zero_after_every_step_and_moments_after_every_epoch(
 
     trainer.svi.step = observed
     trainer.run_epoch(2, 10)
-    assert seen == [1] * 5 * len(masks)
+    assert counts == [1] * 5 * len(masks)
     for site in masks:
         state = trainer.optim.torch_optim.state[trainer.params[site]]
         check(site, [trainer.params[site].detach(), *state.values()])
-    assert set(seen[-len(masks) :]) == {{"momentum": 2, "amsgrad": 4}.get(name, 3)}
+    assert set(counts[-len(masks) :]) == {{"momentum": 2, "amsgrad": 4}.get(name, 3)}
 
 
 def test_guide_set_up_does_not_advance_buffers():
@@ -120,17 +120,19 @@ def test_pruned_zeros_do_not_shrink_a_layers_scale():
             objective="map",
             temperature=1.0,
         )
-        trainer.project(masks, hold=True)
+        trainer.project(masks, persist=True)
         for epoch in range(1, 40):
             trainer.run_epoch(epoch, 48)
         return trainer.weights()["0.weight_scale"].item(), trainer.weights()["0.weight"]
 
     masks = {"0.weight": torch.rand(8, 6) > 0.9}
     scale, weight = scale_after(masks)
-    kept = weight[masks["0.weight"]]
+    surviving = weight[masks["0.weight"]]
     n, t = 48, torch.linspace(-3, 1, 40001, dtype=torch.float64)
     energy = 0.5 * 4 * n * (t - math.log(0.3)) ** 2 + t
-    energy = energy + len(kept) * t + kept.double().square().sum() / (2 * torch.exp(2 * t))
+    energy = (
+        energy + len(surviving) * t + surviving.double().square().sum() / (2 * torch.exp(2 * t))
+    )
     assert scale == pytest.approx(t[energy.argmin()].exp().item(), rel=2e-2)
 
 
