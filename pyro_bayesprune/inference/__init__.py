@@ -1,4 +1,4 @@
-"""What is computed at a point or around it: densities, predictions, curvature, evidence, draws."""
+"""Quantities at a point or around it: densities, predictions, curvature, evidence, draws."""
 
 import lazy_loader
 

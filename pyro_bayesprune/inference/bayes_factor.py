@@ -9,18 +9,17 @@ from pyro_bayesprune.inference.log_joint import LogJoint
 
 @dataclass(frozen=True)
 class BayesFactor:
-    """Pruned over unpruned (the paper's BF_01, usually written BF_10); above one favours pruning.
+    """The Bayes factor of the pruned over the unpruned network; above one favours pruning.
 
-    Of kind ``joint`` it is a ratio of joint densities at two points (the paper's Bayes factor):
-    posterior odds of two points, not a ratio of marginal likelihoods. At an exact MAP it cannot
-    exceed one.
+    The paper's BF_01 is usually written BF_10. The paper's kind ``joint`` is a ratio of joint
+    densities at two points. These are the posterior odds of two points, not a ratio of marginal
+    likelihoods. At an exact MAP they cannot exceed one.
 
     Args:
         log_likelihood_ratio: difference of log likelihoods, nats.
         log_prior_ratio: difference of log priors, nats.
         num_data: number N of training examples.
-        kind: what is compared: ``joint``, or marginal likelihoods by ``laplace`` or
-            ``savage_dickey`` (see `pyro_bayesprune.evidence`).
+        kind: ``joint`` for joint densities, ``laplace`` for marginal likelihoods.
         log_occam_ratio: difference of log Occam factors, nats; 0 for ``joint``, which has none.
     """
 
@@ -45,6 +44,6 @@ class BayesFactor:
         return self.log_likelihood_ratio + self.log_prior_ratio + self.log_occam_ratio
 
     def value(self, per: Literal["dataset", "datum"] = "dataset") -> float:
-        """Return the Bayes factor, or with ``per="datum"`` its N-th root (the paper's scale)."""
+        """Return the Bayes factor, or its N-th root (the paper's scale) with ``per="datum"``."""
         log = self.log / self.num_data if per == "datum" else self.log
         return math.exp(log) if log < 709 else math.inf

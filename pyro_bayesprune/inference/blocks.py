@@ -1,19 +1,20 @@
 """Blocks of the posterior precision, one for each layer: its weights together with its bias.
 
-Blocks of different layers are taken as independent. Within a layer the generalised Gauss-Newton
+Blocks of different layers are treated as independent. Within a layer the generalised Gauss-Newton
 matrix (GGN) is
 
 - Kronecker-factored for Linear and Conv layers whose gradients have the closed form (`layers`):
-  B ⊗ A, A the second moment of the inputs with a constant one for the bias, B the Fisher
-  information of the outputs (Martens & Grosse, 2015). Under masks the rows of the layer (its units)
-  are taken as independent as well, B_oo A_KK + diag(δ) for the kept weights K of row o, unless so
-  few weights are kept that their whole matrix fits into memory;
-- exact for any other layer of at most `MAX_EXACT` weights: recurrent layers, normalisation gains,
-  attention. A larger one is refused.
+  B ⊗ A, where A is the second moment of the inputs with a constant one for the bias, and B is the
+  Fisher information of the outputs (Martens & Grosse, 2015). Under masks, the rows of the layer
+  (its units) are treated as independent too: B_oo A_KK + diag(δ) for the surviving weights K of row
+  o. If at most `MAX_DENSE` weights survive, their whole matrix is used instead;
+- exact for any other layer of at most `MAX_EXACT` weights, such as recurrent layers, normalisation
+  gains and attention. A larger one raises an error.
 """
 
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -27,27 +28,26 @@ from pyro_bayesprune.inference.curvature import (
 )
 from pyro_bayesprune.inference.jacobians import layer_gradients
 from pyro_bayesprune.inference.layers import (
-    LayerCall,
     closed_form_layers,
     parameters_at,
-    plain_calls,
     positions,
     record_layers,
 )
+from pyro_bayesprune.inference.rows import Rows
 from pyro_bayesprune.models.module import BayesianModule, Masks, Weights, evaluation_mode
 
-MAX_EXACT = 2048  # weights whose matrix is computed exactly: 32 MiB, and N·K·W² operations
-MAX_DENSE = 4096  # kept weights of a factored layer whose matrix is built: 128 MiB
+MAX_EXACT = 2048  # weights of an exact block: 32 MiB, and N·K·W² operations
+MAX_DENSE = 4096  # surviving weights of a factored layer whose whole matrix is computed: 128 MiB
 
 
 @dataclass(frozen=True)
 class Block:
-    """The GGN of one layer, over its weights (rows, columns); a bias is the last column.
+    """The GGN of one layer, over its weights (rows, columns) with a bias as the last column.
 
     Args:
-        names: parameters of the layer; for Kronecker factors its weight, then its bias.
+        names: names of the layer's parameters; with Kronecker factors, its weight, then its bias.
         inputs: A (columns, columns), or None for an exact block.
-        outputs: B (rows, rows); for an exact block the whole matrix (W, W).
+        outputs: B (rows, rows), or the whole matrix (W, W) for an exact block.
     """
 
     names: tuple[str, ...]
@@ -55,99 +55,86 @@ class Block:
     outputs: Tensor
 
     def tempered(self, temperature: float) -> "Block":
-        """Return the block of a likelihood that is divided by a temperature."""
+        """Return the block for a log likelihood that is divided by a temperature."""
         return replace(self, outputs=self.outputs / temperature)
 
     def joined(self, values: Mapping[str, Tensor]) -> Tensor:
-        """Return values by parameter as one tensor: rows and columns, or a vector if exact."""
+        """Return values by parameter as one tensor (rows, columns), or (W,) for an exact block."""
         if self.inputs is None:
             return torch.cat([values[n].flatten() for n in self.names])
         return torch.cat([values[n].flatten(1) if values[n].dim() > 1 else values[n][:, None]
                           for n in self.names], 1)  # fmt: skip
 
     def separated(self, joined: Tensor, like: Mapping[str, Tensor]) -> Weights:
-        """Return the parameters that `joined` joined."""
+        """Return values by parameter from a result of `joined`."""
         sizes = [like[n].numel() if self.inputs is None else like[n].numel() // len(joined)
                  for n in self.names]  # fmt: skip
         parts = joined.split(sizes, -1)
         return {n: p.reshape(like[n].shape) for n, p in zip(self.names, parts, strict=True)}
 
-    def variance(self, delta: Tensor, kept: Tensor) -> Tensor:
-        """Return the marginal posterior variances [P_KK⁻¹]_ii of kept weights; 1/δ for others.
+    def variance(self, delta: Tensor, keep: Tensor) -> Tensor:
+        """Return the marginal posterior variances [P_KK⁻¹]_ii of survivors; 1/δ for others.
 
         Args:
             delta: prior precisions, joined.
-            kept: which weights are parameters, joined.
+            keep: mask of the weights that are parameters, joined.
         """
-        if self.inputs is not None and kept.all() and _same_rows(delta):
+        if self._has_eigenvectors(delta, keep):
             values, ins, outs = self._eigen(delta[0])
             return outs.square() @ (1 / (values + 1)) @ ins.square().T / delta
         variance = 1 / delta
-        if self.inputs is None or int(kept.sum()) <= MAX_DENSE:
-            variance[kept] = torch.cholesky_inverse(self._factor(delta, kept)).diagonal()
-            return variance
-        for row, precision in self._rows(delta, kept):
-            factor = torch.linalg.cholesky(precision)
-            variance[row, kept[row]] = torch.cholesky_inverse(factor).diagonal()
+        for part, factor in self._factors(delta, keep):
+            variance[part] = torch.cholesky_inverse(factor).diagonal()
         return variance
 
-    def log_occam(self, delta: Tensor, kept: Tensor) -> float:
-        """Return ½ Σ_K ln δ - ½ ln|P_KK| ≤ 0, the log Occam factor of the kept weights, nats."""
-        if self.inputs is not None and kept.all() and _same_rows(delta):
+    def log_occam(self, delta: Tensor, keep: Tensor) -> float:
+        """Return ½ Σ_K ln δ - ½ ln|P_KK| ≤ 0, the log Occam factor of the survivors, nats."""
+        if self._has_eigenvectors(delta, keep):
             return -self._eigen(delta[0])[0].log1p().sum().item() / 2
-        if self.inputs is None or int(kept.sum()) <= MAX_DENSE:
-            factor = self._factor(delta, kept)
-            return (delta[kept].log() / 2).sum().item() - factor.diagonal().log().sum().item()
-        total = 0.0
-        for row, precision in self._rows(delta, kept):
-            factor = torch.linalg.cholesky(precision)
-            total += (delta[row, kept[row]].log() / 2 - factor.diagonal().log()).sum().item()
-        return total
+        return sum(
+            (delta[part].log() / 2).sum().item() - factor.diagonal().log().sum().item()
+            for part, factor in self._factors(delta, keep)
+        )
 
-    def noise(self, delta: Tensor, kept: Tensor, noise: Tensor) -> Tensor:
-        """Return P_KK^(-1/2) ε for rows ε (S, kept), kept weights in the order of `joined`.
-
-        Raises:
-            ValueError: for more kept weights, with others pruned, than a matrix in memory allows.
-        """
-        if self.inputs is not None and kept.all() and _same_rows(delta):
+    def noise(self, delta: Tensor, keep: Tensor, noise: Tensor) -> Tensor:
+        """Return P_KK^(-1/2) ε for rows ε (S, |K|), with the surviving weights in joined order."""
+        if self._has_eigenvectors(delta, keep):
             values, ins, outs = self._eigen(delta[0])
             square = noise.view(-1, *values.shape) * (values + 1).rsqrt()
             return ((outs @ square @ ins.T) * delta.rsqrt()).flatten(1)
-        factor = self._factor(delta, kept)
+        factor = self._factor(delta, keep)
         return torch.linalg.solve_triangular(factor.mT, noise.mT, upper=True).mT
 
+    def _has_eigenvectors(self, delta: Tensor, keep: Tensor) -> bool:
+        return self.inputs is not None and bool(keep.all() and (delta == delta[0]).all())
+
     def _eigen(self, delta: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Eigenvalues (rows, columns) of D^(-1/2) (B ⊗ A) D^(-1/2), vectors of A's and B's part."""
+        """Eigenvalues (rows, columns) of D^(-1/2) (B ⊗ A) D^(-1/2), and eigenvectors of both."""
         scale = delta.rsqrt()
-        # In float64: with many dead units LAPACK's float32 solver may fail to converge.
+        # LAPACK's float32 solver may not converge if there are many dead units.
         alpha, ins = torch.linalg.eigh(scale[:, None] * self.inputs.double() * scale)  # type: ignore[union-attr]
         beta, outs = torch.linalg.eigh(self.outputs.double())
         return torch.outer(beta.clamp(min=0), alpha.clamp(min=0)), ins, outs
 
-    def _factor(self, delta: Tensor, kept: Tensor) -> Tensor:
+    def _factor(self, delta: Tensor, keep: Tensor) -> Tensor:
         """Cholesky factor of the whole matrix P_KK."""
         if self.inputs is None:
-            precision = self.outputs[kept][:, kept]
+            precision = self.outputs[keep][:, keep]
         else:
-            rows, columns = kept.nonzero().unbind(1)
+            rows, columns = keep.nonzero().unbind(1)
             precision = self.outputs.double()[rows][:, rows]
             precision *= self.inputs.double()[columns][:, columns]
-        precision.diagonal().add_(delta[kept])
+        precision.diagonal().add_(delta[keep])
         return torch.linalg.cholesky(precision)
 
-    def _rows(self, delta: Tensor, kept: Tensor) -> Iterator[tuple[int, Tensor]]:
-        """Yield each row that keeps a weight, with its precision."""
-        a, fisher = self.inputs.double(), self.outputs.double().diagonal()  # type: ignore[union-attr]
-        for row in kept.any(1).nonzero().flatten().tolist():
-            some = kept[row]
-            precision = fisher[row] * a[some][:, some]
-            precision.diagonal().add_(delta[row, some])
-            yield row, precision
-
-
-def _same_rows(delta: Tensor) -> bool:
-    return bool((delta == delta[0]).all())
+    def _factors(self, delta: Tensor, keep: Tensor) -> Iterator[tuple[Any, Tensor]]:
+        """Yield indices of weights that are independent of the others, and their factors."""
+        if self.inputs is None or int(keep.sum()) <= MAX_DENSE:
+            yield keep, self._factor(delta, keep)
+            return
+        rows = Rows(self.inputs.double(), self.outputs.double().diagonal(), delta)
+        for row in keep.any(1).nonzero().flatten().tolist():
+            yield (row, keep[row]), rows.factor(row, keep[row])
 
 
 def layer_blocks(
@@ -163,8 +150,8 @@ def layer_blocks(
     Args:
         model: the lifted network.
         weights: the point.
-        data: n examples; sums are scaled by N/n.
-        sites: names of parameters; the whole layer of each is returned.
+        data: n examples; sums over them are scaled by N/n.
+        sites: names of parameters, by default all.
         temperature: divides the log likelihood.
 
     Raises:
@@ -172,11 +159,12 @@ def layer_blocks(
     """
     check_lifted(model)
     owners = _owners(model)
-    asked = set(owners) if sites is None else {name.rpartition(".")[0] for name in sites}
+    required = set(owners) if sites is None else {name.rpartition(".")[0] for name in sites}
     x, _ = train_part(data)
-    factored = asked & closed_form_layers(model, weights, x)
-    blocks = _kron_blocks(model, weights, x, frozenset(factored)) if factored else []
-    for owner in (o for o in owners if o in asked - factored):
+    factored = required & closed_form_layers(model, weights, x)
+    factors = _kronecker_factors(model, weights, x, factored) if factored else {}
+    blocks = [Block(tuple(owners[name]), *parts) for name, parts in factors.items()]
+    for owner in (o for o in owners if o in required - factored):
         blocks.append(_exact_block(model, weights, data, owners[owner]))
     return [block.tempered(temperature) for block in blocks]
 
@@ -190,7 +178,7 @@ def _owners(model: BayesianModule) -> dict[str, list[str]]:
 
 
 def has_block(model: BayesianModule, weights: Mapping[str, Tensor], x: Tensor, site: str) -> bool:
-    """Say whether `layer_blocks` has a block of the layer that owns a parameter."""
+    """Return whether `layer_blocks` has a block for the layer that owns a parameter."""
     owner = site.rpartition(".")[0]
     size = sum(weights[n].numel() for n in _owners(model)[owner])
     return size <= MAX_EXACT or owner in closed_form_layers(model, weights, x)
@@ -204,63 +192,44 @@ def _exact_block(
         raise ValueError(
             f"the posterior precision of {', '.join(names)} ({size} weights) is not available: "
             f"the layer has no Kronecker factors (it is no Linear or Conv layer that is used once) "
-            f"and more than {MAX_EXACT} weights. Leave it out of what is pruned (sites=), or use a "
+            f"and more than {MAX_EXACT} weights. Exclude it from pruning (sites=), or use a "
             f"criterion and a sparsity that need no marginal precisions"
         )
     return Block(tuple(names), None, ggn_full(model, weights, data, names))
 
 
-def _kron_blocks(
-    model: BayesianModule, weights: Mapping[str, Tensor], x: Tensor, layers: frozenset[str]
-) -> list[Block]:
-    """Sums over all examples: A the mean of aaᵀ over examples, B the sum of bbᵀ."""
-    total: dict[str, Block] = {}
+def _kronecker_factors(
+    model: BayesianModule, weights: Mapping[str, Tensor], x: Tensor, layers: Collection[str]
+) -> dict[str, tuple[Tensor, Tensor]]:
+    """A, the mean of aaᵀ over the examples, and B, the sum of bbᵀ scaled to N, by layer."""
+    sums: dict[str, tuple[Tensor, Tensor]] = {}
     with evaluation_mode(model), torch.enable_grad():
         point = parameters_at(model, weights)
         for chunk in x.detach().split(CHUNK):
-            for name, part in _chunk_blocks(model, point, chunk, layers).items():
-                total[name] = _sum(total[name], part) if name in total else part
+            for name, (a, b) in _chunk_factors(model, point, chunk, layers).items():
+                sums[name] = (sums[name][0] + a, sums[name][1] + b) if name in sums else (a, b)
     scale = model.num_data / len(x)
-    return [replace(b, inputs=_kron(b) / len(x), outputs=b.outputs * scale) for b in total.values()]
+    return {name: (a / len(x), b * scale) for name, (a, b) in sums.items()}
 
 
-def _kron(block: Block) -> Tensor:
-    """A of a block that has Kronecker factors."""
-    assert block.inputs is not None
-    return block.inputs
-
-
-def _sum(one: Block, other: Block) -> Block:
-    inputs = _kron(one) + _kron(other)
-    return replace(one, inputs=inputs, outputs=one.outputs + other.outputs)
-
-
-def _chunk_blocks(
-    model: BayesianModule, point: Weights, x: Tensor, layers: frozenset[str]
-) -> dict[str, Block]:
-    outputs, calls = record_layers(model, point, x)
-    calls = plain_calls(calls, layers)
-    blocks: dict[str, Block] = {}
+def _chunk_factors(
+    model: BayesianModule, point: Weights, x: Tensor, layers: Collection[str]
+) -> dict[str, tuple[Tensor, Tensor]]:
+    outputs, calls = record_layers(model, point, x, layers)
+    factors: dict[str, tuple[Tensor, Tensor]] = {}
     for column in root_columns(model, outputs):
         for call, grad in layer_gradients(outputs, calls, column):
             a, b = (part.transpose(0, 1).flatten(1) for part in positions(call, grad))
-            if call.name not in blocks:
-                blocks[call.name] = _first_block(call, a, len(x), len(b))
-            blocks[call.name].outputs.addmm_(b, b.T)
-    return blocks
-
-
-def _first_block(call: LayerCall, a: Tensor, examples: int, rows: int) -> Block:
-    """A layer's A, summed over examples, and a B of zeros."""
-    names: tuple[str, ...] = (call.weight,)
-    if call.bias is not None:
-        a = torch.cat([a, torch.ones_like(a[:1])])
-        names = (call.weight, call.bias)
-    return Block(names, a @ a.T * (examples / a.shape[1]), a.new_zeros(rows, rows))
+            if call.name not in factors:
+                a = a if call.bias is None else torch.cat([a, torch.ones_like(a[:1])])
+                inputs = a @ a.T * (len(x) / a.shape[1])
+                factors[call.name] = inputs, a.new_zeros(len(b), len(b))
+            factors[call.name][1].addmm_(b, b.T)
+    return factors
 
 
 def kept_weights(model: BayesianModule, masks: Mapping[str, Tensor] | None) -> Masks:
-    """Return a bool tensor for each parameter, True for the weights of the pruned network."""
+    """Return a mask for each parameter, with all weights of a parameter without a mask."""
     masks = masks or {}
     named = model.named_weights().items()
     return {n: masks.get(n, torch.ones_like(p, dtype=torch.bool)) for n, p in named}

@@ -4,10 +4,10 @@ Around a point θ the log joint of a network with independent priors N(0, 1/δ_i
 
     log p(D, θ + u) ≈ log p(D, θ) + gᵀu - ½ uᵀPu,    P = GGN + diag(δ),
 
-with g its gradient and GGN = Σ_n J_nᵀ H_n J_n the generalised Gauss-Newton matrix of the log
-likelihood: J_n the Jacobian of the network's outputs (K of them) for example n, H_n ≥ 0 minus the
-Hessian of its log likelihood in the outputs. Its diagonal and, for small networks, the whole matrix
-are here; its blocks by layer are in `blocks`. A temperature divides the GGN: see `evidence`.
+where g is its gradient and GGN = Σ_n J_nᵀ H_n J_n is the generalised Gauss-Newton matrix of the log
+likelihood. J_n is the Jacobian of the network's K outputs for example n, and H_n ≥ 0 is minus the
+Hessian of its log likelihood in the outputs. This module computes the diagonal of the GGN and, for
+small networks, the whole matrix; `blocks` computes its blocks by layer.
 """
 
 from collections.abc import Iterator, Mapping
@@ -17,12 +17,16 @@ import torch
 from torch import Tensor
 
 from pyro_bayesprune.data.dataset import Dataset, Pair, train_part
-from pyro_bayesprune.inference.jacobians import jacobians, layer_gradients, lean_parameters
+from pyro_bayesprune.inference.jacobians import (
+    gradients_by_name,
+    jacobians,
+    layer_gradients,
+    lean_parameters,
+)
 from pyro_bayesprune.inference.layers import (
     closed_form_layers,
     has_closed_form,
     parameters_at,
-    plain_calls,
     positions,
     record_layers,
 )
@@ -30,7 +34,7 @@ from pyro_bayesprune.models.likelihoods import categorical, gaussian
 from pyro_bayesprune.models.module import BayesianModule, Model, Weights, evaluation_mode
 from pyro_bayesprune.models.priors import elementwise
 
-CHUNK = 256  # examples; unfolded images of more leave the cache
+CHUNK = 256  # examples, whose unfolded images fit into the cache
 
 
 def check_lifted(model: Model) -> None:
@@ -44,20 +48,19 @@ def check_lifted(model: Model) -> None:
 
 
 def has_known_likelihood(model: BayesianModule) -> bool:
-    """Say whether the Hessian of the log likelihood in the outputs is known here."""
+    """Return whether the Hessian of the log likelihood in the outputs is implemented."""
     return model.likelihood is categorical or isinstance(model.likelihood, gaussian)
 
 
 def prior_precision(model: BayesianModule, weights: Mapping[str, Tensor]) -> Weights:
     """Return δ = 1/σ² of each weight's prior N(0, σ²), by parameter, in float64.
 
-    A prior that samples its scale (`priors.layer_scale`) is read at the scale in ``weights``: what
-    is built on it is conditional on that scale.
+    For a prior that samples its scale (`priors.layer_scale`), the result is conditional on the
+    scale in ``weights``.
 
     Raises:
-        ValueError: for a prior that is not an independent zero-mean Normal. At zero, where pruning
-            looks, a Laplace prior has no second derivative; a Student t's log density is convex in
-            its tails, so that its precision is negative there.
+        ValueError: for a prior that is not an independent zero-mean Normal. A Laplace prior has no
+            second derivative at zero, and a Student t has negative precision in its tails.
     """
     check_lifted(model)
     precisions = {}
@@ -77,12 +80,8 @@ def root_columns(model: BayesianModule, outputs: Tensor) -> Iterator[Tensor]:
     """Yield the columns (n, K) of S with S Sᵀ = H, minus the log likelihood's output Hessian.
 
     Gaussian: H = 1/scale². Categorical: H = diag(p) - ppᵀ = Σ_c p_c (e_c - p)(e_c - p)ᵀ, so that
-    column c of S is √p_c (e_c - p). Neither depends on the targets: GGN and Fisher are the same.
-    One column is in memory at a time, so that thousands of classes fit.
-
-    Args:
-        model: its likelihood.
-        outputs: outputs of the network (n, ...), K elements an example.
+    column c of S is √p_c (e_c - p). H does not depend on the targets, so that the GGN is the Fisher
+    information. One column is in memory at a time, so that there may be thousands of classes.
     """
     flat = outputs.detach().reshape(len(outputs), -1)
     p = flat.softmax(-1)
@@ -104,15 +103,14 @@ def ggn_diagonal(
 ) -> Weights:
     """Return the diagonal Σ_n Σ_c (J_nᵀ s_nc)_i² of the GGN, by parameter, in float64.
 
-    Exact (to rounding): s_nc are the `root_columns`, one backward pass each. Where every parameter
-    belongs to a layer with `has_closed_form`, the squares have a closed form; elsewhere the
-    Jacobians are built example by example, which suits small networks only.
+    It is exact, and takes one backward pass for each of the `root_columns` s_nc. With
+    `has_closed_form` the squares have a closed form. Otherwise the Jacobians of single examples are
+    computed, which is for small networks only.
 
     Args:
-        model: the lifted network, in whatever mode; it is evaluated in evaluation mode.
+        model: the lifted network, which runs in evaluation mode.
         weights: the point.
-        data: n examples, as a rule all N; sums are scaled by N/n, so a random subset is an
-            unbiased estimate.
+        data: n examples. Sums are scaled by N/n: a random subset gives an unbiased estimate.
         chunk_size: examples in memory at a time.
     """
     check_lifted(model)
@@ -133,30 +131,27 @@ def ggn_diagonal(
 def _layer_squares(model: BayesianModule, point: Weights, x: Tensor) -> Weights:
     """Σ_n Σ_c (J_nᵀ s_nc)² from the inputs and the gradients of each layer.
 
-    For a Linear layer on vectors the square of b aᵀ is b² (a²)ᵀ, and the sum over c concerns b
-    alone: one product for all classes.
+    For a Linear layer of vectors the square of b aᵀ is b² (a²)ᵀ. Only b depends on c, so that one
+    product suffices for all classes.
     """
-    outputs, calls = record_layers(model, point, x.requires_grad_())
-    calls = plain_calls(calls, closed_form_layers(model, point, x))  # others are fixed
+    layers = closed_form_layers(model, point, x)
+    outputs, calls = record_layers(model, point, x.requires_grad_(), layers)
     squares = {n: torch.zeros(w.shape, dtype=w.dtype, device=w.device) for n, w in point.items()}
     vectors = {c.name: torch.zeros_like(c.outputs) for c in calls if c.outputs.dim() == 2}
     for column in root_columns(model, outputs):
         for call, grad in layer_gradients(outputs, calls, column):
             if call.name in vectors:
                 vectors[call.name].addcmul_(grad, grad)
-            else:
-                a, b = positions(call, grad)
-                _add(squares, call.weight, (b @ a.mT).square().sum(0))
-                _add(squares, call.bias, b.sum(2).square().sum(0))
+                continue
+            a, b = positions(call, grad)
+            squares[call.weight] += (b @ a.mT).square().sum(0).view_as(squares[call.weight])
+            if call.bias is not None:
+                squares[call.bias] += b.sum(2).square().sum(0)
     for call in (c for c in calls if c.name in vectors):
-        _add(squares, call.weight, vectors[call.name].T @ call.inputs.square())
-        _add(squares, call.bias, vectors[call.name].sum(0))
+        squares[call.weight] += vectors[call.name].T @ call.inputs.square()
+        if call.bias is not None:
+            squares[call.bias] += vectors[call.name].sum(0)
     return squares
-
-
-def _add(total: Weights, name: str | None, value: Tensor) -> None:
-    if name is not None:
-        total[name] += value.detach().reshape(total[name].shape)
 
 
 def _rooted(model: BayesianModule, outputs: Tensor, jacobian: Tensor) -> Tensor:
@@ -183,15 +178,15 @@ def ggn_full(
     data: Dataset | Pair,
     names: list[str] | None = None,
 ) -> Tensor:
-    """Return the GGN (W, W), float64, over all W parameters in the order of `flat`.
+    """Return the exact GGN (W, W), float64, over all W weights in the order of `flat`.
 
-    Exact. Memory grows as W², time as N·K·W²: for a few thousand parameters.
+    Memory grows as W² and time as N·K·W², which allows a few thousand weights.
 
     Args:
         model: the lifted network.
         weights: the point.
         data: n examples; sums are scaled by N/n.
-        names: parameters, if it is to be that of some of them only.
+        names: names of parameters, by default all.
     """
     check_lifted(model)
     x, _ = train_part(data)
@@ -228,9 +223,6 @@ def gradient(
     with evaluation_mode(model), torch.enable_grad():
         for chunk, targets in zip(x.detach().split(CHUNK), y.split(CHUNK), strict=True):
             log_likelihood = model.likelihood(model.outputs(point, chunk)).log_prob(targets).sum()
-            grads = torch.autograd.grad(
-                log_likelihood, list(point.values()), allow_unused=True, materialize_grads=True
-            )
-            for name, part in zip(point, grads, strict=True):
+            for name, part in gradients_by_name(log_likelihood, point).items():
                 total[name] += part.double() / temperature
     return total

@@ -1,12 +1,12 @@
-"""Draws of the surviving weights, and what a network says under them.
+"""Draws of the surviving weights: one vector (d,) for each draw.
 
-What is drawn is one vector (d,) of the surviving weights, scattered into the sites; a pruned weight
-is zero in every draw. `diagnostics.posterior_draws` makes them.
+The vector is scattered into the sites. A pruned weight is zero in every draw. `samplers` makes the
+draws.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -14,7 +14,9 @@ from torch import Tensor
 from pyro_bayesprune.models.module import BayesianModule, Weights
 
 Method = Literal["laplace", "last_layer_laplace", "last_layer_nuts", "nuts"]
-CACHE_ELEMENTS = 2**18  # of the scattered draws whose prior is looked at together: they fit a cache
+CACHE_ELEMENTS = (
+    2**18
+)  # of scattered draws whose prior is evaluated together, which fit into a cache
 
 
 @dataclass(frozen=True)
@@ -22,15 +24,16 @@ class Draws:
     """Draws of the surviving weights.
 
     Args:
-        method: how they were drawn.
+        method: the sampling method.
         model: the lifted network.
-        weights: the point θ around which they were drawn; holds what is not drawn.
-        index: positions of the drawn weights in each flattened site; their order is the vector's.
+        weights: the point θ around which they were drawn, with the values that are not drawn.
+        index: positions of the drawn weights in each flattened site, in the vector's order.
         values: the drawn vectors (chains, draws, d), in units of the weights.
-        log_density: log density of what was drawn from, up to a constant (chains, draws), nats.
-        stats: what the sampler told of each draw (chains, draws), by name.
+        log_density: log density of the sampled distribution, up to a constant (chains, draws),
+            nats.
+        stats: the sampler's statistics of each draw (chains, draws), by name.
         seconds: wall time.
-        temperature: divided the log likelihood of the posterior that was drawn from.
+        temperature: divisor of the log likelihood in the posterior.
     """
 
     method: Method
@@ -45,23 +48,24 @@ class Draws:
 
     @property
     def independent(self) -> bool:
-        """Whether draws are independent by construction: then there is no chain to converge."""
+        """Whether the draws are independent by construction, so that no chain must converge."""
         return "laplace" in self.method
 
     def at(self, chain: int, draw: int) -> Weights:
-        """Return all weights of one draw; pruned ones are zero."""
+        """Return all weights of one draw. Pruned weights are zero."""
         return weights_with(self.values[chain, draw], self.weights, self.index)
 
     def thinned(self, number: int) -> "Draws":
-        """Return about ``number`` of the draws, evenly from each chain; all if there are fewer."""
+        """Return about ``number`` draws, evenly spaced in each chain, or all if there are fewer."""
         chains, draws = self.values.shape[:2]
-        kept = torch.linspace(0, draws - 1, min(draws, -(-number // chains)), device="cpu").long()
-        stats = {name: value[:, kept] for name, value in self.stats.items()}
-        values, log_density = self.values[:, kept], self.log_density[:, kept]
+        retained = torch.linspace(
+            0, draws - 1, min(draws, -(-number // chains)), device="cpu"
+        ).long()
+        stats = {name: value[:, retained] for name, value in self.stats.items()}
+        values, log_density = self.values[:, retained], self.log_density[:, retained]
         return replace(self, values=values, log_density=log_density, stats=stats)
 
     def __repr__(self) -> str:
-        """Summarise: method, shape, time."""
         chains, draws, size = self.values.shape
         return (
             f"Draws({self.method}: {chains} chains of {draws} draws of {size} surviving weights in "
@@ -83,7 +87,7 @@ def gather(values: Mapping[str, Tensor], index: Mapping[str, Tensor]) -> Tensor:
 
 
 def scatter(vector: Tensor, like: Mapping[str, Tensor], index: Mapping[str, Tensor]) -> Weights:
-    """Return the sites that hold the elements of ``vector`` (d,), and zeros elsewhere."""
+    """Return the sites with the elements of ``vector`` (d,), and zeros elsewhere."""
     parts = vector.split([len(i) for i in index.values()])
     return {
         n: vector.new_zeros(like[n].numel()).index_put((i,), part).view(like[n].shape)
@@ -92,32 +96,24 @@ def scatter(vector: Tensor, like: Mapping[str, Tensor], index: Mapping[str, Tens
 
 
 def weights_with(vector: Tensor, weights: Weights, index: Mapping[str, Tensor]) -> Weights:
-    """All weights with the drawn ones put in, in the network's precision."""
+    """Return all weights, with those of ``vector`` (d,) replaced, in the network's precision."""
     dtype = next(iter(weights.values())).dtype
     return weights | scatter(vector.to(dtype), weights, index)
 
 
 def log_prior(draws: Draws) -> dict[str, Tensor]:
     """Return the log prior density of each drawn site (chains, draws), nats."""
-    priors = priors_at(draws.model, draws.weights, draws.index)
+    priors = draws.model.priors_at(draws.weights)
     parts = draws.values.flatten(0, 1).split([len(i) for i in draws.index.values()], -1)
-    found = {}
+    densities = {}
     for (name, index), part in zip(draws.index.items(), parts, strict=True):
         like = draws.weights[name]
         rows = [
-            priors[name].log_prob(_scattered(some, index, like)).double()
-            for some in part.split(max(1, CACHE_ELEMENTS // like.numel()))
+            priors[name].log_prob(_scattered(chunk, index, like)).double()
+            for chunk in part.split(max(1, CACHE_ELEMENTS // like.numel()))
         ]
-        found[name] = torch.cat(rows).view(draws.values.shape[:2])
-    return found
-
-
-def priors_at(
-    model: BayesianModule, weights: Mapping[str, Tensor], index: Mapping[str, Tensor]
-) -> dict[str, Any]:
-    """Return the priors of the drawn sites, at the scales that the point holds."""
-    every = model.priors_at(weights)
-    return {n: every[n] for n in index}
+        densities[name] = torch.cat(rows).view(draws.values.shape[:2])
+    return densities
 
 
 def _scattered(rows: Tensor, index: Tensor, like: Tensor) -> Tensor:

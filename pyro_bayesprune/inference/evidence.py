@@ -1,22 +1,23 @@
-"""Laplace's evidence with its Occam factor, and what it says of removing weights.
+"""Laplace's evidence with its Occam factor, and the gains by removing weights.
 
 The log joint around a point θ is approximated as in `curvature`, by its gradient g and the matrix
-P = GGN + diag(δ). Integrating over the weights gives the log evidence,
+P = GGN + diag(δ). Integrating over the weights gives the log evidence (MacKay, 1992; Immer et al.,
+2021),
 
-    log p(D) ≈ log p(D|θ) - ½ θᵀdiag(δ)θ + ½ Σ ln δ_i - ½ ln|P| + ½ gᵀP⁻¹g,
+    log p(D) ≈ log p(D|θ) - ½ θᵀdiag(δ)θ + ½ Σ ln δ_i - ½ ln|P| + ½ gᵀP⁻¹g.
 
-(MacKay, 1992; Immer et al., 2021). Exact at any θ for a network that is linear in its weights,
-under a gaussian likelihood, with the full matrix; else an approximation. The last term vanishes at
-a mode. A temperature divides the log likelihood, its gradient and the GGN.
+With the full matrix it is exact at any θ for a network that is linear in its weights with a
+gaussian likelihood; otherwise it is an approximation. The last term is zero at a mode. A
+temperature divides the log likelihood, its gradient and the GGN.
 
-A pruned weight is no parameter of the pruned network: the sums run over the kept weights and P
-keeps their rows and columns. The parts are pure numbers, whatever the units of the weights: the
-prior's normalisation and the posterior's volume only ever meet in the ratio δ_i / P_ii.
+A pruned weight is no parameter of the pruned network: the sums run over the surviving weights, and
+P has only their rows and columns. All parts are independent of the units of the weights, because
+the prior's normalisation and the posterior's volume occur only in the ratio δ_i / P_ii.
 
-Structures of P, and what each ignores. ``"diagonal"`` ignores all correlations: it overstates
-½ ln|P| (Hadamard's inequality) and so understates the evidence at a mode. ``"kron"`` ignores
-correlations between layers, which overstates ½ ln|P| as well (Fischer's inequality), and within a
-layer what `blocks` names, which may err in either direction. ``"full"`` ignores nothing.
+Each structure of P ignores some correlations. ``"diagonal"`` ignores all of them: it overstates
+½ ln|P| (Hadamard's inequality) and therefore understates the evidence at a mode. ``"kron"`` ignores
+correlations between layers, which also overstates ½ ln|P| (Fischer's inequality), and within a
+layer those that `blocks` names, which may err in either direction. ``"full"`` ignores none.
 """
 
 from collections.abc import Collection, Mapping
@@ -44,22 +45,21 @@ Structure = Literal["diagonal", "full", "kron"]
 
 @dataclass(frozen=True)
 class Evidence:
-    """Laplace's log p(D) in nats, as its parts; see the module for the formula.
+    """Laplace's log p(D) in nats, as its parts; the module has the formula.
 
     Args:
         log_likelihood: log p(D|θ) at the point.
         log_prior: -½ θᵀdiag(δ)θ, the log prior density relative to its value at zero.
-        log_occam: ½ Σ ln δ - ½ ln|P| ≤ 0, the log Occam factor: the share of the prior's volume
-            that the posterior fills.
-        log_shift: ½ gᵀP⁻¹g, what lies between the point and the mode of the quadratic.
-        gradient_norm: ‖g‖ over the kept weights; zero at a mode.
+        log_occam: ½ Σ ln δ - ½ ln|P| ≤ 0, the log Occam factor: the log ratio of the posterior's
+            volume to the prior's.
+        log_shift: ½ gᵀP⁻¹g, the difference of the quadratic between its mode and the point. The
+            diagonal may overstate it if weights are correlated and g is large. ``"kron"`` has none.
     """
 
     log_likelihood: float
     log_prior: float
     log_occam: float
     log_shift: float
-    gradient_norm: float
 
     @property
     def log(self) -> float:
@@ -74,50 +74,45 @@ def log_evidence(
     masks: Mapping[str, Tensor] | None = None,
     structure: Structure = "diagonal",
     *,
-    shift: bool = True,
     temperature: float = 1.0,
 ) -> Evidence:
     """Return Laplace's approximation of log p(D) at a point, in nats.
 
     Args:
         model: a lifted network with independent zero-mean Normal priors.
-        weights: the point, best a mode; pruned weights are taken as zero.
+        weights: the point, ideally a mode; pruned weights count as zero.
         data: all N training examples.
-        masks: weights that are False are no parameters of the network.
-        structure: ``"diagonal"``, ``"kron"`` (blocks by layer, see `blocks`), or ``"full"``, for
-            small networks only.
-        shift: include ½ gᵀP⁻¹g. Exact with the full matrix where the log joint is quadratic; the
-            diagonal may overstate it, so leave it out where weights are correlated and ‖g‖ large.
-            ``"kron"`` has none.
+        masks: masks of pruned weights, which are no parameters of the network.
+        structure: ``"diagonal"``, ``"kron"`` (blocks by layer, see `blocks`), or ``"full"``, which
+            is for small networks.
         temperature: divides the log likelihood.
 
     Raises:
         ValueError: for other priors or likelihoods, and where ``"kron"`` does not apply.
     """
-    kept = kept_weights(model, masks)
-    alive = flat(model, kept).bool()
+    keep_by_name = kept_weights(model, masks)
+    keep = flat(model, keep_by_name).bool()
     point = {n: w * masks[n] if masks and n in masks else w for n, w in weights.items()}
     precisions = prior_precision(model, point)
-    delta, theta = flat(model, precisions)[alive], flat(model, point)[alive]
-    g = flat(model, gradient(model, point, data, temperature=temperature))[alive]
-    moved = torch.zeros_like(g)
+    delta, theta = flat(model, precisions)[keep], flat(model, point)[keep]
+    g = flat(model, gradient(model, point, data, temperature=temperature))[keep]
+    step = torch.zeros_like(g)
     if structure == "kron":
         blocks = layer_blocks(model, point, data, temperature=temperature)
-        log_occam = sum(b.log_occam(b.joined(precisions), b.joined(kept)) for b in blocks)
+        log_occam = sum(b.log_occam(b.joined(precisions), b.joined(keep_by_name)) for b in blocks)
     elif structure == "full":
-        ggn = ggn_full(model, point, data)[alive][:, alive] / temperature
+        ggn = ggn_full(model, point, data)[keep][:, keep] / temperature
         factor = torch.linalg.cholesky(ggn + delta.diag())
         log_occam = (delta.log() / 2 - factor.diagonal().log()).sum().item()
-        moved = torch.cholesky_solve(g[:, None], factor)[:, 0]
+        step = torch.cholesky_solve(g[:, None], factor)[:, 0]
     else:
-        precision = flat(model, ggn_diagonal(model, point, data))[alive] / temperature + delta
-        log_occam, moved = (delta / precision).log().sum().item() / 2, g / precision
+        precision = flat(model, ggn_diagonal(model, point, data))[keep] / temperature + delta
+        log_occam, step = (delta / precision).log().sum().item() / 2, g / precision
     return Evidence(
         log_likelihood=log_joint(model, point, data, temperature=temperature).log_likelihood,
         log_prior=-(delta * theta.square()).sum().item() / 2,
         log_occam=log_occam,
-        log_shift=(g @ moved).item() / 2 if shift else 0.0,
-        gradient_norm=g.norm().item(),
+        log_shift=(g @ step).item() / 2,
     )
 
 
@@ -132,9 +127,9 @@ def marginal_precision(
 ) -> Weights:
     """Return an estimate of Λ_i = 1/[P_KK⁻¹]_ii, the marginal posterior precisions, by parameter.
 
-    What the data say of a weight when the other weights of its layer may adjust: δ_i ≤ Λ_i ≤ P_ii.
-    By the blocks of `layer_blocks`; with Kronecker factors B ⊗ A over all weights of a layer and
-    one δ, B = U diag(β) Uᵀ and A = V diag(α) Vᵀ, it is
+    Λ_i is the precision of a weight when the other weights of its layer may adjust, so that
+    δ_i ≤ Λ_i ≤ P_ii. It is computed from `layer_blocks`. With Kronecker factors
+    B = U diag(β) Uᵀ and A = V diag(α) Vᵀ over all weights of a layer and one δ, it is
 
         1/Λ_oi = Σ_kl U_ok² V_il² / (β_k α_l + δ).
 
@@ -142,20 +137,22 @@ def marginal_precision(
         model: the lifted network.
         weights: the point.
         data: all training examples or a random sample of them.
-        masks: pruned weights are no parameters: the others do not adjust to them. Their own Λ is δ.
+        masks: masks of pruned weights, which are no parameters. Their own Λ is δ.
         temperature: divides the log likelihood.
-        sites: parameters whose layers are asked for, by default all.
+        sites: parameters whose layers are required, by default all.
 
     Raises:
-        ValueError: for a layer of which `layer_blocks` has no block.
+        ValueError: for a layer for which `layer_blocks` has no block.
     """
-    delta, kept = prior_precision(model, weights), kept_weights(model, masks)
+    delta, keep = prior_precision(model, weights), kept_weights(model, masks)
     precisions: Weights = {}
     for block in layer_blocks(model, weights, data, sites, temperature=temperature):
-        variance = block.variance(block.joined(delta), block.joined(kept))
+        variance = block.variance(block.joined(delta), block.joined(keep))
         precisions |= block.separated(variance.reciprocal(), weights)
     for name, values in precisions.items():
-        check_finite(f"posterior precisions of {name!r}", values)  # NaN would refuse, silently
+        check_finite(
+            f"posterior precisions of {name!r}", values
+        )  # NaN would silently prevent pruning
     return precisions
 
 
@@ -167,23 +164,23 @@ def occam_gains(
     temperature: float = 1.0,
     sites: Collection[str] | None = None,
 ) -> Weights:
-    """Return ½ ln(Λ_i/δ_i) ≥ 0: what the log Occam factor gains by removing a weight; nats.
+    """Return the gain ½ ln(Λ_i/δ_i) ≥ 0 of the log Occam factor by removing each weight, nats.
 
-    The Savage-Dickey log Bayes factor of a group G holds ½ ln|Λ_G| - ½ Σ_G ln δ. The sum of these
-    single gains estimates that gain and bounds it from neither side: within a layer it understates
-    it (Hadamard's inequality, and weights that are pruned already count as if they could adjust),
-    and ignoring correlations between layers overstates it. Measured against the full matrix of a
-    small network it was 0.7 to 1.7 times the exact gain (reports/evidence).
+    The Savage-Dickey log Bayes factor of a group G contains ½ ln|Λ_G| - ½ Σ_G ln δ. The sum of the
+    single gains estimates this term, and is no bound. Within a layer the sum is too small
+    (Hadamard's inequality; weights that are pruned already count as if they could adjust), and
+    without the correlations between layers it is too large. For a small network it was 0.7 to 1.7
+    times the exact gain (reports/evidence).
 
     Args:
         model: the lifted network.
         weights: the point.
         data: all training examples or a random sample of them.
         temperature: divides the log likelihood.
-        sites: parameters whose gains are asked for, by default all.
+        sites: parameters whose gains are required, by default all.
 
     Raises:
-        ValueError: for a layer of which `layer_blocks` has no block.
+        ValueError: for a layer for which `layer_blocks` has no block.
     """
     precision = marginal_precision(model, weights, data, temperature=temperature, sites=sites)
     delta = prior_precision(model, weights)
@@ -200,29 +197,29 @@ def evidence_scales(
 ) -> dict[str, Tensor]:
     """Return each parameter's σ after one step towards the largest Laplace evidence, by parameter.
 
-    The evidence as a function of δ = 1/σ², of n kept weights θ at a mode, is largest where its
-    derivative n/2δ - ½ tr P⁻¹ - ½ ‖θ‖² vanishes, hence the fixed point (MacKay, 1992)
+    For n surviving weights θ at a mode, the evidence as a function of δ = 1/σ² is largest where its
+    derivative n/2δ - ½ tr P⁻¹ - ½ ‖θ‖² is zero. This gives the fixed point (MacKay, 1992)
 
         σ² = ‖θ‖² / γ,    γ = n - δ tr P⁻¹ = Σ (1 - δ/Λ_i),
 
-    γ the number of weights that the data determine, Λ_i by `marginal_precision`. Its fixed points
-    are exact where the blocks are, for a linear model. A parameter that the data say nothing of
-    (γ = 0) or that is zero keeps its σ.
+    where γ is the number of weights that the data determine, with Λ_i by `marginal_precision`. The
+    fixed points are exact for a linear model if the blocks are. A parameter that the data do not
+    determine (γ = 0), or that is zero, retains its σ.
 
     Args:
         model: a lifted network whose priors are zero-mean Normal, one σ for each parameter.
         weights: a mode.
         data: all training examples or a random sample of them.
-        masks: pruned weights do not count.
+        masks: masks of pruned weights, which do not count.
         temperature: divides the log likelihood.
     """
     precision = marginal_precision(model, weights, data, masks, temperature=temperature)
-    delta, kept, scales = prior_precision(model, weights), kept_weights(model, masks), {}
+    delta, masks, scales = prior_precision(model, weights), kept_weights(model, masks), {}
     for name, values in precision.items():
-        keep = kept[name]
+        keep = masks[name]
         determined = (1 - delta[name] / values)[keep].sum()
         squares = weights[name].detach().double()[keep].square().sum()
-        fine = determined > 0 and squares > 0
-        variance = squares / determined if fine else 1 / delta[name].flatten()[0]
+        defined = determined > 0 and squares > 0
+        variance = squares / determined if defined else 1 / delta[name].flatten()[0]
         scales[name] = variance.sqrt()
     return scales

@@ -1,4 +1,4 @@
-"""Jacobians of a network's outputs in its parameters: whole, layer by layer, and in products."""
+"""Jacobians of a network's outputs by its parameters, and products with them."""
 
 import warnings
 from collections.abc import Iterator, Mapping
@@ -11,19 +11,27 @@ from pyro_bayesprune.inference.layers import (
     LayerCall,
     closed_form_layers,
     parameters_at,
-    plain_calls,
     positions,
     record_layers,
 )
 from pyro_bayesprune.inference.log_joint import lean
 from pyro_bayesprune.models.module import BayesianModule, Weights, evaluation_mode
 
-JACOBIAN_ELEMENTS = 2**25  # of the Jacobians that are in memory at a time
+JACOBIAN_ELEMENTS = 2**25  # of the Jacobians in memory at a time
+COLUMNS = 1024  # of a layer's Jacobian in memory at a time, which fit into a cache
 
 
 def lean_parameters(model: BayesianModule, weights: Mapping[str, Tensor]) -> Weights:
-    """Return the parameters at the cost of their survivors, where no gradient by them is needed."""
+    """Return the parameters without gradients, with large sparse matrices as their survivors."""
     return dict(lean(model, {n: w.detach() for n, w in parameters_at(model, weights).items()}))
+
+
+def gradients_by_name(value: Tensor, point: Mapping[str, Tensor]) -> Weights:
+    """Return the gradients of a scalar by parameter; zero where it does not depend on one."""
+    grads = torch.autograd.grad(
+        value, list(point.values()), retain_graph=True, allow_unused=True, materialize_grads=True
+    )
+    return dict(zip(point, grads, strict=True))
 
 
 def layer_gradients(
@@ -41,7 +49,7 @@ def jacobians(
 ) -> Iterator[tuple[Tensor, Weights]]:
     """Yield outputs (n, K) and Jacobians by parameter (n, K, *shape), a few examples at a time.
 
-    Under vmap where the network allows it, else example by example and output by output.
+    The Jacobians are computed under vmap if the network supports it, else one output at a time.
     """
     with torch.no_grad():
         size = model.outputs(point, x[:1]).numel() * sum(point[n].numel() for n in names)
@@ -66,20 +74,15 @@ def _batched_jacobians(
 
     chosen = {n: fixed[n] for n in names}
     with warnings.catch_warnings():
-        # PyTorch's own, for operations that have no batched form: they are slow and right
+        # PyTorch warns that operations without a batched form are slow. Their results are right.
         warnings.filterwarnings("ignore", "There is a performance drop", UserWarning)
         return vmap(jacrev(outputs), in_dims=(None, 0))(chosen, x)
 
 
 def _single_jacobian(model: BayesianModule, point: Weights, x: Tensor, names: list[str]) -> Weights:
-    outputs, chosen = model.outputs(point, x).flatten(), [point[n] for n in names]
-    rows = [
-        torch.autograd.grad(o, chosen, retain_graph=True, allow_unused=True, materialize_grads=True)
-        for o in outputs
-    ]
-    return {
-        n: torch.stack(column) for n, column in zip(names, zip(*rows, strict=True), strict=True)
-    }
+    outputs, chosen = model.outputs(point, x).flatten(), {n: point[n] for n in names}
+    rows = [gradients_by_name(o, chosen) for o in outputs]
+    return {n: torch.stack([row[n] for row in rows]) for n in names}
 
 
 def jacobian_products(
@@ -91,20 +94,14 @@ def jacobian_products(
 ) -> tuple[Tensor, Tensor]:
     """Return the outputs f(x) (n, ...), and J(x) v for S changes v of few weights (S, n, ...).
 
-    K backward passes whatever S, and products with the Jacobian's columns of those few weights.
-    For networks with `has_closed_form`.
-
-    Args:
-        model: the lifted network.
-        weights: the point at which it is linearised.
-        x: inputs (n, ...), all in memory at a time.
-        index: positions of the changed weights in each flattened parameter.
-        changes: rows of changes of them (S, len(index)), by parameter.
+    This takes K backward passes for any S. It is for networks with `has_closed_form`. ``index`` has
+    the positions of the changed weights in each flattened parameter, ``changes`` their changes
+    (S, len(index)).
     """
     with evaluation_mode(model), torch.enable_grad():
         point = lean_parameters(model, weights)
-        outputs, calls = record_layers(model, point, x.detach().requires_grad_())
-        calls = plain_calls(calls, closed_form_layers(model, weights, x))
+        layers = closed_form_layers(model, weights, x)
+        outputs, calls = record_layers(model, point, x.detach().requires_grad_(), layers)
         rows = len(next(iter(changes.values())))
         size = outputs[0].numel()
         total = outputs.new_zeros(size, rows, len(x))
@@ -116,9 +113,6 @@ def jacobian_products(
     return outputs.detach(), total.permute(1, 2, 0).reshape(rows, *outputs.shape)
 
 
-BLOCK = 1024  # weights whose Jacobian is in memory at a time where it is used at once: in a cache
-
-
 def _add_products(
     total: Tensor,
     call: LayerCall,
@@ -126,15 +120,13 @@ def _add_products(
     index: Mapping[str, Tensor],
     changes: Mapping[str, Tensor],
 ) -> None:
-    """Add one layer's share of J v to ``total`` (S, n) for one output; ``grad``: (n, ...)."""
+    """Add one layer's part of J v to ``total`` (S, n), for the output with gradient ``grad``."""
     a, b = positions(call, grad)
     if call.weight in index and a.shape[2] == 1:
         inputs, by_output = a[:, :, 0].mT.contiguous(), b[:, :, 0].mT.contiguous()
-        blocks = zip(
-            index[call.weight].split(BLOCK), changes[call.weight].split(BLOCK, 1), strict=True
-        )
-        for i, some in blocks:
-            total.addmm_(some, by_output[i // len(inputs)].mul_(inputs[i % len(inputs)]))
+        parts = index[call.weight].split(COLUMNS), changes[call.weight].split(COLUMNS, 1)
+        for i, change in zip(*parts, strict=True):
+            total.addmm_(change, by_output[i // len(inputs)].mul_(inputs[i % len(inputs)]))
     elif call.weight in index:
         columns = (b @ a.mT).flatten(1).mT
         total.addmm_(changes[call.weight], columns[index[call.weight]])

@@ -1,20 +1,20 @@
 """Draws from Laplace approximations around a pruned MAP."""
 
+from collections import OrderedDict
 from collections.abc import Mapping
-from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from pyro_bayesprune._utils.random import seeded
 from pyro_bayesprune.data.dataset import Dataset, Pair, train_part
-from pyro_bayesprune.inference.blocks import Block, layer_blocks
+from pyro_bayesprune.inference.blocks import layer_blocks
 from pyro_bayesprune.inference.curvature import ggn_diagonal, prior_precision
 from pyro_bayesprune.inference.draw_predictions import CHUNK, only_last_layer
 from pyro_bayesprune.inference.draws import gather
 from pyro_bayesprune.models.module import BayesianModule, Weights
 
-MAX_KRON = 12000  # surviving weights of a pruned parameter: their precision is factorised, 1 GiB
+MAX_KRON = 12000  # surviving weights of a pruned layer: their precision matrix takes 1 GiB
 Drawn = tuple[Tensor, Tensor, dict[str, Tensor]]
 
 
@@ -25,12 +25,11 @@ def laplace_draws(
     data: Dataset | Pair,
     draws: int,
     seed: int,
-    ggn: Mapping[str, Tensor] | None,
     temperature: float,
 ) -> Drawn:
     """Draw w = θ + P^(-1/2) ε, ε ~ N(0, I)."""
-    ggn = _ggn(model, weights, index, data) if ggn is None else ggn
-    precision = gather(ggn, index) / temperature + gather(prior_precision(model, weights), index)
+    ggn = gather(_ggn(model, weights, index, data), index)
+    precision = ggn / temperature + gather(prior_precision(model, weights), index)
     centre = gather(weights, index)
     with seeded(seed, "laplace"):
         noise = torch.randn(1, draws, len(centre), dtype=centre.dtype, device="cpu")
@@ -41,37 +40,26 @@ def laplace_draws(
 def _ggn(
     model: BayesianModule, weights: Weights, index: Mapping[str, Tensor], data: Dataset | Pair
 ) -> Weights:
-    """The GGN's diagonal; of the last layer alone, from its inputs: a fraction of the time."""
-    head = _head(model, weights, index, data)
-    if head is None:
-        return ggn_diagonal(model, weights, data, chunk_size=CHUNK)
-    found = ggn_diagonal(head.model, head.weights, head.data)
-    return {full: found[n] for n, full in head.names.items()}
+    """The diagonal of the GGN. The last layer alone needs only its inputs, which is faster."""
+    last = _last_layer_as_model(model, weights, index, data)
+    return ggn_diagonal(*last) if last else ggn_diagonal(model, weights, data, chunk_size=CHUNK)
 
 
-class _Head(NamedTuple):
-    """The last layer as a model of its own, on its inputs; ``names``: of the whole network."""
-
-    model: BayesianModule
-    weights: Weights
-    data: Pair
-    names: dict[str, str]
-
-
-def _head(
+def _last_layer_as_model(
     model: BayesianModule, weights: Weights, index: Mapping[str, Tensor], data: Dataset | Pair
-) -> _Head | None:
-    """The last layer, or None where other parameters are drawn as well."""
+) -> tuple[BayesianModule, Weights, Pair] | None:
+    """The last layer as a model of its inputs, or None if parameters of other layers are drawn."""
     x, y = train_part(data)
     last = only_last_layer(model, weights, index, x)
     if last is None:
         return None
     names, features = last
-    short = {name.rpartition(".")[2]: name for name in names}
-    outputs, inputs = weights[short["weight"]].shape
-    layer = nn.Linear(inputs, outputs, "bias" in short, dtype=features.dtype)
-    head = BayesianModule(layer, model.prior, model.num_data, model.likelihood)
-    return _Head(head, {n: weights[full] for n, full in short.items()}, (features, y), short)
+    outputs, inputs = weights[names[0]].shape
+    net: nn.Module = nn.Linear(inputs, outputs, len(names) > 1, dtype=features.dtype)
+    for part in reversed(names[0].split(".")[:-1]):  # priors depend on the names of parameters
+        net = nn.Sequential(OrderedDict({part: net}))
+    head = BayesianModule(net, model.prior, model.num_data, model.likelihood)
+    return head, {n: weights[n] for n in names}, (features, y)
 
 
 def last_layer_laplace_draws(
@@ -83,33 +71,25 @@ def last_layer_laplace_draws(
     seed: int,
     temperature: float,
 ) -> Drawn:
-    """Draw w = θ + P^(-1/2) ε, P the last layer's block of `layer_blocks` (weights and bias)."""
-    head = _head(model, weights, index, data)
-    if head is None:
+    """Draw w = θ + P^(-1/2) ε, where P is the last layer's block of `layer_blocks`."""
+    last = _last_layer_as_model(model, weights, index, data)
+    if last is None:
         raise ValueError(f"last_layer_laplace draws the last layer's parameters, not {list(index)}")
-    (block,) = layer_blocks(head.model, head.weights, head.data, temperature=temperature)
-    full, delta = prior_precision(model, weights), {}
-    kept = {n: torch.zeros_like(w, dtype=torch.bool) for n, w in head.weights.items()}
-    for short, name in head.names.items():
-        delta[short] = full[name]
-        if name in index:
-            kept[short].view(-1)[index[name]] = True
-    chosen = block.joined(kept)
+    (block,) = layer_blocks(*last, temperature=temperature)
+    mask = {n: torch.zeros_like(weights[n], dtype=torch.bool) for n in block.names}
+    for name, drawn in index.items():
+        mask[name].view(-1)[drawn] = True
+    chosen = block.joined(mask)
     _check_size(chosen)
     with seeded(seed, "last layer laplace"):
         noise = torch.randn(draws, int(chosen.sum()), dtype=torch.float64, device="cpu")
-    changes = torch.zeros(draws, *chosen.shape, dtype=torch.float64, device="cpu")
-    changes[:, chosen] = block.noise(block.joined(delta), chosen, noise)
-    parts = {head.names[n]: p for n, p in _separated(block, changes, head.weights).items()}
-    moved = torch.cat([parts[n].flatten(1)[:, i] for n, i in index.items()], 1)
+    changes = torch.zeros(draws, chosen.numel(), dtype=torch.float64, device="cpu")
+    delta = block.joined(prior_precision(model, weights))
+    changes[:, chosen.flatten()] = block.noise(delta, chosen, noise)
+    columns = block.separated(torch.arange(chosen.numel(), device="cpu").view_as(chosen), weights)
+    moved = changes[:, torch.cat([columns[n].flatten()[i] for n, i in index.items()])]
     centre = gather(weights, index)
     return (centre + moved.to(centre))[None], -noise.square().sum(-1)[None] / 2, {}
-
-
-def _separated(block: Block, changes: Tensor, like: Weights) -> Weights:
-    """Changes (S, rows, columns) by parameter, (S, *shape) each."""
-    rows = [block.separated(change, like) for change in changes]
-    return {n: torch.stack([row[n] for row in rows]) for n in block.names}
 
 
 def _check_size(chosen: Tensor) -> None:

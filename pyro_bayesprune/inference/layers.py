@@ -1,19 +1,20 @@
 """Inputs and outputs of a network's layers, and the gradients that follow from them.
 
 For a Linear or Conv layer that is used once, the gradient of example n by the layer's weights is
-Σ_t b_nt a_ntᵀ, with a the inputs of the layer, b the gradient by its outputs, and t the positions
-at which it is used. `closed_form_layers` compares this with autograd for a few examples: it does
-not hold for a layer whose weights are used elsewhere as well, whose batch is folded into rows, or
-whose inputs are changed in place.
+Σ_t b_nt a_ntᵀ, with the layer's inputs a, the gradient b by its outputs, and the positions t at
+which it is used. This closed form is wrong for a layer whose weights are used elsewhere as well,
+whose batch is folded into rows, or whose inputs are changed in place. Therefore, it is compared
+with autograd for a few examples.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any, NamedTuple, cast
 from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
 
+from pyro_bayesprune.models.graphs import graph_nodes
 from pyro_bayesprune.models.module import BayesianModule, Weights, evaluation_mode
 
 EXAMPLES = 3  # compared with autograd
@@ -22,12 +23,13 @@ PLAIN = (nn.Linear, nn.Conv1d, nn.Conv2d)
 
 
 class LayerCall(NamedTuple):
-    """One call of a layer that has parameters of its own."""
+    """One call of a layer that has parameters of its own; later layers use the ``copy``."""
 
     name: str
     layer: nn.Module
     inputs: Tensor
     outputs: Tensor
+    copy: Tensor
 
     @property
     def weight(self) -> str:
@@ -41,14 +43,17 @@ class LayerCall(NamedTuple):
 
 
 def parameters_at(model: BayesianModule, weights: Mapping[str, Tensor]) -> Weights:
-    """Return the network's parameters at a point, with gradients (scales of priors left out)."""
+    """Return the network's parameters at a point, without the priors' scales, with gradients."""
     return {n: weights[n].detach().requires_grad_() for n in model.named_weights()}
 
 
 def record_layers(
-    model: BayesianModule, point: Mapping[str, Tensor], x: Tensor
+    model: BayesianModule,
+    point: Mapping[str, Tensor],
+    x: Tensor,
+    layers: Collection[str] | None = None,
 ) -> tuple[Tensor, list[LayerCall]]:
-    """Return the outputs for ``x``, and the calls of all layers that have parameters."""
+    """Return the outputs for ``x``, and the calls of the named layers (all) with parameters."""
     calls: list[LayerCall] = []
 
     def record(name: str, layer: nn.Module) -> torch.utils.hooks.RemovableHandle:
@@ -56,23 +61,19 @@ def record_layers(
             inputs = next(iter((*args, *kwargs.values())), None)
             if not (isinstance(inputs, Tensor) and isinstance(outputs, Tensor)):
                 return None
-            calls.append(LayerCall(name, layer, inputs.detach(), outputs))
-            return outputs.clone()  # what follows in place leaves the recorded outputs alone
+            copy = outputs.clone()  # in-place operations that follow change the copy only
+            calls.append(LayerCall(name, layer, inputs.detach(), outputs, copy))
+            return copy
 
         return layer.register_forward_hook(hook, with_kwargs=True)
 
-    owners = [(n, m) for n, m in model.net.named_modules() if list(m.parameters(recurse=False))]
-    handles = [record(name, layer) for name, layer in owners]
+    named = [(n, m) for n, m in model.net.named_modules() if layers is None or n in layers]
+    handles = [record(n, m) for n, m in named if list(m.parameters(recurse=False))]
     try:
         return model.outputs(point, x), calls
     finally:
         for handle in handles:
             handle.remove()
-
-
-def plain_calls(calls: list[LayerCall], layers: frozenset[str]) -> list[LayerCall]:
-    """Return the calls of the named layers, in order."""
-    return [call for call in calls if call.name in layers]
 
 
 def input_positions(call: LayerCall) -> Tensor:
@@ -106,15 +107,15 @@ _agreeing: WeakKeyDictionary[nn.Module, frozenset[str]] = WeakKeyDictionary()
 def closed_form_layers(
     model: BayesianModule, weights: Mapping[str, Tensor], x: Tensor
 ) -> frozenset[str]:
-    """Return the names of the layers whose gradients have the closed form, by comparison.
+    """Return the names of the layers whose gradients have the closed form.
 
-    The comparison is made once for each network, at weights to which noise is added (so that zeros
-    of pruned weights hide nothing), and remembered.
+    The comparison with autograd is made once for each network, and its result is stored. Noise is
+    added to the weights, since zeros of pruned weights could hide a difference.
 
     Args:
         model: the lifted network.
         weights: a point.
-        x: inputs (n, ...); the first few are used.
+        x: inputs (n, ...), of which the first few are used.
     """
     if model.net not in _agreeing:
         _agreeing[model.net] = frozenset(_compared(model, weights, x[:EXAMPLES].detach()))
@@ -122,7 +123,7 @@ def closed_form_layers(
 
 
 def has_closed_form(model: BayesianModule, weights: Mapping[str, Tensor], x: Tensor) -> bool:
-    """Say whether every parameter belongs to a layer of `closed_form_layers`."""
+    """Return whether every parameter belongs to a layer of `closed_form_layers`."""
     layers = closed_form_layers(model, weights, x)
     return {n.rpartition(".")[0] for n in model.named_weights()} <= layers
 
@@ -136,9 +137,8 @@ def _compared(model: BayesianModule, weights: Mapping[str, Tensor], x: Tensor) -
     with evaluation_mode(model), torch.enable_grad():
         outputs, calls = record_layers(model, point, x)
         cotangent = torch.randn(outputs.shape, generator=generator, device="cpu").to(outputs)
-        candidates = [call for call in calls if _is_plain(call, calls, point)]
-        for call in candidates:
-            if _agrees(model, point, x, outputs, cotangent, call):
+        for call in calls:
+            if _is_plain(call, calls, point) and _agrees(model, point, x, outputs, cotangent, call):
                 yield call.name
 
 
@@ -154,7 +154,7 @@ def _is_plain(call: LayerCall, calls: list[LayerCall], point: Mapping[str, Tenso
         return False
     own = {f"{call.name}.{n}".lstrip(".") for n, _ in layer.named_parameters()}
     if own != {call.weight} | ({call.bias} if call.bias else set()) or not own <= set(point):
-        return False  # another parametrisation, or a part that is fixed
+        return False  # another parametrisation, or a frozen parameter
     if isinstance(layer, nn.Linear):
         return True
     zeros = layer.padding_mode == "zeros" and not isinstance(layer.padding, str)
@@ -188,25 +188,17 @@ def _agrees(
 
 
 def output_layers(model: BayesianModule, x: Tensor) -> set[str]:
-    """Return the layers from which the outputs follow without another layer between them.
+    """Return the layers between which and the outputs there is no other layer.
 
-    Found by data flow, not by the order in which layers are registered.
+    They are determined from the autograd graph, not from the order of registration.
 
     Args:
         model: the lifted network.
         x: inputs (n, ...); two are used.
     """
-    point = {n: p.detach().requires_grad_() for n, p in model.named_weights().items()}
+    point = parameters_at(model, model.named_weights())
     with evaluation_mode(model), torch.enable_grad(), torch.random.fork_rng():
         outputs, calls = record_layers(model, point, x[:2].detach())
     kinds = (nn.Linear, nn.modules.conv._ConvNd)
     nodes = {c.outputs.grad_fn: c.name for c in calls if isinstance(c.layer, kinds)}
-    left, met, last = [outputs.grad_fn], set(), set()
-    while left:
-        node = left.pop()
-        if node in nodes:
-            last.add(nodes[node])
-        elif node is not None and node not in met:
-            met.add(node)
-            left += [parent for parent, _ in node.next_functions]
-    return last
+    return {nodes[node] for node in graph_nodes(outputs, stop=nodes) if node in nodes}

@@ -11,8 +11,15 @@ from torch.nn.utils.parametrize import is_parametrized
 
 from pyro_bayesprune.data.dataset import Dataset, Pair, train_part
 from pyro_bayesprune.models.handler import PrunedPrior, pruned
-from pyro_bayesprune.models.module import BayesianModule, Model, evaluation_mode, network
+from pyro_bayesprune.models.module import (
+    BayesianModule,
+    Model,
+    evaluation_mode,
+    network,
+    submodules,
+)
 from pyro_bayesprune.models.sites import (
+    Site,
     check_num_data,
     check_targets,
     check_weights,
@@ -34,7 +41,7 @@ class LogJoint:
 
     Args:
         log_likelihood: log density of everything inside the plate ``data``.
-        log_prior: log density of everything outside it: priors, factors.
+        log_prior: log density of everything outside it (priors, factors).
     """
 
     log_likelihood: float
@@ -52,24 +59,31 @@ def at_point(
     masks: Mapping[str, Tensor] | None = None,
     pruned_prior: PrunedPrior = "density",
 ) -> Model:
-    """Return ``model`` with its latent sites held at ``weights`` under ``masks``."""
+    """Return ``model`` conditioned on ``weights`` at its latent sites, under ``masks``."""
     inner = pruned(model, masks, pruned_prior) if masks else model
     return poutine.condition(inner, data=dict(weights))
 
 
 def lean(model: Model, weights: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
-    """Return a lifted network's weights, large sparse matrices held as what survives of them."""
+    """Return a lifted network's weights, with large sparse matrices stored as their survivors."""
     if not isinstance(network(model), BayesianModule):
         return weights
-    masks = {name: weight != 0 for name, weight in weights.items()}
-    few = {name for name, mask in masks.items() if worthwhile(weights[name], mask)}
-    return dict(weights) | {
-        n: Surviving.of(weights[n], weights[n][masks[n]], masks[n]) for n in few
-    }
+    result = dict(weights)
+    for name, weight in weights.items():
+        mask = weight != 0
+        if worthwhile(weight, mask):
+            result[name] = Surviving.of(weight, weight[mask], mask)
+    return result
 
 
-def _chunks(x: Tensor, y: Tensor, size: int) -> Iterator[Pair]:
-    yield from zip(x.split(size), y.split(size), strict=True)
+def _scored_chunks(model: Model, x: Tensor, y: Tensor, size: int) -> Iterator[list[Site]]:
+    """Yield the sites that have a density, for one chunk of the examples at a time."""
+    for chunk, targets in zip(x.split(size), y.split(size), strict=True):
+        yield list(scored_sites(poutine.trace(model).get_trace(chunk, targets)))
+
+
+def _log_prior(sites: list[Site]) -> float:
+    return sum(site_log_prob(site).item() for site in sites if not in_data_plate(site))
 
 
 @torch.no_grad()
@@ -85,8 +99,8 @@ def log_joint(
 ) -> LogJoint:
     """Return log p(D, w) over all N training examples (paper, section II.A), in nats.
 
-    In evaluation mode, without gradients, ``chunk_size`` examples at a time; sums run in float64.
-    Only the data plate's own scale is divided out. What stands outside the plate counts once.
+    The model runs in evaluation mode and without gradients. Sums are in float64. Only the scale of
+    the plate ``data`` is removed. Sites outside the plate count once.
 
     Args:
         model: any Pyro model called as ``model(x, y)``, with a plate ``data``.
@@ -95,25 +109,23 @@ def log_joint(
         masks: bool tensors for some of the sites; see `pyro_bayesprune.pruned`.
         pruned_prior: ``"density"`` or ``"dropped"``.
         temperature: divides the log likelihood (cold posteriors).
-        chunk_size: examples that are in memory at a time; changes no result.
+        chunk_size: number of examples in memory at a time. It does not change the result.
 
     Raises:
-        ValueError: for weights or masks that do not fit the model, or an N that is not the plate's.
+        ValueError: for weights or masks that do not fit the model, or if N is not the plate's size.
     """
     x, y = train_part(data)
     sites = inspect_model(model, x, y)
     check_num_data(sites, len(x))
     check_targets(sites, y)
     check_weights(model, sites, weights)
-    held = at_point(model, lean(model, weights), masks, pruned_prior)
+    conditioned = at_point(model, lean(model, weights), masks, pruned_prior)
     log_likelihood, log_prior = torch.zeros((), dtype=torch.float64, device="cpu"), 0.0
     with evaluation_mode(model):
-        for i, chunk in enumerate(_chunks(x, y, chunk_size)):
-            for site in scored_sites(poutine.trace(held).get_trace(*chunk)):
-                if in_data_plate(site):
-                    log_likelihood = log_likelihood + site_log_prob(site).cpu() / plate_scale(site)
-                elif i == 0:
-                    log_prior += site_log_prob(site).item()
+        for i, scored in enumerate(_scored_chunks(conditioned, x, y, chunk_size)):
+            for site in filter(in_data_plate, scored):
+                log_likelihood = log_likelihood + site_log_prob(site).cpu() / plate_scale(site)
+            log_prior = _log_prior(scored) if i == 0 else log_prior
     joint = LogJoint(log_likelihood.item() / temperature, log_prior)
     if math.isnan(joint.total):
         raise ValueError(f"the log joint at these weights is not a number: {joint}{_hint(model)}")
@@ -121,39 +133,30 @@ def log_joint(
 
 
 def _hint(model: Model) -> str:
-    """What a parametrised layer may have to do with it."""
-    module = network(model)
-    parts = module.named_modules() if module is not None else ()
-    names = [name.removeprefix("net.") for name, part in parts if is_parametrized(part)]
+    """Advice if the model has parametrised layers."""
+    parametrised = [name for name, part in submodules(model) if is_parametrized(part)]
+    names = [name.removeprefix("net.") for name in parametrised]
     if not names:
         return ""
     return (
-        f". The parametrised layers {', '.join(names)} may divide by the norm of a weight: where a "
-        f"whole row is pruned it is zero. Exclude them, as in sites=('!{names[0]}.*',)"
+        f". The parametrised layers {', '.join(names)} may divide by the norm of a weight, which "
+        f"is zero if a whole row is pruned. Exclude them, as in sites=('!{names[0]}.*',)"
     )
 
 
 @torch.no_grad()
 def log_densities(
-    model: Model,
-    weights: Mapping[str, Tensor],
-    data: Pair,
-    *,
-    temperature: float = 1.0,
-    chunk_size: int = CHUNK,
+    model: Model, weights: Mapping[str, Tensor], data: Pair, *, temperature: float = 1.0
 ) -> tuple[Tensor, float]:
     """Return each example's log likelihood (n,), float64, and the log prior, in nats.
 
-    `log_joint` in parts, for some of the training examples: their sum over all is its own.
+    The sum over all training examples is the result of `log_joint`.
     """
-    held = at_point(model, lean(model, weights))
+    conditioned = at_point(model, lean(model, weights))
     examples, log_prior = [], 0.0
     with evaluation_mode(model):
-        for i, chunk in enumerate(_chunks(*data, chunk_size)):
-            sites = list(scored_sites(poutine.trace(held).get_trace(*chunk)))
-            inside = [example_log_prob(site) for site in sites if in_data_plate(site)]
+        for i, scored in enumerate(_scored_chunks(conditioned, *data, CHUNK)):
+            inside = [example_log_prob(site) for site in scored if in_data_plate(site)]
             examples.append(torch.stack(inside).sum(0).cpu() / temperature)
-            if i == 0:
-                outside = [site_log_prob(site).item() for site in sites if not in_data_plate(site)]
-                log_prior = sum(outside)
+            log_prior = _log_prior(scored) if i == 0 else log_prior
     return torch.cat(examples), log_prior

@@ -5,6 +5,8 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
+from pyro_bayesprune.models.module import evaluation_mode
+
 
 def accuracy(probabilities: Tensor, labels: Tensor) -> float:
     """Return the share of examples whose most probable class is the label.
@@ -19,8 +21,8 @@ def accuracy(probabilities: Tensor, labels: Tensor) -> float:
 def sparsity(masks: Mapping[str, Tensor]) -> float:
     """Return the share of the prunable weights that ``masks`` remove."""
     total = sum(mask.numel() for mask in masks.values())
-    kept = sum(int(mask.sum()) for mask in masks.values())
-    return 1 - kept / total if total else 0.0
+    surviving = sum(int(mask.sum()) for mask in masks.values())
+    return 1 - surviving / total if total else 0.0
 
 
 def layer_sparsity(masks: Mapping[str, Tensor]) -> dict[str, float]:
@@ -43,18 +45,17 @@ def brier(probabilities: Tensor, labels: Tensor) -> float:
 def expected_calibration_error(probabilities: Tensor, labels: Tensor, bins: int = 15) -> float:
     """Return the expected calibration error of the most probable class (Guo et al., 2017).
 
-    Bins of confidence are of equal width in (0, 1]; a confidence of 1 belongs to the last one.
+    The bins of confidence have equal width in (0, 1].
     """
     confidence, predicted = probabilities.double().max(-1)
     index = (confidence * bins).ceil().clamp(1, bins).long() - 1
     gaps = (predicted == labels).double() - confidence
-    return torch.zeros(bins, dtype=torch.float64, device="cpu").index_add_(
-        0, index, gaps
-    ).abs().sum().item() / len(gaps)
+    sums = torch.zeros(bins, dtype=torch.float64, device="cpu").index_add_(0, index, gaps)
+    return sums.abs().sum().item() / len(gaps)
 
 
 def dead_units(weights: Mapping[str, Tensor], masks: Mapping[str, Tensor]) -> dict[str, int]:
-    """Return for each prunable layer how many of its units have no incoming weight left."""
+    """Return the number of units without a nonzero incoming weight, for each prunable layer."""
     return {n: int((weights[n].flatten(1) == 0).all(1).sum()) for n in masks}
 
 
@@ -69,21 +70,18 @@ def layer_flops(net: nn.Module, shape: Sequence[int]) -> dict[str, int]:
 
     like = next(net.parameters())
     inputs = torch.zeros(1, *shape, dtype=like.dtype, device=like.device)
-    modes = [(module, module.training) for module in net.modules()]
-    with FlopCounterMode(display=False) as counter, torch.no_grad():
-        net.eval()(inputs)
-    for module, training in modes:
-        module.training = training
-    root = type(net).__name__
-    counts = {name: sum(by_op.values()) for name, by_op in counter.get_flop_counts().items()}
-    layers = {n: counts.get(f"{root}.{n}".rstrip("."), 0) // 2 for n, _ in net.named_modules()}
-    names = dict(net.named_parameters())
-    weights = {f"{n}.weight".lstrip("."): count for n, count in layers.items()}
-    return {name: count for name, count in weights.items() if name in names}
+    with evaluation_mode(net), FlopCounterMode(display=False) as counter, torch.no_grad():
+        net(inputs)
+    root, counts = type(net).__name__, counter.get_flop_counts()
+    flops = {}
+    for layer, _ in net.named_modules():
+        operations = counts.get(f"{root}.{layer}".rstrip("."), {})
+        flops[f"{layer}.weight".lstrip(".")] = sum(operations.values()) // 2
+    return {name: flops[name] for name, _ in net.named_parameters() if name in flops}
 
 
 def theoretical_speedup(flops: Mapping[str, int], masks: Mapping[str, Tensor]) -> float:
-    """Return multiply-adds before / after: each layer's count times its share of kept weights."""
-    kept = {n: 1 - sparsity({n: masks[n]}) if n in masks else 1.0 for n in flops}
-    after = sum(count * kept[name] for name, count in flops.items())
+    """Return multiply-adds before pruning, divided by those of the surviving weights."""
+    surviving = {n: 1 - sparsity({n: masks[n]}) if n in masks else 1.0 for n in flops}
+    after = sum(count * surviving[name] for name, count in flops.items())
     return sum(flops.values()) / after if after else float("inf")

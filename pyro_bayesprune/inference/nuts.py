@@ -10,7 +10,7 @@ from torch import Tensor
 from pyro_bayesprune._utils.random import seeded
 from pyro_bayesprune.data.dataset import Dataset, Pair, train_part
 from pyro_bayesprune.inference.draw_predictions import VectorFunction, network_of
-from pyro_bayesprune.inference.draws import priors_at, scatter
+from pyro_bayesprune.inference.draws import scatter
 from pyro_bayesprune.inference.laplace import Drawn
 from pyro_bayesprune.models.module import BayesianModule, Weights
 
@@ -27,11 +27,12 @@ def log_density(
     Pruned weights have the prior's density at zero, a constant.
     """
     x, y = train_part(data)
-    forward, priors = network_of(model, weights, index, x), priors_at(model, weights, index)
+    forward, priors = network_of(model, weights, index, x), model.priors_at(weights)
 
     def density(vector: Tensor) -> Tensor:
         sites = scatter(vector, weights, index)
-        prior = sum(fn.log_prob(sites[n].to(weights[n].dtype)).double() for n, fn in priors.items())
+        values = {n: site.to(weights[n].dtype) for n, site in sites.items()}
+        prior = sum(priors[n].log_prob(value).double() for n, value in values.items())
         outputs = forward(vector)
         log_likelihood = model.likelihood(outputs).log_prob(y).sum(dtype=torch.float64)
         return log_likelihood / temperature + prior
@@ -42,11 +43,11 @@ def log_density(
 def nuts_draws(
     density: VectorFunction, start: Tensor, draws: int, chains: int, warmup: int, seed: int
 ) -> Drawn:
-    """Run NUTS over z, w = mode + R z, R R' the inverse of the curvature at the mode.
+    """Run NUTS over z with w = mode + R z, where R R' is the inverse curvature at the mode.
 
-    Whitened so, the posterior is close to N(0, I), trajectories are short, and chains start from
-    z ~ N(0, I), as wide as the posterior. The mode is looked for from the start: training stops
-    short of it by many posterior standard deviations, a long way for warm-up.
+    The posterior of z is close to N(0, I), so trajectories are short, and chains start from draws
+    of N(0, I), which is as wide as the posterior. The mode is searched for first, because training
+    ends many posterior standard deviations away from it, too far for the warm-up.
     """
     start = _mode(density, start)
     root, reference = _whitener(density, start), density(start).item()
@@ -60,33 +61,28 @@ def nuts_draws(
 
 
 def _chain(
-    density: VectorFunction,
-    start: Tensor,
-    root: Tensor,
-    reference: float,
-    draws: int,
-    warmup: int,
+    density: VectorFunction, start: Tensor, root: Tensor, reference: float, draws: int, warmup: int
 ) -> dict[str, Tensor]:
-    """Return one chain's whitened draws (draws, d) and what the sampler told of each."""
-    calls, told = [0], []
+    """Return one chain's whitened draws (draws, d) and the sampler's statistics of each."""
+    statistics, evaluations = [], 0
 
     def potential(params: dict[str, Tensor]) -> Tensor:
-        calls[0] += 1
+        nonlocal evaluations
+        evaluations += 1
         return reference - density(start + root @ params["surviving"])
 
-    def hook(kernel: Any, params: dict[str, Tensor], stage: str, i: int) -> None:  # noqa: ANN401
+    def record(kernel: Any, params: dict[str, Tensor], stage: str, i: int) -> None:  # noqa: ANN401
+        nonlocal evaluations
         if stage.startswith("Sample"):
-            told.append([calls[0], kernel.step_size])
-        calls[0] = 0
+            statistics.append([evaluations, kernel.step_size])
+        evaluations = 0
 
-    kernel = NUTS(potential_fn=potential)
-    first = {"surviving": torch.randn_like(start)}
     mcmc = MCMC(
-        kernel,
+        NUTS(potential_fn=potential),
         num_samples=draws,
         warmup_steps=warmup,
-        initial_params=first,
-        hook_fn=hook,
+        initial_params={"surviving": torch.randn_like(start)},
+        hook_fn=record,
         disable_progbar=True,
     )
     mcmc.run()
@@ -94,15 +90,10 @@ def _chain(
     diverging = torch.zeros(draws, dtype=torch.bool, device="cpu")
     diverging[mcmc.diagnostics()["divergences"]["chain 0"]] = True
     with torch.no_grad():
-        log_p = torch.stack([density(start + root @ one) for one in z])
-    steps, sizes = torch.tensor(told, dtype=torch.float64, device="cpu").T
-    return {
-        "surviving": z,
-        "log_density": log_p,
-        "diverging": diverging,
-        "n_steps": steps.long(),
-        "step_size": sizes,
-    }
+        log_density = torch.stack([density(start + root @ one) for one in z])
+    steps, sizes = torch.tensor(statistics, dtype=torch.float64, device="cpu").T
+    stats = {"diverging": diverging, "n_steps": steps.long(), "step_size": sizes}
+    return {"surviving": z, "log_density": log_density} | stats
 
 
 def _mode(density: VectorFunction, start: Tensor) -> Tensor:
@@ -121,10 +112,10 @@ def _mode(density: VectorFunction, start: Tensor) -> Tensor:
 
 
 def _whitener(density: VectorFunction, start: Tensor) -> Tensor:
-    """Return R (d, d), R R' = |H|⁻¹, H the Hessian of minus the log density at the start.
+    """Return R (d, d) with R R' = |H|⁻¹, where H is the Hessian of minus the log density.
 
-    |H| has the absolute eigenvalues (a network's Hessian may be indefinite), bounded from below.
-    Any R leaves the posterior as it is; a good one makes NUTS fast.
+    |H| has the absolute eigenvalues of H, bounded from below, since a network's Hessian may be
+    indefinite. R does not change the posterior, but a good R makes NUTS fast.
     """
     hessian = torch.autograd.functional.hessian(lambda v: -density(v), start)
     eigenvalues, vectors = torch.linalg.eigh((hessian + hessian.mT) / 2)

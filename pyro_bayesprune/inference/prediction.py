@@ -16,20 +16,18 @@ from pyro_bayesprune.models.sites import in_data_plate, scored_sites
 
 @torch.no_grad()
 def predictive(
-    model: Model,
-    weights: Mapping[str, Tensor],
-    x: Tensor,
-    masks: Mapping[str, Tensor] | None = None,
-    *,
-    chunk_size: int = CHUNK,
+    model: Model, weights: Mapping[str, Tensor], x: Tensor
 ) -> Iterator[dist.TorchDistribution]:
-    """Yield the distribution of the targets of ``x`` at a point, a chunk at a time.
+    """Yield the distributions of the targets of ``x`` (n, ...) at a point, by chunks of examples.
+
+    Inputs without a row are replaced by one row of zeros, since models may not accept them.
 
     Raises:
         ValueError: if the model has not exactly one observed site inside the plate ``data``.
     """
-    at_weights = at_point(model, weights, masks)
-    for chunk in x.split(chunk_size):
+    at_weights = at_point(model, weights)
+    inputs = x if len(x) else x.new_zeros(1, *x.shape[1:])
+    for chunk in inputs.split(CHUNK):
         with evaluation_mode(model), torch.random.fork_rng():  # targets are sampled
             trace = poutine.trace(at_weights).get_trace(chunk)
         sites = [s for s in scored_sites(trace) if in_data_plate(s) and s["name"] not in weights]
@@ -39,19 +37,14 @@ def predictive(
         yield sites[0]["fn"]
 
 
-def class_probabilities(
-    model: Model,
-    weights: Mapping[str, Tensor],
-    x: Tensor,
-    masks: Mapping[str, Tensor] | None = None,
-) -> Tensor:
+def class_probabilities(model: Model, weights: Mapping[str, Tensor], x: Tensor) -> Tensor:
     """Return the class probabilities (n, classes) of inputs ``x`` (n, ...) at a point.
 
     Raises:
         ValueError: if the observed site is not a categorical distribution.
     """
     chunks = []
-    for target in predictive(model, weights, _some(x), masks):
+    for target in predictive(model, weights, x):
         base = elementwise(target)
         if not isinstance(base, torch.distributions.Categorical):
             raise ValueError(f"class probabilities need a categorical site, got {base}")
@@ -59,50 +52,36 @@ def class_probabilities(
     return torch.cat(chunks)[: len(x)]
 
 
-def mean_prediction(
-    model: Model,
-    weights: Mapping[str, Tensor],
-    x: Tensor,
-    masks: Mapping[str, Tensor] | None = None,
-) -> Tensor:
+def mean_prediction(model: Model, weights: Mapping[str, Tensor], x: Tensor) -> Tensor:
     """Return the mean of the targets' distribution for inputs ``x`` (n, ...) at a point.
 
     Raises:
         ValueError: if the observed site is categorical: classes have no mean.
     """
     means = []
-    for target in predictive(model, weights, _some(x), masks):
+    for target in predictive(model, weights, x):
         if isinstance(elementwise(target), torch.distributions.Categorical):
-            raise ValueError("classes have no mean: ask for their probabilities (predict_proba)")
+            raise ValueError("classes have no mean: use their probabilities (predict_proba)")
         means.append(target.mean)
     return torch.cat(means)[: len(x)]
 
 
-def _some(x: Tensor) -> Tensor:
-    """Inputs of at least one row: no model is asked for the outputs of none."""
-    return x if len(x) else x.new_zeros(1, *x.shape[1:])
-
-
 @torch.no_grad()
 def held_out_loss(
-    model: Model,
-    weights: Mapping[str, Tensor],
-    x: Tensor,
-    y: Tensor,
-    masks: Mapping[str, Tensor] | None = None,
+    model: Model, weights: Mapping[str, Tensor], x: Tensor, y: Tensor
 ) -> tuple[float, float]:
     """Return the mean negative log likelihood (nats an example) and the accuracy of held-out data.
 
     The accuracy is NaN where the targets are not classes.
     """
     log_likelihood, correct, start = 0.0, 0.0, 0
-    for target in predictive(model, weights, x, masks):
-        base = elementwise(target)
-        truth = y[start : start + CHUNK]
-        start += len(truth)
-        log_likelihood += base.log_prob(truth).sum(dtype=torch.float64).item()
+    for distribution in predictive(model, weights, x):
+        base = elementwise(distribution)
+        targets = y[start : start + CHUNK]
+        start += len(targets)
+        log_likelihood += base.log_prob(targets).sum(dtype=torch.float64).item()
         if isinstance(base, torch.distributions.Categorical):
-            correct += (base.logits.argmax(-1) == truth).sum().item()
+            correct += (base.logits.argmax(-1) == targets).sum().item()
         else:
             correct = math.nan
     return -log_likelihood / len(x), correct / y.numel()

@@ -7,14 +7,15 @@ from torch import Tensor
 def savage_dickey(theta: Tensor, precision: Tensor, delta: Tensor) -> Tensor:
     """Return log Bayes factors in favour of removing each weight alone, nats, elementwise.
 
-    The network without weight i is nested in the one with it at θ_i = 0, and the priors of the
-    others agree, so the ratio of their marginal likelihoods is that of posterior to prior density
-    at zero (Dickey, 1971). With a Gaussian marginal posterior N(θ_i, 1/Λ_i) and prior N(0, 1/δ_i):
+    The network without weight i is the network with θ_i = 0, and the priors of the other weights
+    agree. The ratio of the marginal likelihoods therefore equals the ratio of posterior to prior
+    density at zero (Dickey, 1971). With a Gaussian marginal posterior N(θ_i, 1/Λ_i) and the prior
+    N(0, 1/δ_i):
 
         log BF_i = ln N(0; θ_i, 1/Λ_i) - ln N(0; 0, 1/δ_i) = ½ ln(Λ_i / δ_i) - ½ Λ_i θ_i².
 
-    Exact where the posterior is Gaussian. The factors of several weights do not add up, unless the
-    posterior's precision is diagonal; see `savage_dickey_group`.
+    This is exact for a Gaussian posterior. The log factors of several weights may be added only if
+    the posterior's precision is diagonal; otherwise use `savage_dickey_group`.
 
     Args:
         theta: posterior means.
@@ -27,7 +28,7 @@ def savage_dickey(theta: Tensor, precision: Tensor, delta: Tensor) -> Tensor:
 def savage_dickey_group(theta: Tensor, covariance: Tensor, delta: Tensor) -> float:
     """Return the log Bayes factor in favour of removing a group of m weights together, nats.
 
-    As `savage_dickey`, with the group's marginal posterior N(θ, Σ), Λ = Σ⁻¹:
+    With the group's marginal posterior N(θ, Σ) and Λ = Σ⁻¹ it is
 
         ½ ln|Λ| - ½ Σ ln δ_i - ½ θᵀΛθ.
 

@@ -1,60 +1,54 @@
-"""Copies of modules that keep more than parameters and buffers: activations, locks, open files."""
+"""Copies of modules that store more than parameters and buffers: activations, locks, open files."""
 
 import copy
-from collections.abc import Iterator
 from typing import Any, TypeVar
 
 from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
 
-from pyro_bayesprune.models.module import network
+from pyro_bayesprune.models.module import Model, submodules
 
-M = TypeVar("M")
-TORCH_OWN = ("_parameters", "_buffers", "_modules")
+M = TypeVar("M", bound=Model)
+TORCH_ATTRIBUTES = ("_parameters", "_buffers", "_modules")
 
 
 def copied(model: M) -> M:
     """Return a deep copy of a model; functions, and attributes that cannot be copied, are shared.
 
-    Results of a computation that a module keeps (an activation, the weight of an old-style
+    Results of a computation that a module stores (an activation, the weight of an old-style
     ``weight_norm``) are copied without their history.
 
     Args:
         model: a module, a function, or either under Pyro's handlers.
     """
-    module = network(model)  # type: ignore[arg-type]
-    memo: dict[int, Any] = {}
-    for value in _attributes(module):
-        if isinstance(value, Tensor) and not value.is_leaf:
-            memo[id(value)] = value.detach().clone()
+    values = _attributes(model)
+    memo: dict[int, Any] = {
+        id(v): v.detach().clone() for v in values if isinstance(v, Tensor) and not v.is_leaf
+    }
     try:
         return copy.deepcopy(model, dict(memo))
     except (TypeError, RuntimeError, AttributeError):
-        shared = {id(v): v for v in _attributes(module) if id(v) not in memo and not _copies(v)}
+        shared = {id(v): v for v in values if id(v) not in memo and not _can_be_copied(v)}
         return copy.deepcopy(model, memo | shared)
 
 
-def _attributes(module: nn.Module | None) -> Iterator[Any]:
-    """Attributes of a module and its submodules, and what their lists and dictionaries hold."""
-    parts = module.modules() if module is not None else ()
-    for part in parts:
-        for name, value in vars(part).items():
-            if name not in TORCH_OWN:
-                yield from _contents(value)
+def _attributes(model: Model) -> list[Any]:
+    """All attributes of a module and its submodules, with the items of lists and dictionaries."""
+    parts = (vars(part) for _, part in submodules(model))
+    return [
+        leaf
+        for attributes in parts
+        for name, value in attributes.items()
+        if name not in TORCH_ATTRIBUTES
+        for leaf in tree_leaves(value)
+    ]
 
 
-def _contents(value: Any) -> Iterator[Any]:  # noqa: ANN401
-    yield value
-    inside = value.values() if isinstance(value, dict) else value
-    if isinstance(value, (list, tuple, dict)):
-        for item in inside:
-            yield from _contents(item)
-
-
-def _copies(value: Any) -> bool:  # noqa: ANN401
-    if isinstance(value, (nn.Module, Tensor, list, tuple, dict)):
-        return True  # a module's own attributes are looked at, and so are the items of these
+def _can_be_copied(value: Any) -> bool:  # noqa: ANN401
+    if isinstance(value, (nn.Module, Tensor)):
+        return True  # attributes of a module are examined one by one
     try:
         copy.deepcopy(value)
-    except Exception:  # whatever an object of the user's says
+    except Exception:  # an object of the user's may raise anything
         return False
     return True

@@ -1,7 +1,7 @@
 """Pruning as an effect handler: `pruned`."""
 
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import pyro.distributions as dist
 import torch
@@ -15,18 +15,14 @@ PrunedPrior = Literal["density", "dropped"]
 
 
 class MaskedPrior(dist.TorchDistribution):
-    """The distribution ``base`` of a value of which only ``value * mask`` is used."""
+    """The distribution ``base`` of a value, evaluated at ``value * mask``."""
 
     arg_constraints: dict[str, Any] = {}
 
     def __init__(self, base: dist.TorchDistribution, mask: Tensor, dropped: bool) -> None:
         self.base, self.mask, self.dropped = base, mask, dropped
+        self.has_rsample = base.has_rsample
         super().__init__(base.batch_shape, base.event_shape, validate_args=False)
-
-    @property
-    def has_rsample(self) -> bool:
-        """Whether the base can be sampled with gradients."""
-        return self.base.has_rsample
 
     @property
     def support(self) -> Any:  # noqa: ANN401  (torch's constraints are untyped)
@@ -34,15 +30,15 @@ class MaskedPrior(dist.TorchDistribution):
         return self.base.support
 
     def sample(self, sample_shape: torch.Size = torch.Size()) -> Tensor:  # noqa: B008
-        """Sample from the base; the handler masks the value."""
+        """Sample from the base. The handler masks the value."""
         return self.base.sample(sample_shape)
 
     def rsample(self, sample_shape: torch.Size = torch.Size()) -> Tensor:  # noqa: B008
-        """Sample from the base with gradients; the handler masks the value."""
+        """Sample from the base with gradients. The handler masks the value."""
         return self.base.rsample(sample_shape)
 
     def expand(self, batch_shape: torch.Size, _instance: Any = None) -> "MaskedPrior":  # noqa: ANN401
-        """Return the same with another batch shape."""
+        """Return the distribution with another batch shape."""
         base = self.base.expand(batch_shape)
         return MaskedPrior(base, self.mask.expand(base.shape()), self.dropped)
 
@@ -81,30 +77,30 @@ class _PruneMessenger(Messenger):
         self.masks, self.pruned_prior = masks, pruned_prior
 
     def __enter__(self) -> "_PruneMessenger":
-        self.unseen = set(self.masks)
+        self.unused = set(self.masks)
         return super().__enter__()
 
     def __exit__(self, *exc: Any) -> None:  # noqa: ANN401
         super().__exit__(*exc)
-        if exc[0] is None and self.unseen:
-            raise ValueError(f"masks for sites that the model does not have: {sorted(self.unseen)}")
+        if exc[0] is None and self.unused:
+            raise ValueError(f"masks for sites that the model does not have: {sorted(self.unused)}")
 
     def _pyro_sample(self, msg: Any) -> None:  # noqa: ANN401
         if msg["name"] in self.masks:
             mask = self.masks[msg["name"]]
             msg["fn"] = masked_prior(msg["name"], msg["fn"], mask, self.pruned_prior)
-            self.unseen.discard(msg["name"])
+            self.unused.discard(msg["name"])
 
     def _pyro_post_sample(self, msg: Any) -> None:  # noqa: ANN401
-        # Post-processing runs outermost first: an enclosing trace has already recorded the value
-        # as it was. That is why the density is masked in fn and not only the value here.
+        # Post-processing starts at the outermost handler, so an enclosing trace has already
+        # recorded the unmasked value. For this reason `MaskedPrior` masks it once more.
         if msg["name"] in self.masks:
             msg["value"] = msg["value"] * self.masks[msg["name"]]
 
 
 def check_pruned_prior(pruned_prior: str) -> None:
     """Raise a ValueError unless ``pruned_prior`` is 'density' or 'dropped'."""
-    if pruned_prior not in ("density", "dropped"):
+    if pruned_prior not in get_args(PrunedPrior):
         raise ValueError(f"pruned_prior must be 'density' or 'dropped', got {pruned_prior!r}")
 
 
@@ -113,13 +109,13 @@ def pruned(
 ) -> Model:
     """Return ``model`` with the values of the masked latent sites multiplied by their masks.
 
-    The model goes on with ``value * mask``, and the prior is evaluated at the masked value.
+    The model uses ``value * mask``, and the prior is evaluated at the masked value.
 
     Args:
         model: any Pyro model.
-        masks: bool tensors named by site, of the sites' shapes; True keeps a weight.
-        pruned_prior: ``"density"``: a pruned weight has the prior's density at zero;
-            ``"dropped"``: it contributes nothing (factorising priors only).
+        masks: bool tensors by site name, of the sites' shapes; False prunes a weight.
+        pruned_prior: with ``"density"`` a pruned weight has the prior's density at zero; with
+            ``"dropped"`` it contributes nothing (only for priors that factorise).
 
     Raises:
         ValueError: when the model runs, for a mask of a wrong shape or dtype, a mask for an unknown

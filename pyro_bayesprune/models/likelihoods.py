@@ -9,7 +9,7 @@ from pyro_bayesprune._utils.checks import positive
 
 
 def categorical(outputs: Tensor) -> dist.TorchDistribution:
-    """Likelihood of class labels (n,) given logits (n, classes)."""
+    """Return the distribution of class labels (n,) for logits (n, classes)."""
     return dist.Categorical(logits=outputs, validate_args=False)
 
 

@@ -2,7 +2,7 @@
 
 import warnings
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from functools import partial
 from threading import get_ident
 from typing import Any
@@ -28,7 +28,7 @@ Masks = dict[str, Tensor]
 
 @contextmanager
 def _made_like(tensor: Tensor) -> Iterator[None]:
-    """Distributions that are built inside take the dtype and device of ``tensor``."""
+    """Give distributions that are created inside the dtype and device of ``tensor``."""
     previous = torch.get_default_dtype()
     torch.set_default_dtype(tensor.dtype)
     try:
@@ -45,11 +45,11 @@ class BayesianModule(nn.Module):
     sampled values and observes ``y`` in the site ``obs`` inside the plate ``data`` of size
     ``num_data``, so that a minibatch's log likelihood is scaled by num_data / batch size.
 
-    Parameters with ``requires_grad=False`` keep their values: they are no sites. A parameter whose
-    prior is a Delta keeps the Delta's value. Both are outside the posterior and are not pruned.
+    A parameter with ``requires_grad=False`` is a constant, and no site. A parameter whose prior is
+    a Delta has the Delta's value. Both are outside the posterior and are not pruned.
 
     Args:
-        net: the module; its own parameters are the initial weights of a fit and are never changed.
+        net: the module. Its parameters are the initial weights of a fit and are never changed.
         prior: function ``(name, shape) -> Distribution``, see `pyro_bayesprune.priors`.
         num_data: number N of training examples.
         likelihood: function from the module's outputs to the distribution of the targets.
@@ -78,8 +78,8 @@ class BayesianModule(nn.Module):
             raise ValueError(f"net must be an nn.Module, got {type(net).__name__}")
         if not any(p.requires_grad for p in net.parameters()):
             raise ValueError(
-                f"{type(net).__name__} has no parameters to be Bayesian about "
-                f"(those with requires_grad=False are fixed)"
+                f"{type(net).__name__} has no parameters that require a gradient; the others are "
+                f"constants of the model"
             )
         for name, parameter in net.named_parameters():
             if not parameter.numel():
@@ -88,7 +88,7 @@ class BayesianModule(nn.Module):
         super().__init__()
         self.net, self.prior, self.likelihood = net, prior, likelihood
         self.num_data = num_data
-        self.fitted = False  # a fit's own copy says so when it is called like a network
+        self.fitted = False  # true for a fit's copy, which warns when it is called as a network
         self._fixed: Weights | None = None
 
     def fixed(self) -> Weights:
@@ -101,7 +101,7 @@ class BayesianModule(nn.Module):
         return self._fixed
 
     def constants(self) -> Weights:
-        """Return what training leaves alone, by name: frozen parameters, and those of `fixed`."""
+        """Return what training does not change: frozen parameters and those of `fixed`, by name."""
         frozen = {n: p.detach() for n, p in self._parameters_by_name() if not p.requires_grad}
         return frozen | self.fixed()
 
@@ -113,15 +113,15 @@ class BayesianModule(nn.Module):
         return {n: p for n, p in self._parameters_by_name() if p.requires_grad}
 
     def _parameters_by_name(self) -> list[tuple[str, nn.Parameter]]:
-        with one_at_a_time():  # a functional call in another thread has others in their places
+        with one_at_a_time():  # a functional call in another thread replaces them for its duration
             return list(self.net.named_parameters())
 
     def priors(self) -> dict[str, dist.TorchDistribution]:
-        """Return each parameter's prior; runs inside the model, so a prior may sample."""
+        """Return each parameter's prior. A prior may sample its hyperparameters here."""
         return {name: self._prior(name, p) for name, p in self.named_weights().items()}
 
     def priors_at(self, weights: Mapping[str, Tensor]) -> dict[str, dist.TorchDistribution]:
-        """Return each parameter's prior, at the scales in ``weights`` where priors sample them."""
+        """Return each parameter's prior. A prior that samples a scale gets it from ``weights``."""
         with one_at_a_time():
             return poutine.condition(self.priors, data=dict(weights))()
 
@@ -129,7 +129,7 @@ class BayesianModule(nn.Module):
         try:
             with _made_like(parameter):
                 prior = self.prior(name, parameter.shape)
-        except ValueError as error:  # a scale that is NaN, say: torch does not know whose
+        except ValueError as error:  # torch's message, on a NaN scale for example, has no name
             raise ValueError(f"the prior of {name!r}: {error}") from error
         shape = getattr(prior, "event_shape", None)
         if shape is None:
@@ -174,52 +174,63 @@ class BayesianModule(nn.Module):
 
 
 def network(model: Model) -> nn.Module | None:
-    """Return the module that a model is, under any handlers; None where it is a function."""
+    """Return the module inside a model's handlers, or None if the model is a function."""
     # A handled model is partial(..., handler, model). Pyro's own unwrap fails on copies of it.
     while isinstance(model, partial) and len(model.args) >= 2:
         model = model.args[1]
     return model if isinstance(model, nn.Module) else None
 
 
+def submodules(model: Model) -> list[tuple[str, nn.Module]]:
+    """Return a model's module and its submodules with their names; none for a function."""
+    module = network(model)
+    return [] if module is None else list(module.named_modules())
+
+
 @contextmanager
 def evaluation_mode(model: Model) -> Iterator[None]:
-    """Put the modules of a model (BatchNorm, dropout) into evaluation mode, and back as they were.
+    """Put the modules of a model (BatchNorm, dropout) into evaluation mode, then restore the mode.
 
-    Those of a function are not known beforehand: they are put into it as they run.
+    The modules that a function calls are unknown beforehand. Each is put into evaluation mode when
+    it runs.
     """
-    module = network(model)
     changed: list[nn.Module] = []
-    with one_at_a_time():  # modes, and Pyro's handlers that run inside, are of the process
-        handle = _evaluate_what_runs(changed) if module is None else None
+
+    def evaluate(part: nn.Module) -> None:
+        if part.training:
+            changed.append(part)
+            part.training = False
+
+    # Modes, and Pyro's handlers that run inside, are global state of the process.
+    with (
+        one_at_a_time(),
+        on_modules_that_run(evaluate) if network(model) is None else nullcontext(),
+    ):
         try:
-            for part in module.modules() if module is not None else ():
-                if part.training:
-                    changed.append(part)
-                    part.training = False
+            for _, part in submodules(model):
+                evaluate(part)
             yield
         finally:
-            if handle is not None:
-                handle.remove()
             for part in changed:
                 part.training = True
 
 
-def _evaluate_what_runs(changed: list[nn.Module]) -> RemovableHandle:
+def on_modules_that_run(action: Callable[[nn.Module], None]) -> RemovableHandle:
+    """Call a function with each module that runs in this thread, until the handle is removed."""
     thread = get_ident()
 
     def hook(module: nn.Module, args: object) -> None:
-        if module.training and get_ident() == thread:
-            changed.append(module)
-            module.training = False
+        if get_ident() == thread:
+            action(module)
 
     return register_module_forward_pre_hook(hook)
 
 
 def training_mode(model: Model) -> None:
-    """Put a module into training mode, but for submodules that the user has put into evaluation.
+    """Put a module into training mode, except submodules that the user put into evaluation mode.
 
-    A submodule in evaluation mode, inside a network in training mode, is meant to be: that is how a
-    BatchNorm is frozen. A network that is in evaluation mode as a whole is trained as a whole.
+    Users freeze a BatchNorm by putting it into evaluation mode inside a network in training mode.
+    If the whole network is in evaluation mode, all of it is put into training mode.
     """
     module = network(model)
     root = module.net if isinstance(module, BayesianModule) else module
@@ -231,14 +242,12 @@ def training_mode(model: Model) -> None:
 
 def _check_prior(prior: object) -> None:
     if isinstance(prior, torch.distributions.Distribution):
-        raise ValueError(
-            f"prior must be a function (name, shape) -> Distribution, got the distribution "
-            f"{type(prior).__name__}: use lambda name, shape: ...expand(shape).to_event(len(shape))"
-        )
-    if isinstance(prior, type):
-        raise ValueError(
-            f"prior must be a function (name, shape) -> Distribution, got the class "
-            f"{prior.__name__}: call it first, as in priors.normal(0.3)"
-        )
-    if not callable(prior):
-        raise ValueError(f"prior must be a function (name, shape), got {prior!r}")
+        hint = ": use lambda name, shape: ...expand(shape).to_event(len(shape))"
+    elif isinstance(prior, type):
+        hint = ": call it first, as in priors.normal(0.3)"
+    elif callable(prior):
+        return
+    else:
+        hint = ""
+    message = f"prior must be a function (name, shape) -> Distribution, got {prior!r}"
+    raise ValueError(message + hint)

@@ -20,6 +20,25 @@ def _dense_stack(inputs: int, hidden: Sequence[int], outputs: int) -> OrderedDic
     return layers
 
 
+def _convolutional_stack(
+    shape: Sequence[int],
+    channels: Sequence[int],
+    kernel: int,
+    padding: int,
+    hidden: Sequence[int],
+    outputs: int,
+) -> OrderedDict[str, nn.Module]:
+    layers: OrderedDict[str, nn.Module] = OrderedDict()
+    sides = shape[1:]
+    for i, (n, m) in enumerate(zip([shape[0], *channels], channels, strict=False), start=1):
+        layers[f"conv{i}"] = nn.Conv2d(n, m, kernel, padding=padding)
+        layers[f"relu_conv{i}"] = nn.ReLU()
+        layers[f"pool{i}"] = nn.MaxPool2d(2)
+        sides = [(side + 2 * padding - kernel + 1) // 2 for side in sides]
+    layers["flatten"] = nn.Flatten()
+    return layers | _dense_stack(channels[-1] * math.prod(sides), hidden, outputs)
+
+
 class FCN(nn.Sequential):
     """Fully connected ReLU network (paper, equation 1): ``(n, *shape)`` → logits (n, classes).
 
@@ -36,7 +55,7 @@ class FCN(nn.Sequential):
         self, shape: Sequence[int], num_classes: int, hidden: Sequence[int] = (512, 512, 512)
     ) -> None:
         layers = _dense_stack(math.prod(shape), hidden, num_classes)
-        super().__init__(OrderedDict(flatten=nn.Flatten(), **layers))
+        super().__init__(OrderedDict(flatten=nn.Flatten()) | layers)
 
 
 def lenet_300_100(shape: Sequence[int], num_classes: int) -> FCN:
@@ -47,8 +66,8 @@ def lenet_300_100(shape: Sequence[int], num_classes: int) -> FCN:
 class CNN(nn.Sequential):
     """Two 3x3 convolutions with ReLU and 2x2 max pooling, then the dense stack (paper, equation 2).
 
-    Inputs (n, channels, height, width) → logits (n, classes). Parameters are kept in
-    ``channels_last`` layout, in which convolutions on a CPU take about half the time.
+    Inputs (n, channels, height, width) → logits (n, classes). Parameters are stored in
+    ``channels_last`` layout, which halves the time of convolutions on a CPU.
 
     Args:
         shape: shape of one image (channels, height, width), at least 4x4 pixels.
@@ -57,8 +76,7 @@ class CNN(nn.Sequential):
         hidden: widths of the hidden dense layers.
 
     Raises:
-        ValueError: if ``shape`` is not that of an image large enough to be pooled twice, or for a
-            width of zero or less.
+        ValueError: for an image that is too small to be pooled twice, or a width of zero or less.
     """
 
     def __init__(
@@ -70,22 +88,9 @@ class CNN(nn.Sequential):
     ) -> None:
         if len(shape) != 3 or min(shape[1:]) < 4:
             raise ValueError(f"CNN needs (channels, height>=4, width>=4), got {tuple(shape)}")
-        first, second = channels
-        if min(first, second) < 1:
+        if min(channels) < 1:
             raise ValueError(f"channels must be positive, got {tuple(channels)}")
-        features = second * (shape[1] // 4) * (shape[2] // 4)
-        super().__init__(
-            OrderedDict(
-                conv1=nn.Conv2d(shape[0], first, 3, padding=1),
-                relu_conv1=nn.ReLU(),
-                pool1=nn.MaxPool2d(2),
-                conv2=nn.Conv2d(first, second, 3, padding=1),
-                relu_conv2=nn.ReLU(),
-                pool2=nn.MaxPool2d(2),
-                flatten=nn.Flatten(),
-                **_dense_stack(features, hidden, num_classes),
-            )
-        )
+        super().__init__(_convolutional_stack(shape, channels, 3, 1, hidden, num_classes))
         self.to(memory_format=torch.channels_last)
 
 
@@ -100,23 +105,11 @@ class LeNet5(nn.Sequential):
         num_classes: number of outputs.
 
     Raises:
-        ValueError: if ``shape`` is not that of a large enough image.
+        ValueError: for an image that is too small.
     """
 
     def __init__(self, shape: Sequence[int], num_classes: int) -> None:
         if len(shape) != 3 or min(shape[1:]) < 16:
             raise ValueError(f"LeNet5 needs (channels, height>=16, width>=16), got {tuple(shape)}")
-        height, width = (((size - 4) // 2 - 4) // 2 for size in shape[1:])
-        super().__init__(
-            OrderedDict(
-                conv1=nn.Conv2d(shape[0], 20, 5),
-                relu_conv1=nn.ReLU(),
-                pool1=nn.MaxPool2d(2),
-                conv2=nn.Conv2d(20, 50, 5),
-                relu_conv2=nn.ReLU(),
-                pool2=nn.MaxPool2d(2),
-                flatten=nn.Flatten(),
-                **_dense_stack(50 * height * width, (500,), num_classes),
-            )
-        )
+        super().__init__(_convolutional_stack(shape, (20, 50), 5, 0, (500,), num_classes))
         self.to(memory_format=torch.channels_last)

@@ -10,11 +10,9 @@ from pyro_bayesprune.models.buffers import set_buffers
 from pyro_bayesprune.models.copying import copied
 from pyro_bayesprune.models.module import BayesianModule
 
-CHUNK = 1024  # examples that are recalibrated on at a time
-
 
 class Fitted(Protocol):
-    """What `bake` needs: a `Fit`, or a run that was read from disk."""
+    """A `Fit`, or a run that was read from disk."""
 
     @property
     def model(self) -> Any:  # noqa: ANN401  (a BayesianModule is checked for)
@@ -26,7 +24,7 @@ class Fitted(Protocol):
 
     @property
     def masks(self) -> Mapping[str, Tensor]:
-        """A bool tensor for each prunable site, True where a weight is kept."""
+        """A bool tensor for each prunable site, False where a weight is pruned."""
 
     @property
     def buffers(self) -> Mapping[str, Tensor]:
@@ -34,13 +32,11 @@ class Fitted(Protocol):
 
 
 @torch.no_grad()
-def bake(fit: Fitted, *, recalibrate: Tensor | None = None) -> nn.Module:
-    """Return a fit's network as a plain module: weights and zeros written in, no Pyro.
+def bake(fit: Fitted) -> nn.Module:
+    """Return a fit's network as a plain module that contains the pruned weights, without Pyro.
 
     Args:
-        fit: of a `BayesianModule`. Its module is not changed.
-        recalibrate: training inputs (n, ...) on which BatchNorm's statistics are estimated anew
-            (those of training lag behind the last pruning step); None leaves them.
+        fit: a fit of a `BayesianModule`. Its module is not changed.
 
     Returns:
         A copy of the network in evaluation mode.
@@ -51,38 +47,17 @@ def bake(fit: Fitted, *, recalibrate: Tensor | None = None) -> nn.Module:
     if not isinstance(fit.model, BayesianModule):
         raise ValueError(f"only a BayesianModule has a module to bake, got {type(fit.model)}")
     net = copied(fit.model.net)
-    named = dict(net.named_parameters())
-    _fill("weights", named, fit.model.constants() | dict(fit.weights))
-    buffers = {n.removeprefix("net."): b for n, b in fit.buffers.items() if n.startswith("net.")}
-    set_buffers(net, buffers)
+    values = fit.model.constants() | dict(fit.weights)
     for name, parameter in net.named_parameters():
+        shape = tuple(values[name].shape) if name in values else None
+        if shape != tuple(parameter.shape):
+            raise ValueError(
+                f"the fit's weights must have {name!r} of shape {tuple(parameter.shape)}, "
+                f"got {shape}"
+            )
+        parameter.copy_(values[name])
         if name in fit.masks:
             parameter.masked_fill_(~fit.masks[name].to(parameter.device), 0)
-    if recalibrate is not None:
-        _recalibrate(net, recalibrate)
+    buffers = {n.removeprefix("net."): b for n, b in fit.buffers.items() if n.startswith("net.")}
+    set_buffers(net, buffers)
     return net.eval()
-
-
-def _fill(what: str, targets: Mapping[str, Tensor], values: Mapping[str, Tensor]) -> None:
-    for name, target in targets.items():
-        found = tuple(values[name].shape) if name in values else None
-        if found != tuple(target.shape):
-            raise ValueError(
-                f"the fit's {what} must have {name!r} of shape {tuple(target.shape)}, got {found}"
-            )
-        target.copy_(values[name])
-
-
-def _recalibrate(net: nn.Module, x: Tensor) -> None:
-    """Set BatchNorm's running statistics to the mean of those of the chunks of ``x``."""
-    norms = [m for m in net.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
-    momenta = [norm.momentum for norm in norms]
-    net.eval()
-    for norm in norms:
-        norm.reset_running_stats()
-        norm.momentum = None  # a cumulative average
-        norm.train()
-    for chunk in x.chunk(-(-len(x) // CHUNK)):  # of nearly equal size: none of a single example
-        net(chunk)
-    for norm, momentum in zip(norms, momenta, strict=True):
-        norm.momentum = momentum

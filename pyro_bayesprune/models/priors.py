@@ -1,8 +1,8 @@
 """Priors over the parameters of a network.
 
-A prior is a function ``(name, shape) -> Distribution``: it gets a parameter's name and shape and
+A prior is a function ``(name, shape) -> Distribution``. It takes a parameter's name and shape and
 returns a distribution whose *event* has that shape. It runs inside the Pyro model, so it may call
-``pyro.sample`` itself (`layer_scale` does). The priors here are small frozen dataclasses, because
+``pyro.sample`` itself, as `layer_scale` does. The priors here are frozen dataclasses, because
 closures cannot be pickled.
 """
 
@@ -18,11 +18,26 @@ import torch
 from pyro_bayesprune._utils.checks import positive
 
 Prior = Callable[[str, torch.Size], dist.TorchDistribution]
-EVIDENCE = "by_evidence"  # marks sites of scales that are set by evidence, not by gradients
+EVIDENCE = "by_evidence"  # marks the sites of scales that the evidence determines, not gradients
+
+
+class _Independent:
+    """A prior of independent weights, whose fields must be positive numbers."""
+
+    def __post_init__(self) -> None:
+        for field, value in vars(self).items():
+            positive(f"{field} of a {type(self).__name__} prior", value)
+
+    def __call__(self, name: str, shape: torch.Size) -> dist.TorchDistribution:
+        """Return the prior of the parameter ``name``, with event shape ``shape``."""
+        return self._of_one_weight(name, shape).expand(shape).to_event(len(shape))
+
+    def _of_one_weight(self, name: str, shape: torch.Size) -> dist.TorchDistribution:
+        raise NotImplementedError
 
 
 @dataclass(frozen=True)
-class normal:  # noqa: N801  (used as a function: priors.normal(0.3))
+class normal(_Independent):  # noqa: N801  (used as a function: priors.normal(0.3))
     """Zero-mean Normal prior, the paper's p(w) = N(0, σ²).
 
     Args:
@@ -35,131 +50,108 @@ class normal:  # noqa: N801  (used as a function: priors.normal(0.3))
 
     scale: float
 
-    def __post_init__(self) -> None:
-        positive("scale of a normal prior", self.scale)
-
-    def __call__(self, name: str, shape: torch.Size) -> dist.TorchDistribution:
-        """Return the prior of the parameter ``name``, with event shape ``shape``."""
-        return dist.Normal(0.0, self.scale).expand(shape).to_event(len(shape))
+    def _of_one_weight(self, name: str, shape: torch.Size) -> dist.TorchDistribution:
+        return dist.Normal(0.0, self.scale)
 
 
 @dataclass(frozen=True)
-class fan_in_normal:  # noqa: N801
+class fan_in_normal(_Independent):  # noqa: N801
     """Zero-mean Normal prior of standard deviation ``gain / sqrt(fan_in)``.
 
-    The scale at which a wide layer's outputs stay of order one (Neal, 1996). Parameters with fewer
-    than two dimensions (biases) have no fan-in; theirs is ``gain``.
+    With this scale, the outputs of a wide layer stay of order one (Neal, 1996). Parameters with
+    fewer than two dimensions (biases) have no fan-in; their standard deviation is ``gain``.
     """
 
     gain: float = 1.0
 
-    def __post_init__(self) -> None:
-        positive("gain of a fan-in prior", self.gain)
-
-    def __call__(self, name: str, shape: torch.Size) -> dist.TorchDistribution:
-        """Return the prior of the parameter ``name``, with event shape ``shape``."""
+    def _of_one_weight(self, name: str, shape: torch.Size) -> dist.TorchDistribution:
         fan_in = math.prod(shape[1:]) if len(shape) > 1 else 1
-        return normal(self.gain / math.sqrt(fan_in))(name, shape)
+        return dist.Normal(0.0, self.gain / math.sqrt(fan_in))
 
 
 @dataclass(frozen=True)
-class laplace:  # noqa: N801
-    """Zero-mean Laplace prior, ``p(w) = exp(-|w| / b) / 2b``."""
+class laplace(_Independent):  # noqa: N801
+    """Zero-mean Laplace prior, ``p(w) = exp(-|w| / b) / 2b`` with the scale b."""
 
     scale: float
 
-    def __post_init__(self) -> None:
-        positive("scale of a laplace prior", self.scale)
-
-    def __call__(self, name: str, shape: torch.Size) -> dist.TorchDistribution:
-        """Return the prior of the parameter ``name``, with event shape ``shape``."""
-        return dist.Laplace(0.0, self.scale).expand(shape).to_event(len(shape))
+    def _of_one_weight(self, name: str, shape: torch.Size) -> dist.TorchDistribution:
+        return dist.Laplace(0.0, self.scale)
 
 
 @dataclass(frozen=True)
-class student_t:  # noqa: N801
-    """Zero-mean Student t prior: heavy tails leave large weights alone."""
+class student_t(_Independent):  # noqa: N801
+    """Zero-mean Student t prior. Its heavy tails shrink large weights only a little."""
 
     df: float
     scale: float
 
-    def __post_init__(self) -> None:
-        positive("df of a student_t prior", self.df)
-        positive("scale of a student_t prior", self.scale)
-
-    def __call__(self, name: str, shape: torch.Size) -> dist.TorchDistribution:
-        """Return the prior of the parameter ``name``, with event shape ``shape``."""
-        return dist.StudentT(self.df, 0.0, self.scale).expand(shape).to_event(len(shape))
+    def _of_one_weight(self, name: str, shape: torch.Size) -> dist.TorchDistribution:
+        return dist.StudentT(self.df, 0.0, self.scale)
 
 
 @dataclass(frozen=True)
-class layer_scale:  # noqa: N801
+class layer_scale(_Independent):  # noqa: N801
     """The paper's shared layer-wise prior p(W | θ): one learnt scale per weight matrix.
 
     For a matrix ``W`` of n weights the model samples a scale in a site ``<name>_scale``,
 
         σ ~ LogNormal(ln scale, 1 / sqrt(strength · n)),    w_i ~ N(0, σ²).
 
-    Why the hyperprior narrows with n: n weights pull the scale with n times the force of one, so
-    under a hyperprior of fixed width a joint MAP shrinks σ and W together until nothing is left.
-    With ln σ = t, the joint density per weight is  -t - v / 2σ² - strength · (t - ln scale)² / 2,
-    v the mean squared weight. At v = 0 its mode is t = ln scale - 1 / strength: σ cannot fall below
-    ``scale · exp(-1 / strength)``, and grows where the data ask for larger weights. Training counts
-    surviving weights only, so that pruned zeros do not shrink σ; a pruning decision compares both
-    networks at the same σ. Parameters with fewer than two dimensions get ``normal(scale)``.
+    The hyperprior becomes narrower with n for this reason: n weights act on the scale n times as
+    strongly as one weight. Under a hyperprior of fixed width, joint MAP estimation would shrink σ
+    and W together to zero. With ln σ = t, the log joint density per weight is
+    -t - v / 2σ² - strength · (t - ln scale)² / 2, where v is the mean squared weight. At v = 0 its
+    mode is t = ln scale - 1 / strength: σ cannot fall below ``scale · exp(-1 / strength)``, and it
+    grows where the data require larger weights. Training counts only the surviving weights, so that
+    pruned weights do not shrink σ. A pruning decision compares both networks at the same σ.
+    Parameters with fewer than two dimensions get the prior ``normal(scale)``.
 
     Args:
         scale: median of σ, in the units of the weights.
-        strength: weight of the hyperprior relative to all n weights; larger holds σ closer.
+        strength: weight of the hyperprior relative to all n weights. A larger value keeps σ closer
+            to ``scale``.
     """
 
     scale: float = 0.3
     strength: float = 4.0
 
-    def __post_init__(self) -> None:
-        positive("scale of a layer_scale prior", self.scale)
-        positive("strength of a layer_scale prior", self.strength)
-
-    def __call__(self, name: str, shape: torch.Size) -> dist.TorchDistribution:
-        """Return the prior of the parameter ``name``; samples the site ``<name>_scale``."""
+    def _of_one_weight(self, name: str, shape: torch.Size) -> dist.TorchDistribution:
         if len(shape) < 2:
-            return normal(self.scale)(name, shape)
+            return dist.Normal(0.0, self.scale)
         width = 1 / math.sqrt(self.strength * math.prod(shape))
         scale = pyro.sample(f"{name}_scale", dist.LogNormal(math.log(self.scale), width))
-        return dist.Normal(0.0, scale).expand(shape).to_event(len(shape))
+        return dist.Normal(0.0, scale)
 
 
 @dataclass(frozen=True)
-class evidence_normal:  # noqa: N801
-    """A zero-mean Normal whose scale, one for each parameter, is learnt by evidence.
+class evidence_normal(_Independent):  # noqa: N801
+    """A zero-mean Normal prior with one scale for each parameter, learnt from the evidence.
 
     For a parameter ``W`` the model samples a scale in a site ``<name>_scale``,
 
-        σ ~ LogNormal(ln scale, 1),    w_i ~ N(0, σ²),
+        σ ~ LogNormal(ln scale, 1),    w_i ~ N(0, σ²).
 
-    which `train` does not follow the gradient for (a joint MAP over σ and W collapses): at the end
-    of each epoch it moves to where Laplace's evidence is largest (`evidence.evidence_scales`,
-    MacKay, 1992), its hyperprior left out. Decisions compare both networks at the same σ.
+    `train` does not follow the gradient of σ, because joint MAP estimation of σ and W collapses to
+    zero. Instead, at the end of each epoch, it moves σ towards the maximum of Laplace's evidence
+    (`evidence.evidence_scales`, MacKay, 1992), which ignores the hyperprior. Decisions compare both
+    networks at the same σ.
 
     Args:
-        scale: where σ starts, in the units of the weights.
+        scale: the initial value of σ, in the units of the weights.
     """
 
     scale: float = 0.3
 
-    def __post_init__(self) -> None:
-        positive("scale of an evidence_normal prior", self.scale)
-
-    def __call__(self, name: str, shape: torch.Size) -> dist.TorchDistribution:
-        """Return the prior of the parameter ``name``; samples the site ``<name>_scale``."""
+    def _of_one_weight(self, name: str, shape: torch.Size) -> dist.TorchDistribution:
         hyperprior = dist.LogNormal(math.log(self.scale), 1.0)
         scale = pyro.sample(f"{name}_scale", hyperprior, infer={EVIDENCE: True})
-        return dist.Normal(0.0, scale.detach()).expand(shape).to_event(len(shape))
+        return dist.Normal(0.0, scale.detach())
 
 
 @dataclass(frozen=True)
 class by_site:  # noqa: N801
-    """A prior for each group of parameters; the first matching pattern decides.
+    """A prior for each group of parameters, selected by the first pattern that matches.
 
     Args:
         patterns: maps shell-style patterns of parameter names to priors.
@@ -184,7 +176,7 @@ class by_site:  # noqa: N801
 
 
 def elementwise(distribution: dist.TorchDistribution) -> dist.TorchDistribution:
-    """Return the distribution under any ``to_event``: its log density has an entry per element."""
+    """Return the base distribution without ``to_event``, which has a log density per element."""
     while isinstance(distribution, torch.distributions.Independent):
         distribution = distribution.base_dist
     return distribution

@@ -1,4 +1,4 @@
-"""Inspection of a Pyro model's sites, and the log density of a single site."""
+"""Inspection of a Pyro model's sites, checks of data and weights, and densities of single sites."""
 
 import warnings
 from collections.abc import Iterator, Mapping
@@ -9,7 +9,7 @@ import pyro.distributions as dist
 import torch
 from pyro import poutine
 from pyro.distributions.util import scale_and_mask
-from torch import Tensor, nn
+from torch import Tensor
 
 from pyro_bayesprune.models.handler import MaskedPrior
 from pyro_bayesprune.models.module import BayesianModule, Model, evaluation_mode, network
@@ -23,7 +23,7 @@ NO_SUBSAMPLE = (
 
 @dataclass(frozen=True)
 class ModelSites:
-    """What a model samples: latent sites, and those observed inside the plate ``data``."""
+    """A model's latent sites, and its sites that are observed inside the plate ``data``."""
 
     latent: dict[str, Site]
     observed: dict[str, Site]
@@ -39,8 +39,8 @@ def inspect_model(model: Model, x: Tensor, y: Tensor) -> ModelSites:
         y: targets (n, ...).
 
     Raises:
-        ValueError: without a plate ``data`` that takes the batch as its subsample, with a latent or
-            parameter site where there must be none, or when N is not the plate's.
+        ValueError: if there is no plate ``data`` that takes the batch as its subsample, a latent
+            site inside the plate, a parameter site, or no observed site.
     """
     few = min(2, len(x))
     trace = _trace_of(model, x[:few], y[:few])
@@ -57,7 +57,7 @@ def inspect_model(model: Model, x: Tensor, y: Tensor) -> ModelSites:
     frame = data_frame(next(iter(observed.values())))
     if frame.size != few:
         raise ValueError(f"{NO_SUBSAMPLE}: for {few} examples its size was {frame.size}")
-    for site in latent.values():  # asked for shapes only: hold no sample of a whole network
+    for site in latent.values():  # only shapes are used, so free the memory of the samples
         site["value"] = site["value"].new_zeros(()).expand(site["value"].shape)
     return ModelSites(latent, observed, frame.full_size)
 
@@ -67,17 +67,19 @@ def _trace_of(model: Model, x: Tensor, y: Tensor) -> poutine.Trace:
         with evaluation_mode(model), torch.no_grad(), torch.random.fork_rng():
             return poutine.trace(model).get_trace(x, y)
     except (ValueError, RuntimeError, TypeError) as error:
-        told = " ".join(str(error).split("Trace Shapes:")[0].split())  # shapes: see the cause
-        if "plate('data')" in told:
-            raise ValueError(f"{NO_SUBSAMPLE}; for {len(x)} examples Pyro says: {told}") from error
+        message = " ".join(str(error).split("Trace Shapes:")[0].split())
+        if "plate('data')" in message:
+            raise ValueError(
+                f"{NO_SUBSAMPLE}; for {len(x)} examples Pyro reports: {message}"
+            ) from error
         inputs = f"{x.dtype} of shape (n, {', '.join(map(str, x.shape[1:]))})"
         hint = _hint(model) if isinstance(error, TypeError) else ""
-        raise ValueError(f"model(x, y) fails for inputs {inputs}: {told}{hint}") from error
+        raise ValueError(f"model(x, y) fails for inputs {inputs}: {message}{hint}") from error
 
 
 def _hint(model: Model) -> str:
-    """What to do where a plain network stands in the place of a model."""
-    if not isinstance(network(model), nn.Module) or isinstance(network(model), BayesianModule):
+    """Advice if the model is a plain network."""
+    if network(model) is None or isinstance(network(model), BayesianModule):
         return ""
     return ". A plain network becomes a Pyro model by BayesianModule(net, prior, num_data)"
 
@@ -88,7 +90,7 @@ def _check_sites(
     for name, site in latent.items():
         _check_support(name, site)
         if in_data_plate(site):
-            raise ValueError(f'the latent site {name!r} stands inside the plate "data"')
+            raise ValueError(f'the latent site {name!r} is inside the plate "data"')
     params = [name for name, site in nodes.items() if site["type"] == "param"]
     if params:
         raise ValueError(f"the model has parameters {params}: give them priors (pyro.sample)")
@@ -97,7 +99,6 @@ def _check_sites(
 
 
 def _check_support(name: str, site: Site) -> None:
-    """Raise a ValueError for a prior whose values cannot be optimised without constraints."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -139,26 +140,25 @@ def check_targets(sites: ModelSites, y: Tensor, part: str = "train") -> None:
 def check_weights(model: Model, sites: ModelSites, weights: Mapping[str, Tensor]) -> None:
     """Raise a ValueError unless ``weights`` has a value of the right shape for each latent site.
 
-    Values of a BayesianModule's frozen parameters may be among them; they are not used.
+    Values of a BayesianModule's frozen parameters are allowed and ignored.
     """
     module = network(model)
     if isinstance(module, BayesianModule):
-        constants = module.constants()
-        weights = {name: w for name, w in weights.items() if name not in constants}
-    if set(weights) != set(sites.latent):
-        missing, extra = set(sites.latent) - set(weights), set(weights) - set(sites.latent)
+        weights = {n: weights[n] for n in set(weights) - set(module.constants())}
+    missing, extra = set(sites.latent) - set(weights), set(weights) - set(sites.latent)
+    if missing or extra:
         raise ValueError(
             f"weights must name the model's latent sites; "
             f"missing {sorted(missing)}, unknown {sorted(extra)}"
         )
     for name, site in sites.latent.items():
-        expected, found = tuple(site["value"].shape), tuple(weights[name].shape)
-        if expected != found:
-            raise ValueError(f"weights of {name!r} must have shape {expected}, got {found}")
+        expected, shape = tuple(site["value"].shape), tuple(weights[name].shape)
+        if expected != shape:
+            raise ValueError(f"weights of {name!r} must have shape {expected}, got {shape}")
 
 
 def site_log_prob(site: Site) -> Tensor:
-    """Return a site's log density (float64 scalar), with its scale and mask, summed in float64."""
+    """Return a site's log density with its scale and mask, summed in float64."""
     fn, value, scale, mask = site["fn"], site["value"], site["scale"], site["mask"]
     if mask is None and not isinstance(scale, Tensor):
         if isinstance(fn, MaskedPrior):
@@ -179,18 +179,18 @@ def example_log_prob(site: Site) -> Tensor:
 
 
 def data_frame(site: Site) -> Any:  # noqa: ANN401  (a named tuple of Pyro's)
-    """Return the frame of the plate ``data`` that a site stands in."""
+    """Return the frame of the plate ``data`` around a site."""
     return next(frame for frame in site["cond_indep_stack"] if frame.name == "data")
 
 
 def plate_scale(site: Site) -> float:
-    """Return the data plate's own scale N/B of a site inside it."""
+    """Return the scale N/B that the plate ``data`` gives to a site inside it."""
     frame = data_frame(site)
     return frame.full_size / frame.size
 
 
 def scored_sites(trace: poutine.Trace) -> Iterator[Site]:
-    """Yield the sites of a trace that have a density: no subsamples, no `pyro.deterministic`."""
+    """Yield a trace's sites with a density, which excludes subsamples and `pyro.deterministic`."""
     samples = (site for site in trace.nodes.values() if site["type"] == "sample")
     for site in samples:
         if not (poutine.util.site_is_subsample(site) or site["infer"].get("_deterministic")):
@@ -198,11 +198,10 @@ def scored_sites(trace: poutine.Trace) -> Iterator[Site]:
 
 
 def is_fixed(site: Mapping[str, Any]) -> bool:
-    """Say whether a site has a Delta prior: it has a value and no posterior."""
-    delta = isinstance(elementwise(site["fn"]), dist.Delta)
-    return delta and not site["is_observed"]
+    """Return whether a site is a constant: a latent site with a Delta prior."""
+    return isinstance(elementwise(site["fn"]), dist.Delta) and not site["is_observed"]
 
 
 def in_data_plate(site: Mapping[str, Any]) -> bool:
-    """Say whether a site of a trace stands inside the plate ``data``."""
+    """Return whether a site of a trace is inside the plate ``data``."""
     return any(frame.name == "data" for frame in site["cond_indep_stack"])

@@ -1,8 +1,8 @@
-"""Weight matrices of which few entries survive: training at the cost of the survivors.
+"""Sparse weight matrices: computation with the surviving entries only.
 
-Under held masks a matrix of a linear layer is trained as the vector of its surviving entries.
-``y = x Wᵀ`` is then a sum over each row's survivors, its gradients two more such sums; the matrix
-itself, its gradient and the optimiser's moments of zeros are neither computed nor stored.
+While its mask is fixed, the matrix of a linear layer is trained as the vector of its surviving
+entries. ``y = x Wᵀ`` is then a sum over each row's survivors, and its gradients are two more such
+sums. The dense matrix, its gradient and the optimiser's moments are neither computed nor stored.
 """
 
 import warnings
@@ -14,12 +14,13 @@ from torch import Tensor
 from torch.nn.functional import embedding_bag, linear
 from torch.utils._pytree import tree_map
 
-# Where this is faster than dense kernels (reports/speed.md): a quarter survives, of many entries.
+# Sparse kernels are faster for large matrices of which at most a quarter survives
+# (reports/speed.md).
 WORTHWHILE, LARGE = 0.25, 1 << 16
 
 
 def worthwhile(weight: Tensor, mask: Tensor) -> bool:
-    """Say whether a parameter is better trained as its survivors: a large, sparse matrix."""
+    """Return whether a parameter is so large and sparse that training its survivors is faster."""
     able = weight.device.type == "cpu" and torch.backends.mkl.is_available()
     matrix = weight.dim() == 2 and weight.dtype in (torch.float32, torch.float64)
     few = 0 < mask.sum() <= WORTHWHILE * mask.numel()
@@ -27,7 +28,7 @@ def worthwhile(weight: Tensor, mask: Tensor) -> bool:
 
 
 class Pattern:
-    """Where the survivors of a matrix stand.
+    """The positions of a matrix's survivors.
 
     Args:
         mask: bool tensor (out, in), True where an entry survives.
@@ -62,13 +63,14 @@ class Pattern:
 
 
 def _starts(rows: Tensor, number: int) -> Tensor:
-    """Return where each row's survivors begin, and where the last one's end: (number + 1,)."""
+    """Offset of each row's first survivor, and the end of the last row: (number + 1,)."""
     counts = rows.bincount(minlength=number)
     return torch.cat([counts.new_zeros(1), counts.cumsum(0)]).int()
 
 
 def _weighted_sums(rows: Tensor, members: Tensor, values: Tensor, table: Tensor) -> Tensor:
-    # A sparse matrix times a dense one is an embedding bag: each row sums weighted rows of a table.
+    # An embedding bag is a product of a sparse and a dense matrix: each output row is a weighted
+    # sum of rows of the table.
     return embedding_bag(
         members, table, rows, mode="sum", per_sample_weights=values, include_last_offset=True
     )
@@ -92,7 +94,7 @@ class _SparseLinear(torch.autograd.Function):
 
 
 class Surviving(Tensor):
-    """A matrix (out, in) held as its survivors; any operation but a linear layer sees it dense."""
+    """A matrix (out, in) stored as its survivors; only linear layers compute with them directly."""
 
     vector: Tensor
     mask: Tensor
@@ -100,10 +102,10 @@ class Surviving(Tensor):
 
     @staticmethod
     def of(matrix: Tensor, vector: Tensor, mask: Tensor) -> "Surviving":
-        """Return ``matrix`` with its survivors in ``vector``, a leaf that gets the gradient."""
-        held = matrix.detach().as_subclass(Surviving)
-        held.vector, held.mask, held.pattern = vector, mask, Pattern(mask, matrix.dtype)
-        return held
+        """Return ``matrix`` with its survivors in ``vector``, a leaf that receives the gradient."""
+        sparse = matrix.detach().as_subclass(Surviving)
+        sparse.vector, sparse.mask, sparse.pattern = vector, mask, Pattern(mask, matrix.dtype)
+        return sparse
 
     def dense(self) -> Tensor:
         """Return the matrix, differentiable with respect to the survivors."""

@@ -22,7 +22,7 @@ NORMAL = bp.priors.normal(0.3)
     ("make", "thing"),
     [
         (bp.priors.normal, "scale of a normal prior"),
-        (bp.priors.fan_in_normal, "gain of a fan-in prior"),
+        (bp.priors.fan_in_normal, "gain of a fan_in_normal prior"),
         (bp.priors.laplace, "scale of a laplace prior"),
         (lambda v: bp.priors.student_t(v, 1.0), "df of a student_t prior"),
         (lambda v: bp.priors.student_t(1.0, v), "scale of a student_t prior"),

@@ -116,10 +116,11 @@ def test_power_scaling_distinguishes_a_strong_from_a_weak_prior():
     assert isinstance(sensitivities[1.5], pd.DataFrame)
 
 
-def test_power_scaling_of_draws_that_are_far_too_wide_has_no_diagnosis():
+def test_power_scaling_of_draws_that_are_far_too_wide_has_no_diagnosis(monkeypatch):
     fit, data, _, _ = linear_gaussian()
     wide = {"weight": torch.full((1, 4), 1e-3, dtype=torch.float64)}  # as if the data said nothing
-    draws = samplers.posterior_draws(fit, data, "laplace", draws=500, ggn=wide)
+    monkeypatch.setattr("pyro_bayesprune.inference.laplace._ggn", lambda *_: wide)
+    draws = samplers.posterior_draws(fit, data, "laplace", draws=500)
     table = statistics.power_scaling(conversion.to_arviz(draws, bp.Dataset(*data), prior_draws=0))
     assert table["diagnosis"].str.contains("reweighting fails").all()
     good = samplers.posterior_draws(fit, data, "last_layer_laplace", draws=500)

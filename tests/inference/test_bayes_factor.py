@@ -20,12 +20,12 @@ def test_bayes_factors_of_two_weights(scale, kind):
     y, w = torch.tensor([1.0, 2.0, 3.0]).double(), {"w": torch.tensor([1.0, 0.5]).double()}
     model, masks = regression(3, prior_scale=scale), {"w": torch.tensor([True, False])}
     unpruned = bp.log_joint(model, w, (x, y), {"w": torch.tensor([True, True])}, kind)
-    found = bp.BayesFactor.joint(bp.log_joint(model, w, (x, y), masks, kind), unpruned, 3)
+    result = bp.BayesFactor.joint(bp.log_joint(model, w, (x, y), masks, kind), unpruned, 3)
     dropped = math.log(scale) + LOG_TWO_PI / 2 if kind == "dropped" else 0.0
-    assert found.log_likelihood_ratio == pytest.approx(-1.75, abs=1e-9)
-    assert found.log_prior_ratio == pytest.approx(1 / (8 * scale**2) + dropped, abs=1e-9)
-    assert found.log == pytest.approx(-1.75 + 1 / (8 * scale**2) + dropped, abs=1e-9)
-    assert found.kind == "joint"
+    assert result.log_likelihood_ratio == pytest.approx(-1.75, abs=1e-9)
+    assert result.log_prior_ratio == pytest.approx(1 / (8 * scale**2) + dropped, abs=1e-9)
+    assert result.log == pytest.approx(-1.75 + 1 / (8 * scale**2) + dropped, abs=1e-9)
+    assert result.kind == "joint"
 
 
 def test_a_dropped_zero_is_for_or_against_pruning_by_the_priors_units():

@@ -23,9 +23,9 @@ def regression(n=40, features=5, outputs=4, bias=True, prior=None):
     return model, weights, (x, y)
 
 
-def exact(model, weights, data, kept, temperature=1.0):
+def exact(model, weights, data, keep, temperature=1.0):
     """Variances and log Occam factor of the kept weights, from the full matrix."""
-    alive, delta = flat(model, kept).bool(), flat(model, prior_precision(model, weights))
+    alive, delta = flat(model, keep).bool(), flat(model, prior_precision(model, weights))
     precision = ggn_full(model, weights, data) / temperature + delta.diag()
     precision = precision[alive][:, alive]
     log_occam = (delta[alive].log().sum() - torch.logdet(precision)) / 2
@@ -57,11 +57,11 @@ def test_a_layer_with_its_bias_is_exact_where_its_factors_are(
     monkeypatch.setattr(blocks, "MAX_DENSE", dense)
     model, weights, data = regression(bias=bias, prior=prior)
     masks = half(weights, share) if share else {}
-    kept = blocks.kept_weights(model, masks)
-    variance, log_occam = exact(model, weights, data, kept, temperature=3.0)
+    keep = blocks.kept_weights(model, masks)
+    variance, log_occam = exact(model, weights, data, keep, temperature=3.0)
     precision = evidence.marginal_precision(model, weights, data, masks, temperature=3.0)
     torch.testing.assert_close(1 / flat(model, precision), variance)
-    zeroed = {n: w * kept[n] for n, w in weights.items()}
+    zeroed = {n: w * keep[n] for n, w in weights.items()}
     result = evidence.log_evidence(model, zeroed, data, masks, "kron", temperature=3.0)
     assert result.log_occam == pytest.approx(log_occam)
 
@@ -165,15 +165,15 @@ def test_last_layer_laplace_has_the_correlation_of_weights_and_bias(share):
     model, weights, data = regression(outputs=1)
     data = (data[0] + 2, data[1])  # inputs of a large mean: strongly correlated with the bias
     masks = half(weights, share) if share else {}
-    kept = blocks.kept_weights(model, masks)
+    keep = blocks.kept_weights(model, masks)
 
     class Point:
         temperature = 2.0
 
     Point.model, Point.masks, Point.buffers = model, masks, {}
-    Point.weights = {n: w * kept[n] for n, w in weights.items()}
+    Point.weights = {n: w * keep[n] for n, w in weights.items()}
     draws = posterior_draws(Point, data, "last_layer_laplace", draws=40_000)
-    alive = flat(model, kept).bool()
+    alive = flat(model, keep).bool()
     delta = flat(model, prior_precision(model, weights))
     precision = (ggn_full(model, weights, data) / 2 + delta.diag())[alive][:, alive]
     covariance = torch.linalg.inv(precision)

@@ -48,8 +48,8 @@ def test_kronecker_factors_of_one_linear_layer_are_exact_and_so_are_its_marginal
     full = curvature.ggn_full(model, weights, data)
     torch.testing.assert_close(torch.kron(block.outputs, block.inputs), full)
     exact = 1 / torch.linalg.inv(full + torch.eye(12) / 0.09).diagonal()
-    found = evidence.marginal_precision(model, weights, data)
-    torch.testing.assert_close(found["weight"].flatten(), exact)
+    result = evidence.marginal_precision(model, weights, data)
+    torch.testing.assert_close(result["weight"].flatten(), exact)
 
 
 def test_other_likelihoods_and_models_are_refused():
@@ -65,7 +65,7 @@ def test_a_sampled_layer_scale_is_read_where_it_is():
     model, weights, _ = lifted_small_net("mlp")
     model.prior = bp.priors.layer_scale(0.3)
     scales = {"0.weight_scale": torch.tensor(0.5), "2.weight_scale": torch.tensor(0.1)}
-    found = curvature.prior_precision(model, {**weights, **scales})
-    assert found["0.weight"].unique().item() == pytest.approx(4)
-    assert found["2.weight"].unique().item() == pytest.approx(100)
-    assert found["0.bias"].unique().item() == pytest.approx(1 / 0.09)
+    result = curvature.prior_precision(model, {**weights, **scales})
+    assert result["0.weight"].unique().item() == pytest.approx(4)
+    assert result["2.weight"].unique().item() == pytest.approx(100)
+    assert result["0.bias"].unique().item() == pytest.approx(1 / 0.09)

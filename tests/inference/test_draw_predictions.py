@@ -77,7 +77,7 @@ def test_the_jacobian_route_agrees_with_tangents(net, monkeypatch):
 
 def test_prior_predictive_classes_before_any_training(small_network):
     fit, data = small_network
-    obs = prior_predictive(fit.model, data.train_x, draws=40, masks=fit.masks)
+    obs = prior_predictive(fit.model, data.train_x, draws=40)
     assert obs.shape == (40, len(data.train_x)) and set(obs.unique().tolist()) <= {0, 1, 2}
     frequencies = torch.bincount(obs.flatten(), minlength=3) / obs.numel()
     assert (frequencies - 1 / 3).abs().max() < 0.25  # a symmetric prior favours no class

@@ -1,21 +1,24 @@
 """Laplace draws against closed forms."""
 
+from collections import OrderedDict
+
 import pytest
 import torch
-from helpers import linear_gaussian
+from helpers import around, linear_gaussian, net_weights
+from torch import nn
 
-from pyro_bayesprune.inference import samplers
-from pyro_bayesprune.inference.curvature import ggn_diagonal
+import pyro_bayesprune as bp
+from pyro_bayesprune.inference import laplace, samplers
 from pyro_bayesprune.inference.draw_predictions import last_layer
 
 
 def test_laplace_draws_have_the_posterior_covariance():
     fit, data, mean, covariance = linear_gaussian(orthogonal=True)  # so the diagonal is exact
     draws = samplers.posterior_draws(fit, data, "laplace", draws=20_000)
-    found = draws.values[0]
-    assert torch.allclose(found.mean(0), mean, atol=4 * covariance.diag().max().sqrt() / 141)
+    result = draws.values[0]
+    assert torch.allclose(result.mean(0), mean, atol=4 * covariance.diag().max().sqrt() / 141)
     scale = covariance.diag().sqrt()
-    correlation = found.mT.cov() / scale[:, None] / scale
+    correlation = result.mT.cov() / scale[:, None] / scale
     assert torch.allclose(correlation, torch.eye(3).double(), atol=0.04)
 
 
@@ -27,24 +30,23 @@ def test_laplace_draws_come_with_their_log_density():
     assert torch.allclose(difference, difference[:1].expand(50))
 
 
-def test_the_last_layers_curvature_is_that_of_the_whole_network(small_network):
+def test_the_last_layers_curvature_is_that_of_the_whole_network(small_network, monkeypatch):
     fit, data = small_network
     names, _ = last_layer(fit.model, fit.weights, data.train_x[:1])
-    whole = ggn_diagonal(fit.model, fit.weights, data)
-    part, given = (
-        samplers.posterior_draws(fit, data, sites=names, draws=5, ggn=ggn) for ggn in (None, whole)
-    )
-    assert torch.allclose(part.values, given.values, atol=1e-5)
+    part = samplers.posterior_draws(fit, data, sites=names, draws=5)
+    monkeypatch.setattr(laplace, "only_last_layer", lambda *_: None)
+    whole = samplers.posterior_draws(fit, data, sites=names, draws=5)
+    assert torch.allclose(part.values, whole.values, atol=1e-5)
 
 
 @pytest.mark.parametrize("pruned", [(), (1,)])
 def test_last_layer_laplace_has_the_posterior_covariance(pruned):
     fit, data, mean, covariance = linear_gaussian(pruned=pruned)  # correlated: no diagonal is exact
     draws = samplers.posterior_draws(fit, data, "last_layer_laplace", draws=20_000)
-    found, scale = draws.values[0], covariance.diag().sqrt()
-    assert torch.allclose(found.mean(0), mean, atol=4 * scale.max() / 141)
+    result, scale = draws.values[0], covariance.diag().sqrt()
+    assert torch.allclose(result.mean(0), mean, atol=4 * scale.max() / 141)
     expected = covariance / scale / scale[:, None]
-    assert torch.allclose(found.mT.cov() / scale / scale[:, None], expected, atol=0.04)
+    assert torch.allclose(result.mT.cov() / scale / scale[:, None], expected, atol=0.04)
     assert (expected - torch.eye(len(expected))).abs().max() > 0.1
 
 
@@ -52,3 +54,14 @@ def test_last_layer_laplace_is_for_the_last_layer(small_network):
     fit, data = small_network
     with pytest.raises(ValueError, match="draws the last layer's parameters"):
         samplers.posterior_draws(fit, data, "last_layer_laplace", sites=["0.weight"])
+
+
+@pytest.mark.parametrize("method", ["laplace", "last_layer_laplace"])
+def test_the_last_layer_is_drawn_under_priors_by_site(method):
+    inner = nn.Sequential(OrderedDict(c=nn.Linear(5, 3)))
+    net = nn.Sequential(OrderedDict(a=nn.Linear(4, 5), b=inner))
+    prior = bp.priors.by_site({"a.*": bp.priors.normal(0.3), "b.c.*": bp.priors.normal(0.5)})
+    fit = around(bp.BayesianModule(net, prior, 30), net_weights(net))
+    data = torch.randn(30, 4), torch.randint(0, 3, (30,))
+    draws = samplers.posterior_draws(fit, data, method, sites=["b.c.weight", "b.c.bias"], draws=2)
+    assert draws.values.shape == (1, 2, 18)

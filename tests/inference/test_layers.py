@@ -173,7 +173,7 @@ def test_the_diagonal_and_the_whole_matrix_are_those_of_autograd(name, likelihoo
 @pytest.mark.parametrize("name", MEMBERS)
 def test_the_gradient_is_that_of_the_log_joint(name):
     model, weights, data = lifted(name, bp.categorical)
-    found = gradient(model, weights, data, temperature=2.0)
+    result = gradient(model, weights, data, temperature=2.0)
     name, step = next(iter(weights)), 1e-5
     direction = torch.randn_like(weights[name])
     ends = [
@@ -182,7 +182,7 @@ def test_the_gradient_is_that_of_the_log_joint(name):
         for sign in (1, -1)
     ]  # fmt: skip
     slope = (ends[0] - ends[1]) / (2 * step)
-    assert (found[name] * direction).sum().item() == pytest.approx(slope, rel=1e-5, abs=1e-7)
+    assert (result[name] * direction).sum().item() == pytest.approx(slope, rel=1e-5, abs=1e-7)
 
 
 @pytest.mark.parametrize("name", MEMBERS)

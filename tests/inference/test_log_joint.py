@@ -23,20 +23,20 @@ from pyro_bayesprune.inference.prediction import held_out_loss
 
 def test_log_joint_is_the_formula(linear):
     x, y, w = linear
-    found = bp.log_joint(regression(12, prior_scale=0.7, noise=0.4, dim=3), {"w": w}, (x, y))
-    assert found.log_likelihood == pytest.approx(normal_log_density(y - x @ w, 0.4), abs=1e-9)
-    assert found.log_prior == pytest.approx(normal_log_density(w, 0.7), abs=1e-9)
-    assert found.total == found.log_likelihood + found.log_prior
+    result = bp.log_joint(regression(12, prior_scale=0.7, noise=0.4, dim=3), {"w": w}, (x, y))
+    assert result.log_likelihood == pytest.approx(normal_log_density(y - x @ w, 0.4), abs=1e-9)
+    assert result.log_prior == pytest.approx(normal_log_density(w, 0.7), abs=1e-9)
+    assert result.total == result.log_likelihood + result.log_prior
 
 
 @pytest.mark.parametrize("chunk_size", [1, 5, 12, 1000])
 def test_the_chunk_size_changes_nothing(linear, chunk_size):
     x, y, w = linear
     model = regression(12, dim=3)
-    found = bp.log_joint(model, {"w": w}, (x, y), chunk_size=chunk_size)
+    result = bp.log_joint(model, {"w": w}, (x, y), chunk_size=chunk_size)
     whole = bp.log_joint(model, {"w": w}, (x, y))
-    assert found.log_likelihood == pytest.approx(whole.log_likelihood, abs=1e-9)
-    assert found.log_prior == whole.log_prior
+    assert result.log_likelihood == pytest.approx(whole.log_likelihood, abs=1e-9)
+    assert result.log_prior == whole.log_prior
 
 
 def test_a_dataset_is_its_training_part(linear):
@@ -71,10 +71,10 @@ def test_a_users_scales_and_factors_count_as_often_as_they_should(linear):
 
     outside = normal_log_density(1 - w.sum(), 2.0) + normal_log_density(w, 1.0) + 0.25
     for chunk_size in (5, 12):
-        found = bp.log_joint(model, {"w": w}, (x, y), chunk_size=chunk_size)
+        result = bp.log_joint(model, {"w": w}, (x, y), chunk_size=chunk_size)
         inside = 0.5 * normal_log_density(y - x @ w, 1.0)
-        assert found.log_likelihood == pytest.approx(inside, abs=1e-9)
-        assert found.log_prior == pytest.approx(outside, abs=1e-9)
+        assert result.log_likelihood == pytest.approx(inside, abs=1e-9)
+        assert result.log_prior == pytest.approx(outside, abs=1e-9)
 
 
 def test_a_scale_outside_the_plate_stays_too(linear):
@@ -93,11 +93,11 @@ def test_a_users_mask_leaves_examples_out(linear):
         with pyro.plate("data", 12, subsample=x), poutine.mask(mask=x[:, 0] > 0):
             pyro.sample("y", dist.Normal(x @ w, 1.0), obs=y)
 
-    seen = x[:, 0] > 0
-    found = bp.log_joint(model, {"w": w}, (x, y), chunk_size=5)
-    expected = normal_log_density((y - x @ w)[seen], 1.0)
-    assert 0 < seen.sum() < 12
-    assert found.log_likelihood == pytest.approx(expected, abs=1e-9)
+    observed = x[:, 0] > 0
+    result = bp.log_joint(model, {"w": w}, (x, y), chunk_size=5)
+    expected = normal_log_density((y - x @ w)[observed], 1.0)
+    assert 0 < observed.sum() < 12
+    assert result.log_likelihood == pytest.approx(expected, abs=1e-9)
 
 
 def test_several_sites_inside_the_plate_add_up(linear):
@@ -109,10 +109,10 @@ def test_several_sites_inside_the_plate_add_up(linear):
             pyro.sample("y", dist.Normal(x @ w, 1.0), obs=y)
             pyro.sample("again", dist.Normal(x @ w, 2.0), obs=y)
 
-    found = bp.log_joint(model, {"w": w}, (x, y), chunk_size=7).log_likelihood
+    result = bp.log_joint(model, {"w": w}, (x, y), chunk_size=7).log_likelihood
     residuals = y - x @ w
     expected = normal_log_density(residuals, 1.0) + normal_log_density(residuals, 2.0)
-    assert found == pytest.approx(expected, abs=1e-9)
+    assert result == pytest.approx(expected, abs=1e-9)
 
 
 def test_the_temperature_divides_the_likelihood(linear):
@@ -126,11 +126,11 @@ def test_the_temperature_divides_the_likelihood(linear):
 def test_log_joint_of_a_lifted_network_is_cross_entropy_and_normal_densities():
     data, net = class_data(dtype=torch.float64), mlp().double()
     weights = net_weights(net)
-    found = bp.log_joint(lifted(net, data), weights, data)
+    result = bp.log_joint(lifted(net, data), weights, data)
     expected = -nn.functional.cross_entropy(net(data.train_x), data.train_y, reduction="sum")
-    assert found.log_likelihood == pytest.approx(expected.item(), abs=1e-9)
+    assert result.log_likelihood == pytest.approx(expected.item(), abs=1e-9)
     expected = sum(normal_log_density(w, 0.3) for w in weights.values())
-    assert found.log_prior == pytest.approx(expected, abs=1e-9)
+    assert result.log_prior == pytest.approx(expected, abs=1e-9)
 
 
 def test_log_joint_of_pruned_weights_is_that_of_zeroed_weights():
@@ -185,6 +185,6 @@ def test_sums_run_in_float64():
         with pyro.plate("data", 2, subsample=x):
             pyro.sample("y", dist.Normal(x[:, 0], 1.0), obs=y)
 
-    found = bp.log_joint(model, {"w": torch.full((n,), 0.1)}, (x, y)).log_prior
+    result = bp.log_joint(model, {"w": torch.full((n,), 0.1)}, (x, y)).log_prior
     each = dist.Normal(torch.tensor(0.0), 0.3).log_prob(torch.tensor(0.1)).double().item()
-    assert found == pytest.approx(n * each, abs=1e-6)
+    assert result == pytest.approx(n * each, abs=1e-6)

@@ -29,7 +29,7 @@ def test_multiply_adds_and_speedup_against_hand_counts(net, counts):
     masks = {n: torch.ones_like(p, dtype=torch.bool) for n, p in net.named_parameters()}
     first = next(iter(counts))
     masks[first].view(-1)[: masks[first].numel() // 3] = False
-    kept = 1 - (masks[first].numel() // 3) / masks[first].numel()
-    after = sum(counts.values()) - counts[first] * (1 - kept)
+    share = 1 - (masks[first].numel() // 3) / masks[first].numel()
+    after = sum(counts.values()) - counts[first] * (1 - share)
     expected = sum(counts.values()) / after
     assert metrics.theoretical_speedup(counts, masks) == pytest.approx(expected)

@@ -39,6 +39,6 @@ def test_nuts_finds_the_posterior_of_a_linear_gaussian_model():
     assert float(az.rhat(values)["w"].max()) <= 1.01
     error = np.abs(draws.values.mean((0, 1)).numpy() - mean.numpy())
     assert (error <= 4 * az.mcse(values)["w"].to_numpy()).all()
-    found = draws.values.flatten(0, 1).mT.cov()
-    assert torch.allclose(found, covariance, rtol=0.15, atol=0.1 * covariance.diag().max())
+    result = draws.values.flatten(0, 1).mT.cov()
+    assert torch.allclose(result, covariance, rtol=0.15, atol=0.1 * covariance.diag().max())
     assert not draws.stats["diverging"].any()

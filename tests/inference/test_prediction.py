@@ -42,8 +42,8 @@ def test_the_held_out_loss_of_a_regression_is_a_density(linear):
 def test_classes_have_probabilities_and_no_mean():
     data, net = class_data(), mlp()
     model, weights = lifted(net, data), net_weights(net)
-    found = class_probabilities(model, weights, data.train_x)
-    assert torch.allclose(found, net(data.train_x).softmax(1))
+    result = class_probabilities(model, weights, data.train_x)
+    assert torch.allclose(result, net(data.train_x).softmax(1))
     with pytest.raises(ValueError, match="predict_proba"):
         mean_prediction(model, weights, data.train_x)
     with pytest.raises(ValueError, match="categorical site, got Normal"):

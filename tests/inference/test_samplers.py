@@ -14,12 +14,12 @@ from pyro_bayesprune.inference.draws import Method
 def test_pruned_weights_are_zero_in_every_draw(small_network, method):
     fit, data = small_network
     draws = samplers.posterior_draws(fit, data, method, draws=5, chains=2, warmup=5)
-    kept = {n: fit.masks.get(n, torch.ones_like(w, dtype=torch.bool))
+    masks = {n: fit.masks.get(n, torch.ones_like(w, dtype=torch.bool))
             for n, w in fit.weights.items()}  # fmt: skip
     for chain in range(draws.values.shape[0]):
         for draw in range(5):
             weights = draws.at(chain, draw)
-            for name, mask in kept.items():
+            for name, mask in masks.items():
                 assert not weights[name][~mask].any()
                 drawn = name in draws.index
                 assert (weights[name][mask] != fit.weights[name][mask]).all() == drawn

@@ -23,9 +23,9 @@ def test_savage_dickey_is_the_ratio_of_exact_marginal_likelihoods():
         others = [j for j in range(6) if j not in group]
         truth = log_marginal(x[:, others], y) - log_marginal(x, y)
         block = covariance[group][:, group]
-        found = savage_dickey.savage_dickey_group(mean[group], block, delta[group])
-        assert found == pytest.approx(truth, abs=1e-8)
-        assert found != pytest.approx(single[group].sum().item(), abs=0.1) or len(group) == 1
+        result = savage_dickey.savage_dickey_group(mean[group], block, delta[group])
+        assert result == pytest.approx(truth, abs=1e-8)
+        assert result != pytest.approx(single[group].sum().item(), abs=0.1) or len(group) == 1
 
 
 def recovered(seed: int) -> float:

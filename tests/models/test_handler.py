@@ -46,9 +46,9 @@ def densities(model, *args):
 @pytest.mark.parametrize("kind", ["density", "dropped"])
 @pytest.mark.parametrize("place", [inside, outside])
 def test_a_trace_records_the_density_of_the_pruned_weights(place, kind):
-    found = densities(place(regression(3), kind), X, Y)
-    assert found["w"] == pytest.approx(LOG_PRIOR[kind], abs=1e-6)
-    assert found["y"] == pytest.approx(LOG_LIKELIHOOD, abs=1e-6)
+    result = densities(place(regression(3), kind), X, Y)
+    assert result["w"] == pytest.approx(LOG_PRIOR[kind], abs=1e-6)
+    assert result["y"] == pytest.approx(LOG_LIKELIHOOD, abs=1e-6)
 
 
 @pytest.mark.parametrize("place", [inside, outside])
@@ -73,8 +73,8 @@ def test_sampled_weights_are_pruned():
 @pytest.mark.parametrize("kind", ["density", "dropped"])
 def test_trace_elbo_is_minus_the_log_joint_of_the_pruned_weights(kind):
     guide = AutoDelta(regression(3), init_loc_fn=lambda site: W.clone())
-    found = Trace_ELBO().loss(bp.pruned(regression(3), MASKS, kind), guide, X, Y)
-    assert found == pytest.approx(-LOG_LIKELIHOOD - LOG_PRIOR[kind], abs=1e-5)
+    result = Trace_ELBO().loss(bp.pruned(regression(3), MASKS, kind), guide, X, Y)
+    assert result == pytest.approx(-LOG_LIKELIHOOD - LOG_PRIOR[kind], abs=1e-5)
 
 
 def test_the_elbo_has_no_gradient_at_pruned_weights():
@@ -105,8 +105,8 @@ def test_predictive_of_a_lifted_network_equals_that_of_pruned_weights():
     zeroed = {n: w * masks[n] if n in masks else w for n, w in weights.items()}
 
     def logits(model, weights):
-        held = poutine.condition(model, data=weights)
-        return poutine.trace(held).get_trace(data.train_x).nodes["obs"]["fn"].logits
+        fixed = poutine.condition(model, data=weights)
+        return poutine.trace(fixed).get_trace(data.train_x).nodes["obs"]["fn"].logits
 
     assert torch.equal(logits(bp.pruned(model, masks), weights), logits(model, zeroed))
     assert not torch.allclose(logits(model, weights), logits(model, zeroed))
@@ -128,8 +128,8 @@ def test_the_handler_inside_a_plate_of_its_own_prior():
             return pyro.sample("y", dist.Normal(x @ w, 1.0), obs=y)
 
     for place in (inside, outside):
-        found = densities(place(model, "dropped"), X, Y)
-        assert found["w"] == pytest.approx(LOG_PRIOR["dropped"], abs=1e-6)
+        result = densities(place(model, "dropped"), X, Y)
+        assert result["w"] == pytest.approx(LOG_PRIOR["dropped"], abs=1e-6)
 
 
 def test_the_users_scale_stays_on_a_pruned_site():
@@ -149,8 +149,8 @@ def test_a_pruned_model_can_be_copied_and_pickled():
     model = bp.pruned(lifted(mlp(), class_data()), random_masks(weights))
     data = {n: w.clone() for n, w in weights.items()}
     for other in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
-        held = [poutine.condition(m, data=data) for m in (model, other)]
+        fixed = [poutine.condition(m, data=data) for m in (model, other)]
         logits = [
-            poutine.trace(m).get_trace(torch.ones(2, 6)).nodes["obs"]["fn"].logits for m in held
+            poutine.trace(m).get_trace(torch.ones(2, 6)).nodes["obs"]["fn"].logits for m in fixed
         ]
         assert torch.equal(*logits)

@@ -39,17 +39,9 @@ class TestBake:
     def test_module_of_the_fit_is_left_alone(self, digits_part):
         fit = fitted(with_batch_norm(), digits_part)
         before = {n: v.clone() for n, v in fit.model.net.state_dict().items()}
-        plain.bake(fit, recalibrate=digits_part.train_x)
+        plain.bake(fit)
         for name, value in fit.model.net.state_dict().items():
             assert torch.equal(value, before[name]), name
-
-    def test_recalibration_takes_the_statistics_of_the_data(self, digits_part):
-        fit = fitted(with_batch_norm(), digits_part, pruning=bp.Pruning(sparsity=0.8))
-        net = plain.bake(fit, recalibrate=digits_part.train_x)
-        before = net.conv(digits_part.train_x)  # 359 examples: one chunk
-        torch.testing.assert_close(net.norm.running_mean, before.mean((0, 2, 3)))
-        torch.testing.assert_close(net.norm.running_var, before.var((0, 2, 3)))
-        assert net.norm.momentum == 0.1
 
     def test_what_does_not_fit_is_refused(self, digits_part):
         fit = fitted(bp.FCN(SHAPE, 10, (4, 4, 4)), digits_part)

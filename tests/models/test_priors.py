@@ -31,16 +31,16 @@ FORMULAS = {
 
 @pytest.mark.parametrize(("prior", "formula"), FORMULAS.values(), ids=list(FORMULAS))
 def test_log_densities_are_the_formulas(prior, formula):
-    found = prior("fc1.weight", SHAPE)
-    assert found.event_shape == SHAPE and found.batch_shape == ()
-    assert found.log_prob(VALUE).item() == pytest.approx(formula(VALUE).sum().item(), abs=1e-9)
+    result = prior("fc1.weight", SHAPE)
+    assert result.event_shape == SHAPE and result.batch_shape == ()
+    assert result.log_prob(VALUE).item() == pytest.approx(formula(VALUE).sum().item(), abs=1e-9)
 
 
 def test_fan_in_is_what_a_unit_sums_over():
     prior = bp.priors.fan_in_normal()
     for shape, fan_in in (((5, 16), 16), ((8, 4, 3, 3), 36), ((5,), 1)):
-        found = prior("w", torch.Size(shape)).base_dist.scale
-        assert torch.allclose(found, torch.full(shape, fan_in**-0.5))
+        result = prior("w", torch.Size(shape)).base_dist.scale
+        assert torch.allclose(result, torch.full(shape, fan_in**-0.5))
 
 
 def test_by_site_takes_the_first_pattern_that_matches():
@@ -59,10 +59,10 @@ def test_any_function_is_a_prior():
         return dist.Cauchy(0.0, 1.0).expand(shape).to_event(len(shape))
 
     net = mlp()
-    found = bp.log_joint(lifted(net, data, prior), net_weights(net), data).log_prior
+    result = bp.log_joint(lifted(net, data, prior), net_weights(net), data).log_prior
     weights = torch.cat([w.flatten() for w in net_weights(net).values()])
     expected = -torch.log(math.pi * (1 + weights**2)).sum().item()
-    assert found == pytest.approx(expected, abs=1e-9)
+    assert result == pytest.approx(expected, abs=1e-9)
 
 
 def test_layer_scale_is_a_hierarchy():
@@ -78,8 +78,8 @@ def test_layer_scale_is_a_hierarchy():
         if w.dim() >= 2:
             width = 1 / math.sqrt(4.0 * w.numel())
             expected += dist.LogNormal(math.log(0.3), width).log_prob(scale).item()
-    found = bp.log_joint(model, weights, data).log_prior
-    assert found == pytest.approx(expected, abs=1e-9)
+    result = bp.log_joint(model, weights, data).log_prior
+    assert result == pytest.approx(expected, abs=1e-9)
 
 
 def test_layer_scale_without_weights_has_the_mode_that_its_docstring_gives():

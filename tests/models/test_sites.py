@@ -65,7 +65,7 @@ def test_several_observed_sites():
 
 def test_a_latent_site_inside_the_plate():
     local = written(extra=lambda x, y: pyro.sample("z", dist.Normal(x[:, 0], 1.0)))
-    with pytest.raises(ValueError, match="latent site 'z' stands inside the plate"):
+    with pytest.raises(ValueError, match="latent site 'z' is inside the plate"):
         fit_once(local, (X, Y))
 
 
@@ -94,9 +94,9 @@ def test_labels_out_of_range():
     with pytest.raises(ValueError, match=message):
         bp.log_joint(model, weights, (x, wrong))
     for part in ("validation", "test"):
-        given = bp.Dataset(x, y, **{f"{part}_x": x, f"{part}_y": wrong})
+        dataset = bp.Dataset(x, y, **{f"{part}_x": x, f"{part}_y": wrong})
         with pytest.raises(ValueError, match=f"{part} labels of the site 'obs'"):
-            fit_once(model, given)
+            fit_once(model, dataset)
     with pytest.raises(ValueError, match="train labels must not be negative, got -1"):
         bp.Dataset(x, y - 1)
 

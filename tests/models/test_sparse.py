@@ -1,4 +1,4 @@
-"""Training the survivors only is training under held masks."""
+"""Training the survivors only is training under fixed masks."""
 
 import pyro
 import pytest
@@ -62,17 +62,17 @@ def test_any_other_operation_sees_the_dense_matrix():
     mask = torch.rand(5, 4) > 0.5
     vector = torch.randn(int(mask.sum()), dtype=torch.float64, requires_grad=True)
     matrix = torch.zeros(5, 4, dtype=torch.float64)
-    held = Surviving.of(matrix, vector, mask)
+    sparse_matrix = Surviving.of(matrix, vector, mask)
     dense = matrix.masked_scatter(mask, vector)
     x = torch.randn(2, 3, 4, dtype=torch.float64)
     for f in (lambda w: linear(x, w), lambda w: w.square().sum(), lambda w: linear(x[0], w)):
         (expected,) = torch.autograd.grad(f(dense).sin().sum(), vector, retain_graph=True)
-        (found,) = torch.autograd.grad(f(held).sin().sum(), vector)
-        torch.testing.assert_close(f(held), f(dense))
-        torch.testing.assert_close(found, expected)
+        (result,) = torch.autograd.grad(f(sparse_matrix).sin().sum(), vector)
+        torch.testing.assert_close(f(sparse_matrix), f(dense))
+        torch.testing.assert_close(result, expected)
 
 
-def test_densities_do_not_depend_on_how_a_matrix_is_held(monkeypatch):
+def test_densities_do_not_depend_on_how_a_matrix_is_stored(monkeypatch):
     torch.manual_seed(0)
     net = nn.Sequential(nn.Linear(8, 30), nn.Tanh(), nn.Linear(30, 3)).double()
     x, y = torch.randn(40, 8).double(), torch.randint(3, (40,))

@@ -1,0 +1,35 @@
+"""The autograd graph of a network's outputs, for inspection."""
+
+from collections.abc import Collection, Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pyro_bayesprune.models.module import BayesianModule, Weights, evaluation_mode
+
+
+def outputs_of_two(model: BayesianModule, x: Tensor) -> tuple[Tensor, Tensor, Weights]:
+    """Return a network's outputs for two examples, these examples, and the parameters by name.
+
+    The outputs have an autograd graph that reaches the parameters and floating-point inputs.
+    """
+    point = {n: p.detach().requires_grad_() for n, p in model.named_weights().items()}
+    x = x[:2].detach()
+    if x.is_floating_point():
+        x.requires_grad_()
+    with evaluation_mode(model), torch.enable_grad(), torch.random.fork_rng():
+        return model.outputs(point, x), x, point
+
+
+def graph_nodes(value: Tensor, stop: Collection[Any] = ()) -> Iterator[Any]:
+    """Yield each node of the graph that computed a tensor, but none behind a node in ``stop``."""
+    pending, visited = [value.grad_fn], set()
+    while pending:
+        node: Any = pending.pop()
+        if node is None or node in visited:
+            continue
+        visited.add(node)
+        yield node
+        if node not in stop:
+            pending += [parent for parent, _ in node.next_functions]
