@@ -25,7 +25,7 @@ def epoch_progress(
     """
     if not enabled:
         yield lambda values: None
-    elif sys.stderr.isatty() or hasattr(builtins, "__IPYTHON__"):  # IPython sets it
+    elif sys.stderr.isatty() or hasattr(builtins, "__IPYTHON__"):  # IPython sets this name
         with tqdm(desc=title, total=total, initial=done, unit="epoch") as bar:
 
             def advance(values: Mapping[str, str]) -> None:

@@ -2,7 +2,7 @@
 
 import json
 import math
-from typing import Protocol
+from typing import Any
 
 import pandas as pd
 
@@ -10,19 +10,7 @@ from pyro_bayesprune.pruning.gates import accepts, is_closed
 from pyro_bayesprune.pruning.registry import Evaluation, Gate
 
 
-class Rules(Protocol):
-    """Settings that determine a decision, for example a `Pruning` or a run's configuration."""
-
-    @property
-    def gate(self) -> Gate:
-        """The gate."""
-
-    @property
-    def evaluation(self) -> Evaluation:
-        """Whether joint densities were computed (``full``)."""
-
-
-def replay(history: pd.DataFrame, rules: Rules) -> list[int]:
+def replay(history: pd.DataFrame, rules: Any) -> list[int]:  # noqa: ANN401
     """Return the epochs whose recorded decision does not follow from their record.
 
     The gate decides again on each recorded candidate. In addition, the parts of the log Bayes
@@ -30,22 +18,22 @@ def replay(history: pd.DataFrame, rules: Rules) -> list[int]:
 
     Args:
         history: one row for each epoch, as in `Fit.history` or history.csv.
-        rules: the gate and the evaluation of the decisions.
+        rules: has the gate and the evaluation, as a `Pruning` and a run's configuration do.
     """
     rows = (row for _, row in history.iterrows())
-    return [int(row["epoch"]) for row in rows if not _follows(row, rules)]
+    return [int(row["epoch"]) for row in rows if not _follows(row, rules.gate, rules.evaluation)]
 
 
-def _follows(row: pd.Series, rules: Rules) -> bool:
+def _follows(row: pd.Series, gate: Gate, evaluation: Evaluation) -> bool:
     tries = [sum(parts) for _, *parts in json.loads(row["tried"])]
     last = tries[-1] if tries else 0.0
     log_bf, pruned = row["log_bf"], row["decision"] == "pruned"
     consistent = math.isclose(log_bf, last)
-    if rules.evaluation == "full":  # sequential evaluation computes no joint densities
+    if evaluation == "full":  # sequential evaluation computes no joint densities
         change = row["log_joint_after"] - row["log_joint_before"]
         expected = log_bf - row["log_occam_ratio"] if pruned else 0.0
         consistent &= math.isclose(change, expected, rel_tol=1e-9, abs_tol=1e-6)
-    return bool(consistent and row["decision"] in _decisions(row, tries, rules.gate))
+    return bool(consistent and row["decision"] in _decisions(row, tries, gate))
 
 
 def _decisions(row: pd.Series, tries: list[float], gate: Gate) -> list[str]:

@@ -1,4 +1,4 @@
-"""A training from beginning to end, and its result."""
+"""A complete training and its result."""
 
 import math
 import warnings

@@ -193,7 +193,7 @@ def _one_epoch(
 
 
 def _set_scales(trainer: Trainer, sample: Pair, masks: Masks, temperature: float) -> None:
-    """Set the scales of `priors.evidence_normal` to the values that maximise the evidence."""
+    """Move the scales of `priors.evidence_normal` one step towards the largest evidence."""
     model, weights = cast(BayesianModule, trainer.model), trainer.weights()
     scales = evidence_scales(model, weights, sample, masks, temperature=temperature)
     for site in trainer.frozen_sites:
@@ -211,7 +211,7 @@ def _warn_if_nothing_prunable(names: list[str], pruning: Pruning) -> None:
 
 
 def _warn_of_empty_layers(epoch: int, before: Masks, after: Masks) -> None:
-    """Warn of a layer without weights. It is allowed, because the paper reports such collapses."""
+    """Warn of a site without weights. It is allowed, because the paper has such collapses."""
     empty = [name for name, mask in after.items() if not mask.any() and before[name].any()]
     if empty:
         message = f"no weight of {', '.join(empty)} is left after the step of epoch {epoch}"

@@ -56,7 +56,7 @@ def couples_decay(optim: PyroOptim, name: str) -> bool:
 
 
 class JointOptim(PyroOptim):
-    """One torch optimiser over all parameters. Pyro's one optimiser for each takes 10% longer.
+    """One torch optimiser over all parameters, 10% faster than Pyro's one for each parameter.
 
     Args:
         optim: any optimiser or schedule of `pyro.optim`; its constructor and options are used.
@@ -108,7 +108,7 @@ class JointOptim(PyroOptim):
             self.scheduler.step()
 
     def mask_moments(self, masks: Mapping[str, Tensor]) -> None:
-        """Zero the optimiser's moments of pruned weights, which would revive them."""
+        """Zero the moments of pruned weights, which would otherwise change these weights."""
         for name, mask in masks.items():
             for moment in self.torch_optim.state.get(self.params[name], {}).values():
                 if isinstance(moment, Tensor) and moment.shape == mask.shape:
@@ -118,7 +118,7 @@ class JointOptim(PyroOptim):
         """Return whether `fixed_entries` works for this site: under Adam, after its first step."""
         adam = type(self.torch_optim) in (torch.optim.Adam, torch.optim.AdamW)
         betas = [group.get("betas", (0, 0)) for group in self.torch_optim.param_groups]
-        averages = all(second > 0 for _, second in betas)  # otherwise v would become finite again
+        averages = all(second > 0 for _, second in betas)  # otherwise v would be 0 · ∞ = NaN
         clips = bool(self.pt_clip_args)  # the norm of the gradients must not contain pruned entries
         started = "exp_avg_sq" in self.torch_optim.state.get(self.params[name], {})
         return adam and started and averages and not clips

@@ -3,9 +3,10 @@
 import math
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, cast
 
 import pyro
+import pyro.distributions as dist
 import torch
 from pyro.infer import SVI
 from pyro.infer.autoguide import AutoDelta, init_to_median
@@ -148,10 +149,10 @@ class Trainer:
             set_buffers(module, buffers)
 
     def round_parameters(self) -> None:
-        """Set each parameter to the one that is computed from its site's value.
+        """Recompute the parameter of each constrained site (a scale) from the site's value.
 
-        A continued fit starts from values of constrained sites (scales), and log(exp(t)) need not
-        equal t. With this rounding, an uninterrupted fit has the same parameters.
+        A continued fit computes it from the value, and log(exp(t)) need not equal t. With this
+        rounding, an uninterrupted fit has the same parameters.
         """
         for name, value in self.weights().items():
             if not torch.equal(value, self.params[name]):
@@ -164,14 +165,14 @@ class Trainer:
                 self.set(name, value)
 
     def set(self, name: str, value: Tensor) -> None:
-        """Set the value of a site by its unconstrained parameter."""
+        """Set the value of a site. The guide computes it from an unconstrained parameter."""
         constraint = self.store_state["constraints"][
             f"{self.guide._pyro_name}.{self.guide_names[name]}"
         ]
         self.params[name].data = transform_to(constraint).inv(value.to(self.params[name]))
 
     def freeze(self, names: Iterable[str]) -> None:
-        """Exclude sites from training by gradients; only `set` changes them."""
+        """Train without gradients of these sites, so that only `set` changes them."""
         self.frozen_sites = list(names)
         for name in self.frozen_sites:
             self.params[name].requires_grad_(False)
@@ -201,11 +202,9 @@ class Trainer:
 
     def _sparse_matrices(self, masks: Masks) -> Masks:
         """Return the masks of matrices for which training the surviving entries is faster."""
-        model = self.model
-        if not isinstance(model, BayesianModule) or not fixed_priors(model):
-            return {}
-        large = {n: m for n, m in masks.items() if worthwhile(self.params[n], m)}
-        return {n: m for n, m in large.items() if has_equal_elements(model.priors()[n])}
+        priors = _fixed_priors(self.model)
+        equal = {name for name, prior in priors.items() if has_equal_elements(prior)}
+        return {n: m for n, m in masks.items() if n in equal and worthwhile(self.params[n], m)}
 
     def run_epoch(self, epoch: int, batch_size: int) -> float:
         """Train once on all data in random order; return the mean loss, nats an example."""
@@ -245,9 +244,12 @@ def _module_weights(model: Model) -> Weights:
     return {name: p.detach() for name, p in module.named_weights().items()}
 
 
+def _fixed_priors(model: Model) -> dict[str, dist.Distribution]:
+    fixed = isinstance(model, BayesianModule) and fixed_priors(model)
+    return cast(BayesianModule, model).priors() if fixed else {}
+
+
 def _decay(model: Model, optim: PyroOptim) -> dict[str, float]:
     """Return the precisions of priors whose gradient the optimiser adds as coupled weight decay."""
-    if not isinstance(model, BayesianModule) or not fixed_priors(model):
-        return {}
-    decays = {name: weight_decay(prior) for name, prior in model.priors().items()}
+    decays = {name: weight_decay(prior) for name, prior in _fixed_priors(model).items()}
     return {n: d for n, d in decays.items() if d is not None and couples_decay(optim, n)}
