@@ -104,7 +104,7 @@ def test_modules_of_a_package_are_no_old_names():
 
 
 def test_all_targets_of_old_names_are_there():
-    for targets in (*_deprecated.MODULES.values(), *_deprecated.NAMES.values()):
+    for targets in _deprecated.MODULES.values():
         for target in targets:
             importlib.import_module(f"pyro_bayesprune.{target}")
 
