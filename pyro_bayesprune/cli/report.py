@@ -5,8 +5,6 @@ import warnings
 
 from jsonargparse import ArgumentParser, Namespace
 
-from pyro_bayesprune.cli.common import UserError
-
 METHODS = ("auto", "none", "laplace", "last_layer_laplace", "last_layer_nuts", "nuts")
 
 
@@ -31,7 +29,7 @@ def main(args: Namespace) -> None:
     try:
         from pyro_bayesprune.reporting.page import report
     except ImportError as error:
-        raise UserError(f"{error}: pip install 'pyro-bayesprune[diagnostics]'") from None
+        raise ValueError(f"{error}: pip install 'pyro-bayesprune[diagnostics]'") from None
     if args.draws:
         _analyse(args)
     print(report(args.runs, args.output))
@@ -48,7 +46,7 @@ def _analyse(args: Namespace) -> None:
     runs = [run for folder in args.runs for run in load_runs(folder)]
     folders = [run.folder for run in runs if run.folder is not None and not run.error]
     if not folders:
-        raise UserError(f"--draws needs a finished run with weights, got none in {args.runs}")
+        raise ValueError(f"--draws needs a finished run with weights, got none in {args.runs}")
     for folder in folders:
         try:
             run = load_run(folder)
