@@ -219,15 +219,14 @@ def verify(
     The weights and the history (except times) must be identical.
     """
     finished = [config for config in configs if folders.is_finished(Path(out) / config.id)]
-    chosen = random.Random(0).sample(finished, min(count, len(finished)))
-    return {config.id: _is_reproduced(config, Path(out), data_dir) for config in chosen}
-
-
-def _is_reproduced(config: Config, out: Path, data_dir: str | Path | None) -> bool:
-    folder = out / config.id
-    expected, history = folders.read_result(folder), folders.read_history(folder)
-    threads = expected["machine"]["threads"]  # the order of sums depends on it
-    with tempfile.TemporaryDirectory() as elsewhere, _threads(threads):
-        again = run(config, out=elsewhere, data_dir=data_dir, progress=False)
-    same_weights = again.metrics["weights_sha256"] == expected["weights_sha256"]
-    return same_weights and history.drop(columns=TIMES).equals(again.history.drop(columns=TIMES))
+    identical = {}
+    for config in random.Random(0).sample(finished, min(count, len(finished))):
+        folder = Path(out) / config.id
+        metrics, history = folders.read_result(folder), folders.read_history(folder)
+        threads = metrics["machine"]["threads"]  # the order of sums depends on it
+        with tempfile.TemporaryDirectory() as elsewhere, _threads(threads):
+            again = run(config, out=elsewhere, data_dir=data_dir, progress=False)
+        same_history = again.history.drop(columns=TIMES).equals(history.drop(columns=TIMES))
+        same_weights = again.metrics["weights_sha256"] == metrics["weights_sha256"]
+        identical[config.id] = same_history and same_weights
+    return identical

@@ -42,7 +42,7 @@ def load_results(folder: str | Path) -> pd.DataFrame:
         return pd.DataFrame(_of_finished_runs(folder, row))
     results = pd.read_csv(folder / RESULTS, engine="python", dtype=TEXTS)
     # Rows that are older than a setting were produced with its default.
-    added = {f.name: f.default for f in fields(Config) if f.name in ADDED and f.name in results}
+    added = {name: getattr(Config, name) for name in ADDED if name in results}
     results = results.fillna(added).astype({name: type(value) for name, value in added.items()})
     if "sparsity" in results:  # if one is "auto", pandas reads all of them as text
         results["sparsity"] = [v if v == "auto" else float(v) for v in results["sparsity"]]
@@ -74,11 +74,9 @@ def history(folder: Path) -> pd.DataFrame:
     The column ``sparsity`` contains the sparsity after each epoch, and ``level`` the run's target.
     """
     values, frame = row(folder), folders.read_history(folder)
-    names = {"id": values["id"], "level": values["sparsity"]}
-    names |= {name: values[name] for name in ("dataset", "network", "method", "seed")}
-    for position, (name, value) in enumerate(names.items()):
-        frame.insert(position, name, value)
-    return frame
+    values["level"] = values["sparsity"]
+    names = ["id", "level", "dataset", "network", "method", "seed"]
+    return frame.assign(**{name: values[name] for name in names})[[*names, *frame]]
 
 
 def known_ids(store: str | Path) -> set[str]:
