@@ -1,7 +1,6 @@
 """Options and settings files that the commands share."""
 
 import tomllib
-from dataclasses import fields
 from typing import Any
 
 import yaml
@@ -53,6 +52,6 @@ def configuration(args: dict[str, Any]) -> Config:
         args: values of the options of ``run``; None stands for an option that is not set.
     """
     settings = read_settings(args["config"]) if args.get("config") else {}
-    names = {field.name for field in fields(Config)} | {"preset", "method"}
+    names = (*Config.__dataclass_fields__, "preset", "method")
     settings |= {name: args[name] for name in names if args.get(name) is not None}
     return configure(**settings)

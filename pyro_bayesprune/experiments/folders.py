@@ -87,9 +87,9 @@ def _read(path: Path, parse: Callable[[bytes], T]) -> T:
     try:
         content = path.read_bytes()
         if path.name in CHECKED and is_finished(path.parent):
-            if read_result(path.parent).get(f"{path.stem}_sha256") not in (None, sha256(content)):
-                problem = "its checksum is not that of result.json"
-                raise RunError(f"{path} is damaged: {problem}. {AGAIN}")
+            expected = read_result(path.parent).get(f"{path.stem}_sha256")
+            if expected not in (None, sha256(content)):
+                raise ValueError(f"its checksum is not that of result.json. {AGAIN}")
         return parse(content)
     except FileNotFoundError:
         raise RunError(f"{path.parent} is not a finished run: {path.name} is missing") from None
@@ -165,7 +165,7 @@ def write_record(path: Path, record: dict[str, Any]) -> None:
 
 
 def read_record(path: Path, again: str = AGAIN) -> dict[str, Any]:
-    """Return the dictionary that `write_record` wrote; ``again`` says how to produce it again."""
+    """Return the dictionary that `write_record` wrote; ``again`` explains how to repeat it."""
     record = _read(path, _object)
     if record.get("sha256") not in (None, _checksum(record)):
         raise RunError(f"{path} is damaged: its checksum does not match. {again}")

@@ -2,7 +2,6 @@
 
 import gzip
 import json
-from collections.abc import Callable
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -39,7 +38,7 @@ def load_results(folder: str | Path) -> pd.DataFrame:
     """
     folder = path_of(folder)
     if not (folder / RESULTS).exists():
-        return pd.DataFrame(_of_finished_runs(folder, row))
+        return pd.DataFrame([row(run) for run in _finished_runs(folder)])
     results = pd.read_csv(folder / RESULTS, engine="python", dtype=TEXTS)
     # Rows that are older than a setting were produced with its default.
     added = {name: getattr(Config, name) for name in ADDED if name in results}
@@ -58,14 +57,14 @@ def load_histories(folder: str | Path) -> pd.DataFrame:
     folder = path_of(folder)
     if (folder / HISTORIES).exists():
         return pd.read_csv(folder / HISTORIES, engine="python", dtype=TEXTS)
-    return pd.concat(_of_finished_runs(folder, history), ignore_index=True)
+    return pd.concat([history(run) for run in _finished_runs(folder)], ignore_index=True)
 
 
-def _of_finished_runs(folder: Path, read: Callable[[Path], Any]) -> list[Any]:
-    values = [read(path.parent) for path in sorted(folder.glob("*/result.json"))]
-    if not values:
+def _finished_runs(folder: Path) -> list[Path]:
+    runs = [path.parent for path in sorted(folder.glob("*/result.json"))]
+    if not runs:
         raise RunError(f"no finished runs in {folder}")
-    return values
+    return runs
 
 
 def history(folder: Path) -> pd.DataFrame:
