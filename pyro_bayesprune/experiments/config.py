@@ -103,8 +103,8 @@ class Config:
     def __post_init__(self) -> None:
         for field in fields(self):
             self._check_type(field.name, field.type)
-        for condition, (names_in_range, is_valid) in RANGES.items():
-            for name in names_in_range.split():
+        for condition, (fields_in_range, is_valid) in RANGES.items():
+            for name in fields_in_range.split():
                 value = getattr(self, name)
                 if value != "auto" and not is_valid(value):
                     raise ValueError(f"{name} must be {condition}, got {value!r}")

@@ -8,7 +8,6 @@ import traceback
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -132,9 +131,8 @@ def grid(
     options: dict[str, Any] = {"out": out, "send": engine == "dask", "device": device}
     options["data_dir"] = None if data_dir is None else Path(data_dir).absolute()
     options["threads"] = max(1, joblib.cpu_count() // jobs) if engine == "loky" else None
-    work = partial(_run_parallel, options, jobs, address)
     outcomes = []
-    for outcome in itertools.chain(skipped, _outcomes(waiting, work)):
+    for outcome in itertools.chain(skipped, _outcomes(waiting, options, jobs, address)):
         _receive(out, outcome)
         outcomes.append(outcome)
         watch(outcome)
@@ -142,14 +140,14 @@ def grid(
 
 
 def _outcomes(
-    waiting: dict[str, Config], work: Callable[[list[Config]], Iterator[Outcome]]
+    waiting: dict[str, Config], options: dict[str, Any], jobs: int, address: str | None
 ) -> Iterator[Outcome]:
     """Yield an outcome for each run. Repeat runs that are busy or whose worker died."""
     deaths = 0
     while waiting:
         before = len(waiting)
         try:
-            for outcome in work(list(waiting.values())):
+            for outcome in _run_parallel([*waiting.values()], options, jobs, address):
                 if outcome.status != "busy":
                     del waiting[outcome.config.id]
                     yield outcome
@@ -162,7 +160,7 @@ def _outcomes(
 
 
 def _run_parallel(
-    options: dict[str, Any], jobs: int, address: str | None, configs: list[Config]
+    configs: list[Config], options: dict[str, Any], jobs: int, address: str | None
 ) -> Iterator[Outcome]:
     calls = [joblib.delayed(attempt)(config, **options) for config in configs]
     if address:
