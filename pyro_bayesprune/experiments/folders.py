@@ -39,17 +39,13 @@ AGAIN = "Move the folder away and run the configuration again."
 def locked(folder: Path) -> Iterator[None]:
     """Lock a run folder, or raise Busy; remove partial files of a killed process."""
     folder.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(folder / "lock")
     try:
-        lock.acquire(timeout=0)
+        with FileLock(folder / "lock", timeout=0):
+            for partial in folder.glob("*.partial"):
+                partial.unlink()
+            yield
     except Timeout:
         raise Busy(f"another process is working on {folder}") from None
-    try:
-        for partial in folder.glob("*.partial"):
-            partial.unlink()
-        yield
-    finally:
-        lock.release()
 
 
 def tidy(folder: Path) -> None:
@@ -119,11 +115,11 @@ def write_checkpoint(folder: Path, state: State, rows: Rows, name: str = CHECKPO
     write_atomically(folder / name, with_checksum(buffer.getvalue()))
 
 
-def read_checkpoint(folder: Path, name: str = CHECKPOINT) -> tuple[State, Rows] | None:
-    """Return the state and the history of a checkpoint, or None if there is no checkpoint."""
+def read_checkpoint(folder: Path, name: str = CHECKPOINT) -> tuple[State | None, Rows]:
+    """Return the state and the history of a checkpoint; None and [] if there is no checkpoint."""
     path = folder / name
     if not path.exists():
-        return None
+        return None, []
     try:
         parts = torch.load(io.BytesIO(without_checksum(path.read_bytes())), weights_only=True)
         return State(**parts["state"]), parts["rows"]

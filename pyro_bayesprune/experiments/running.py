@@ -103,7 +103,7 @@ def _train(
                     if state.epoch == config.rewind_epoch:
                         folders.write_checkpoint(folder, state, [], folders.EARLY)
                     if state.epoch == end and number < len(parts):
-                        early, _ = folders.read_checkpoint(folder, folders.EARLY) or (None, [])
+                        early, _ = folders.read_checkpoint(folder, folders.EARLY)
                         state = build.restarted(config, state, model, data, early)
                     rows.append(epoch.row())
                     folders.write_checkpoint(folder, state, rows)
@@ -116,7 +116,7 @@ def _train(
 def _checkpoint(folder: Path) -> tuple[State | None, folders.Rows]:
     """Return the state and history of the checkpoint. Rename a damaged checkpoint and warn."""
     try:
-        return folders.read_checkpoint(folder) or (None, [])
+        return folders.read_checkpoint(folder)
     except RunError as error:
         renamed = folders.set_aside(folder / folders.CHECKPOINT)
         message = f"{error}. The run starts over; the file is kept as {renamed.name}"
