@@ -2,7 +2,6 @@
 
 import gzip
 import json
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,7 @@ RESULTS, HISTORIES = "results.csv", "histories.csv.gz"
 TEXTS = dict.fromkeys(("id", "commit", "weights_sha256"), str)  # 31391e7 is not a number
 GROUP = ["dataset", "network", "method", "sparsity"]
 FIRST = [*GROUP, "seed", "test_accuracy", "achieved_sparsity"]
-SETTINGS = [field.name for field in fields(Config)]
+SETTINGS = list(Config.__dataclass_fields__)
 
 
 def row(folder: Path) -> dict[str, Any]:
