@@ -11,7 +11,8 @@ from pyro_bayesprune._utils.calls import did_you_mean, suggests_fields
 from pyro_bayesprune._utils.files import sha256
 from pyro_bayesprune.pruning.registry import METHODS, PRESETS
 
-ADDED = ("rounds", "rewind_epoch")  # were added later and must not change the ids of older runs
+# These fields were added later. Their default values must not change the ids of older runs.
+ADDED = ("rounds", "rewind_epoch")
 KINDS: dict[Any, str] = {str: "a text", bool: "true or false", int: "an integer"}
 POSITIVE = "prior_scale prior_df temperature learning_rate epochs batch_size"
 RANGES: dict[str, tuple[str, Callable[[Any], bool]]] = {  # ranges, and the fields that have them

@@ -24,10 +24,10 @@ from pyro_bayesprune.experiments.running import run
 from pyro_bayesprune.pruning.registry import DATASETS
 
 Engine = Literal["loky", "dask"]
-MAX_DEATHS = 3  # of workers, one after the other without a finished run
+MAX_DEATHS = 3  # The grid stops if so many workers die in succession without a finished run.
 SENT = (".json", ".csv", ".safetensors")  # the files of a finished run
 PAUSE = 1.0  # seconds between checks of runs that another process is working on
-TIMES = ["seconds_training", "seconds_step"]
+TIMES = ["seconds_training", "seconds_step"]  # columns that differ when a run is repeated
 
 Status = Literal["done", "skipped", "failed", "busy"]
 
@@ -58,7 +58,7 @@ def attempt(
     """Run a configuration in a worker process. ``send`` returns the files of the run folder."""
     start, folder = time.perf_counter(), out / config.id
     try:
-        if (folder / "lock").exists():  # perhaps a worker of a killed grid finishes the run
+        if (folder / "lock").exists():  # A worker of a killed grid may still be on the run.
             with folders.locked(folder):
                 pass
         finished = folders.is_finished(folder)
@@ -68,7 +68,7 @@ def attempt(
         return Outcome(config, "busy")
     except Exception:
         return Outcome(config, "failed", time.perf_counter() - start, traceback.format_exc())
-    (folder / "error.txt").unlink(missing_ok=True)  # from an earlier failure
+    (folder / "error.txt").unlink(missing_ok=True)  # an earlier attempt may have failed
     paths = [path for path in folder.iterdir() if path.suffix in SENT] if send else []
     files = {path.name: path.read_bytes() for path in paths}
     status: Status = "skipped" if finished else "done"

@@ -13,7 +13,8 @@ from pyro_bayesprune.experiments.config import ADDED, Config
 from pyro_bayesprune.experiments.errors import RunError
 
 RESULTS, HISTORIES = "results.csv", "histories.csv.gz"
-TEXTS = dict.fromkeys(("id", "commit", "weights_sha256"), str)  # 31391e7 is not a number
+# These columns are text: pandas would read the commit 31391e7 as a number.
+TEXTS = dict.fromkeys(("id", "commit", "weights_sha256"), str)
 GROUP = ["dataset", "network", "method", "sparsity"]
 FIRST = [*GROUP, "seed", "test_accuracy", "achieved_sparsity"]
 SETTINGS = list(Config.__dataclass_fields__)
