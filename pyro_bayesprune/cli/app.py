@@ -13,7 +13,7 @@ from typing import Any, NoReturn
 from jsonargparse import ArgumentParser, Namespace
 
 from pyro_bayesprune._utils.calls import did_you_mean
-from pyro_bayesprune.cli.common import Stopped, UserError
+from pyro_bayesprune.cli.common import Stopped
 from pyro_bayesprune.experiments.errors import RunError
 
 COMMANDS = {  # each command is a module of this package with `add_arguments` and `main`
@@ -45,21 +45,17 @@ def parse(command: str, arguments: Sequence[str]) -> Namespace:
     replaces the defaults of the others.
 
     Raises:
-        UserError: for invalid arguments.
+        ValueError: for invalid arguments.
     """
     parser = ArgumentParser(f"bayesprune {command}", None, COMMANDS[command], exit_on_error=False)
     _module(command).add_arguments(parser)
     try:
         return parser.parse_args(_normalized(arguments), defaults=command != "run")
     except ArgumentError as error:
-        raise UserError(f"{error}{_hint(str(error), parser)}") from None
-
-
-def _hint(message: str, parser: ArgumentParser) -> str:
-    """Propose an option in the place of an unknown one."""
-    unknown = re.search(r"unrecognized arguments: (--\w+)", message)
-    options = [name for action in parser._actions for name in action.option_strings]
-    return did_you_mean(unknown[1], options) if unknown else ""
+        unknown = re.search(r"unrecognized arguments: (--\w+)", str(error))
+        options = [name for action in parser._actions for name in action.option_strings]
+        hint = did_you_mean(unknown[1], options) if unknown else ""
+        raise ValueError(f"{error}{hint}") from None
 
 
 def _normalized(arguments: Sequence[str]) -> list[str]:
@@ -94,7 +90,7 @@ def _print_warning(message: Warning | str, *_: Any, **__: Any) -> None:
 def _run(command: str, *arguments: str) -> int:
     if command not in COMMANDS:
         hint = did_you_mean(str(command), COMMANDS)
-        raise UserError(f"unknown command {command!r}: expected {', '.join(COMMANDS)}{hint}")
+        raise ValueError(f"unknown command {command!r}: expected {', '.join(COMMANDS)}{hint}")
     with warnings.catch_warnings():
         warnings.showwarning = _print_warning
         code = _module(command).main(parse(command, arguments))
@@ -128,9 +124,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         if debug:
             raise
         print(f"bayesprune: error: {one_line(error)}", file=sys.stderr)
-        return 2 if isinstance(error, (UserError, ValueError, RunError)) else 1
-    except (KeyboardInterrupt, Stopped) as stop:
+        return 2 if isinstance(error, (ValueError, RunError)) else 1
+    except KeyboardInterrupt as stop:
         print(f"bayesprune: {str(stop) or 'stopped'}", file=sys.stderr)
-        return 130 if isinstance(stop, KeyboardInterrupt) else 143
+        return 143 if isinstance(stop, Stopped) else 130
     finally:
         signal.signal(signal.SIGTERM, previous_handler)

@@ -6,8 +6,6 @@ from typing import Any
 
 from jsonargparse import ArgumentParser, Namespace
 
-from pyro_bayesprune.cli.common import UserError
-
 
 def add_arguments(parser: ArgumentParser) -> None:
     """Add the options of the command."""
@@ -43,9 +41,9 @@ def _measure_deployment(args: Namespace) -> dict[str, Any]:
     from pyro_bayesprune.models.plain import bake
 
     if not args.run:
-        raise UserError("bench deploy needs a run folder")
+        raise ValueError("bench deploy needs a run folder")
     run = load_run(args.run)
     data = build_data(run.config, args.data_dir)
     if data.test_x is None or data.test_y is None:
-        raise UserError(f"the data set {run.config.dataset} has no test images")
+        raise ValueError(f"the data set {run.config.dataset} has no test images")
     return deploy_table(bake(run), data.test_x, data.test_y)

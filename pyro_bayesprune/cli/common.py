@@ -1,7 +1,6 @@
-"""Errors, options and settings files that the commands share."""
+"""Options and settings files that the commands share."""
 
 import tomllib
-from dataclasses import fields
 from typing import Any
 
 import yaml
@@ -13,12 +12,8 @@ from pyro_bayesprune.experiments.config import Config, configure
 DEFAULTS = {"out": "runs", "device": "cpu"}
 
 
-class UserError(Exception):
-    """A mistake in the user's input. It is printed on one line, and the exit code is 2."""
-
-
-class Stopped(BaseException):
-    """The process has received SIGTERM. Like KeyboardInterrupt, this is not an Exception."""
+class Stopped(KeyboardInterrupt):
+    """The process has received SIGTERM."""
 
 
 def add_locations(parser: ArgumentParser) -> None:
@@ -33,20 +28,20 @@ def read_settings(path: str) -> dict[str, Any]:
     """Return the settings in a TOML file (if its name ends with .toml) or in a YAML file.
 
     Raises:
-        UserError: if the file cannot be read, or is not a table of plain values and lists of them.
+        ValueError: if the file cannot be read, or is not a table of plain values and lists of them.
     """
     try:
         text = path_of(path).read_text(encoding="utf-8")
         settings = tomllib.loads(text) if path.endswith(".toml") else get_loader("yaml")(text)
     except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
-        raise UserError(f"cannot read {path}: {error}") from None
+        raise ValueError(f"cannot read {path}: {error}") from None
     if not isinstance(settings, dict) or not all(isinstance(name, str) for name in settings):
-        raise UserError(f"{path} must be a table of settings, got {type(settings).__name__}")
+        raise ValueError(f"{path} must be a table of settings, got {type(settings).__name__}")
     for name, value in settings.items():
         elements = value if isinstance(value, list) else [value]
         if any(isinstance(element, (list, dict)) for element in elements):
             # The value is not printed, because aliases in YAML can make it exponentially long.
-            raise UserError(f"{path}: {name} must be a plain value or a list of plain values")
+            raise ValueError(f"{path}: {name} must be a plain value or a list of plain values")
     return settings
 
 
@@ -57,6 +52,6 @@ def configuration(args: dict[str, Any]) -> Config:
         args: values of the options of ``run``; None stands for an option that is not set.
     """
     settings = read_settings(args["config"]) if args.get("config") else {}
-    names = {field.name for field in fields(Config)} | {"preset", "method"}
+    names = (*Config.__dataclass_fields__, "preset", "method")
     settings |= {name: args[name] for name in names if args.get(name) is not None}
     return configure(**settings)

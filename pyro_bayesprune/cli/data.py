@@ -2,7 +2,6 @@
 
 from jsonargparse import ArgumentParser, Namespace
 
-from pyro_bayesprune.cli.common import UserError
 from pyro_bayesprune.pruning.registry import DATASETS
 
 
@@ -20,7 +19,7 @@ def main(args: Namespace) -> None:
     if args.action == "fetch":
         if not args.name:
             names = ", ".join(name for name in DATASETS if name != "digits")
-            raise UserError(f"data fetch needs a name, one of {names}")
+            raise ValueError(f"data fetch needs a name, one of {names}")
         print(fetch(args.name, args.data_dir))
         return
     for name in DATASETS:

@@ -4,6 +4,7 @@ from pathlib import Path
 
 from jsonargparse import ArgumentParser, Namespace
 
+SUFFIXES = {"csr": "csr.safetensors", "sparse": "sparse.safetensors", "torch": "pt2"}
 FORMATS = ("safetensors", "csr", "sparse", "torch", "onnx")
 VALUES = ("float32", "float16")
 
@@ -28,8 +29,6 @@ def main(args: Namespace) -> None:
     module, shape = bake(run), run.metrics["shape"]
     if args.compact:
         module = compact(module, shape)
-    suffixes = {"safetensors": "safetensors", "torch": "pt2", "onnx": "onnx"}
-    suffix = suffixes.get(args.format, f"{args.format}.safetensors")
-    path = Path(args.output or Path(args.run) / f"network.{suffix}")
+    path = Path(args.output or Path(args.run) / f"network.{SUFFIXES.get(args.format, args.format)}")
     size = write(module, path, shape, format=args.format, values=args.values)
     print(f"{path}: {size:,} bytes")

@@ -8,7 +8,7 @@ import yaml
 from jsonargparse import ArgumentParser, Namespace, get_loader
 
 from pyro_bayesprune._utils.progress import GridView
-from pyro_bayesprune.cli.common import UserError, add_locations, read_settings
+from pyro_bayesprune.cli.common import add_locations, read_settings
 from pyro_bayesprune.experiments.config import Config
 from pyro_bayesprune.pruning.registry import PresetName
 
@@ -48,7 +48,7 @@ def _values(text: str, message: str) -> tuple[Any, ...]:
     except yaml.YAMLError:
         values = []
     if not values:
-        raise UserError(message)
+        raise ValueError(message)
     return tuple(values)
 
 

@@ -4,8 +4,6 @@ import sys
 
 from jsonargparse import ArgumentParser, Namespace
 
-from pyro_bayesprune.cli.common import UserError
-
 FORMATS = {"table1": ("markdown", "csv", "html"), "figures": ("png", "svg", "pdf")}
 
 
@@ -24,7 +22,7 @@ def add_arguments(parser: ArgumentParser) -> None:
 def _selection(text: str | None) -> dict[str, str]:
     pairs = [part.partition("=") for part in text.split(",")] if text else []
     if not all(equals for _, equals, _ in pairs):
-        raise UserError(f"--where must be setting=value,…, got {text!r}")
+        raise ValueError(f"--where must be setting=value,…, got {text!r}")
     return {name.strip(): value.strip() for name, _, value in pairs}
 
 
@@ -33,7 +31,7 @@ def main(args: Namespace) -> None:
     formats = FORMATS[args.what]
     args.format = args.format or formats[0]
     if args.format not in formats:
-        raise UserError(f"{args.what} needs a format of {', '.join(formats)}, got {args.format}")
+        raise ValueError(f"{args.what} needs a format of {', '.join(formats)}, got {args.format}")
     make = _make_table1 if args.what == "table1" else _make_figures
     make(args, _selection(args.where))
 

@@ -5,8 +5,6 @@ import warnings
 
 from jsonargparse import ArgumentParser, Namespace
 
-from pyro_bayesprune.cli.common import UserError
-
 METHODS = ("auto", "none", "laplace", "last_layer_laplace", "last_layer_nuts", "nuts")
 
 
@@ -31,7 +29,7 @@ def main(args: Namespace) -> None:
     try:
         from pyro_bayesprune.reporting.page import report
     except ImportError as error:
-        raise UserError(f"{error}: pip install 'pyro-bayesprune[diagnostics]'") from None
+        raise ValueError(f"{error}: pip install 'pyro-bayesprune[diagnostics]'") from None
     if args.draws:
         _analyse(args)
     print(report(args.runs, args.output))
@@ -41,21 +39,20 @@ def _analyse(args: Namespace) -> None:
     """Analyse every finished run. With several runs, a failure becomes a warning."""
     from pyro_bayesprune.data.builtin import load_dataset
     from pyro_bayesprune.experiments.build import build_data
-    from pyro_bayesprune.experiments.loading import load_run, load_runs
+    from pyro_bayesprune.experiments.loading import load_runs
     from pyro_bayesprune.reporting.analysis import analyse
 
     foreign = load_dataset(args.foreign, args.data_dir) if args.foreign else None
     runs = [run for folder in args.runs for run in load_runs(folder)]
-    folders = [run.folder for run in runs if run.folder is not None and not run.error]
-    if not folders:
-        raise UserError(f"--draws needs a finished run with weights, got none in {args.runs}")
-    for folder in folders:
+    runs = [run for run in runs if run.folder is not None and not run.error]
+    if not runs:
+        raise ValueError(f"--draws needs a finished run with weights, got none in {args.runs}")
+    for run in runs:
         try:
-            run = load_run(folder)
-            print(f"analysing {folder} (draws: {args.draws})", file=sys.stderr, flush=True)
+            print(f"analysing {run.folder} (draws: {args.draws})", file=sys.stderr, flush=True)
             data = build_data(run.config, args.data_dir)
             analyse(run, data, method=args.draws, foreign=foreign)
         except ValueError as error:
-            if len(folders) == 1:
+            if len(runs) == 1:
                 raise
-            warnings.warn(f"{folder} is not analysed: {error}", stacklevel=2)
+            warnings.warn(f"{run.folder} is not analysed: {error}", stacklevel=2)

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from jsonargparse import ArgumentParser, Namespace
 
-from pyro_bayesprune.cli.common import DEFAULTS, Stopped, add_locations, configuration
+from pyro_bayesprune.cli.common import DEFAULTS, add_locations, configuration
 from pyro_bayesprune.experiments.config import Config
 from pyro_bayesprune.pruning.registry import MethodName, PresetName
 
@@ -27,7 +27,7 @@ def main(args: Namespace) -> None:
     options = {name: values.get(name) for name in ("out", "data_dir", "device")}
     try:
         print(run(config, **options))
-    except (KeyboardInterrupt, Stopped) as stop:
+    except KeyboardInterrupt as stop:
         folder = Path(values["out"]) / config.id
         raise type(stop)(
             f"stopped; the finished epochs are saved in {folder}. Run the same command again to "

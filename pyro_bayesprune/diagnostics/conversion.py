@@ -174,13 +174,10 @@ def _add_history(idata: InferenceData, history: pd.DataFrame) -> None:
     layers = [c.removeprefix("sparsity/") for c in columns if c.startswith("sparsity/")]
     group = xr.Dataset(coords={"epoch": history["epoch"].to_numpy(), "pruned_layer": layers})
     others = [c for c in columns if not c.startswith("sparsity/") and c not in ("epoch", "tried")]
-    for column in others:
-        values = history[column]
-        numeric = values.dtype.kind in "iuf"
-        group[column] = (
-            "epoch",
-            values.to_numpy() if numeric else values.astype(str).to_numpy(str),
-        )
+    for name, values in history[others].items():
+        is_number = values.dtype.kind in "iuf"
+        array = values.to_numpy() if is_number else values.astype(str).to_numpy(str)
+        group[name] = ("epoch", array)
     by_layer = history[[f"sparsity/{layer}" for layer in layers]].to_numpy(float)
     group["layer_sparsity"] = ("epoch", "pruned_layer"), by_layer
     for name in ("log_bf", "log_threshold", "train_loss"):

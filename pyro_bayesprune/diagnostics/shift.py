@@ -9,10 +9,6 @@ from torch import Tensor
 from pyro_bayesprune._utils.random import random_stream
 from pyro_bayesprune.diagnostics.calibration import predictive_entropy, scores
 
-Predict = Callable[[Tensor], Tensor]
-ANGLES = (0.0, 15.0, 30.0, 45.0, 60.0)
-NOISES = (0.0, 0.25, 0.5, 1.0, 2.0)
-
 
 def rotated(x: Tensor, degrees: float) -> Tensor:
     """Return images (n, c, h, w) rotated counter-clockwise, with corners of the lowest value."""
@@ -28,12 +24,12 @@ def noised(x: Tensor, scale: float) -> Tensor:
 
 
 def shift_table(
-    predictors: Mapping[str, Predict],
+    predictors: Mapping[str, Callable[[Tensor], Tensor]],
     x: Tensor,
     y: Tensor,
     *,
-    angles: Sequence[float] = ANGLES,
-    noises: Sequence[float] = NOISES,
+    angles: Sequence[float] = (0.0, 15.0, 30.0, 45.0, 60.0),
+    noises: Sequence[float] = (0.0, 0.25, 0.5, 1.0, 2.0),
 ) -> pd.DataFrame:
     """Return `scores` under rotation and noise, a row for each predictor, shift and amount.
 

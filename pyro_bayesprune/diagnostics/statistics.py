@@ -145,8 +145,7 @@ def compare(named: Mapping[str, InferenceData]) -> pd.DataFrame:
     results = {name: loo(idata) for name, idata in named.items()}
     with warnings.catch_warnings():
         # ArviZ 0.23 sorts in place, which pandas 3 deprecates.
-        warnings.filterwarnings("ignore", "The inplace keyword", DeprecationWarning)
-        warnings.filterwarnings("ignore", "The inplace keyword", FutureWarning)
+        warnings.filterwarnings("ignore", "The inplace keyword")
         return az.compare(results, ic="loo")
 
 

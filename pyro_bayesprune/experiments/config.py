@@ -11,24 +11,16 @@ from pyro_bayesprune._utils.calls import did_you_mean, suggests_fields
 from pyro_bayesprune._utils.files import sha256
 from pyro_bayesprune.pruning.registry import METHODS, PRESETS
 
-ADDED = (
-    "rounds",
-    "rewind_epoch",
-    "update",
-    "judge",
-)  # were added later and must not change the ids of older runs
+# These fields were added later. Their default values must not change the ids of older runs.
+ADDED = ("rounds", "rewind_epoch", "update", "judge")
 KINDS: dict[Any, str] = {str: "a text", bool: "true or false", int: "an integer"}
-Range = tuple[str, Callable[[Any], bool]]
-SHARE: Range = ("in [0, 1)", lambda value: 0 <= value < 1)
-# The smallest normal number is the limit because training treats denormal numbers as zero.
-POSITIVE: Range = ("positive", lambda value: value >= sys.float_info.min)
-POSITIVE_FIELDS = "prior_scale prior_df temperature learning_rate epochs batch_size".split()
-RANGES: dict[str, Range] = {
-    "validation": SHARE,
-    "sparsity": SHARE,
-    **dict.fromkeys(POSITIVE_FIELDS, POSITIVE),
-    "alpha": ("in (0, 1)", lambda value: 0 < value < 1),
-    "beta": ("at least 0", lambda value: value >= 0),
+POSITIVE = "prior_scale prior_df temperature learning_rate epochs batch_size"
+RANGES: dict[str, tuple[str, Callable[[Any], bool]]] = {  # ranges, and the fields that have them
+    "in [0, 1)": ("validation sparsity", lambda value: 0 <= value < 1),
+    "in (0, 1)": ("alpha", lambda value: 0 < value < 1),
+    "at least 0": ("beta", lambda value: value >= 0),
+    # The smallest normal number is the limit because training treats denormal numbers as zero.
+    "positive": (POSITIVE, lambda value: value >= sys.float_info.min),
 }
 
 
@@ -118,10 +110,11 @@ class Config:
     def __post_init__(self) -> None:
         for field in fields(self):
             self._check_type(field.name, field.type)
-        for name, (condition, holds) in RANGES.items():
-            value = getattr(self, name)
-            if value != "auto" and not holds(value):
-                raise ValueError(f"{name} must be {condition}, got {value!r}")
+        for condition, (fields_in_range, is_valid) in RANGES.items():
+            for name in fields_in_range.split():
+                value = getattr(self, name)
+                if value != "auto" and not is_valid(value):
+                    raise ValueError(f"{name} must be {condition}, got {value!r}")
         restarts = self.restart != "no" and self.sparsity != "auto"
         if self.rounds < 1 or (self.rounds > 1 and not restarts):
             raise ValueError(
@@ -156,8 +149,7 @@ class Config:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the configuration as JSON values."""
-        values = asdict(self)
-        return values | {"hidden": list(self.hidden), "channels": list(self.channels)}
+        return asdict(self) | {"hidden": list(self.hidden), "channels": list(self.channels)}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "Config":
@@ -166,13 +158,13 @@ class Config:
         Raises:
             ValueError: for an unknown name or a value out of its range.
         """
-        known = {field.name for field in fields(cls)}
-        unknown = sorted(map(str, set(values) - known))
+        known = sorted(cls.__dataclass_fields__)
+        unknown = sorted(map(str, set(values).difference(known)))
         if unknown:
             hint = did_you_mean(unknown[0], known)
-            raise ValueError(f"unknown settings {unknown}; there are {sorted(known)}{hint}")
-        lists = {n: v for n, v in values.items() if isinstance(v, list)}
-        return cls(**{**values, **{name: tuple(value) for name, value in lists.items()}})
+            raise ValueError(f"unknown settings {unknown}; there are {known}{hint}")
+        tuples = {name: tuple(value) for name, value in values.items() if isinstance(value, list)}
+        return cls(**{**values, **tuples})
 
     @property
     def id(self) -> str:
@@ -180,8 +172,8 @@ class Config:
 
         Fields in `ADDED` are included only if they differ from their default.
         """
-        defaults = {field.name: field.default for field in fields(self) if field.name in ADDED}
-        values = {k: v for k, v in self.to_dict().items() if k not in ADDED or v != defaults[k]}
+        unchanged = [name for name in ADDED if getattr(self, name) == getattr(Config, name)]
+        values = {name: v for name, v in self.to_dict().items() if name not in unchanged}
         text = json.dumps(values, sort_keys=True, separators=(",", ":"))
         return sha256(text.encode())[:16]
 

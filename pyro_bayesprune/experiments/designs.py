@@ -16,6 +16,7 @@ PAPER: dict[str, tuple] = {
     "sparsity": (0.25, 0.5, 0.75, 0.9, 0.99),
 }
 INPUTS = {"digits": 64, "mnist": 784, "fashion_mnist": 784, "cifar10": 3072}
+CLASSES = 10  # of each of these data sets
 
 
 def product(preset: str = "paper", **axes: Sequence[Any]) -> list[Config]:
@@ -58,7 +59,6 @@ def controls(config: Config) -> dict[str, Config]:
     map_ = replace(config, objective="map", criterion="magnitude", restart="no", scope="layer")
     base = replace(map_, gate="always")
     global_ = replace(base, scope="global")
-    small = small_dense(config, INPUTS[config.dataset], outputs=10)
     return {
         "always pruned, same prior": base,
         "gated: previous": replace(map_, gate="previous"),
@@ -69,18 +69,18 @@ def controls(config: Config) -> dict[str, Config]:
         "shuffled masks": replace(base, restart="shuffle"),
         "reinitialised": replace(base, restart="reinitialise"),
         "rewound": replace(base, restart="rewind"),
-        "small dense": replace(base, sparsity=0.0, hidden=small),
+        "small dense": replace(base, sparsity=0.0, hidden=small_dense(config)),
     }
 
 
-def small_dense(config: Config, inputs: int, outputs: int) -> tuple[int, ...]:
+def small_dense(config: Config) -> tuple[int, ...]:
     """Return equal hidden widths of the dense FCN with as many weights as the pruned FCN.
 
-    The width w of h layers solves (h - 1) w² + (inputs + outputs) w = remaining weights.
+    The width w of h layers solves (h - 1) w² + (inputs + classes) w = remaining weights.
     """
-    widths = [inputs, *config.hidden, outputs]
-    weights = sum(n * m for n, m in zip(widths, widths[1:], strict=False))
+    widths = [INPUTS[config.dataset], *config.hidden, CLASSES]
+    weights = sum(n * m for n, m in itertools.pairwise(widths))
     remaining = weights * (1 - float(config.sparsity))
-    a, b = len(config.hidden) - 1, inputs + outputs
+    a, b = len(config.hidden) - 1, widths[0] + CLASSES
     width = remaining / b if a == 0 else (math.sqrt(b * b + 4 * a * remaining) - b) / (2 * a)
     return (max(1, round(width)),) * len(config.hidden)

@@ -6,12 +6,11 @@ The functions ``read_...`` raise a RunError if the file is damaged, or missing w
 import io
 import itertools
 import json
-import math
 import pickle
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pandas as pd
 import torch
@@ -31,6 +30,7 @@ ANALYSIS = "analysis.json"
 CHECKPOINT = "checkpoint.pt"
 EARLY = "early.pt"  # a checkpoint of the state to which a restart returns
 CHECKED = ("config.json", "history.csv", "weights.safetensors")  # SHA-256 in result.json
+T = TypeVar("T")
 Rows = list[dict[str, Any]]  # the epochs of a history
 AGAIN = "Move the folder away and run the configuration again."
 
@@ -39,17 +39,13 @@ AGAIN = "Move the folder away and run the configuration again."
 def locked(folder: Path) -> Iterator[None]:
     """Lock a run folder, or raise Busy; remove partial files of a killed process."""
     folder.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(folder / "lock")
     try:
-        lock.acquire(timeout=0)
+        with FileLock(folder / "lock", timeout=0):
+            for partial in folder.glob("*.partial"):
+                partial.unlink()
+            yield
     except Timeout:
         raise Busy(f"another process is working on {folder}") from None
-    try:
-        for partial in folder.glob("*.partial"):
-            partial.unlink()
-        yield
-    finally:
-        lock.release()
 
 
 def tidy(folder: Path) -> None:
@@ -82,42 +78,33 @@ def check_data(folder: Path, digest: str) -> None:
     write_atomically(path, digest.encode())
 
 
-def _content(path: Path) -> bytes:
+def _read(path: Path, parse: Callable[[bytes], T]) -> T:
+    """Return the parsed content of a file. That of a finished run must match its SHA-256."""
     try:
-        return path.read_bytes()
+        content = path.read_bytes()
+        if path.name in CHECKED and is_finished(path.parent):
+            expected = read_result(path.parent).get(f"{path.stem}_sha256")
+            if expected not in (None, sha256(content)):
+                raise ValueError(f"its checksum is not that of result.json. {AGAIN}")
+        return parse(content)
     except FileNotFoundError:
         raise RunError(f"{path.parent} is not a finished run: {path.name} is missing") from None
     except OSError as error:
         raise RunError(f"{path} cannot be read: {error.strerror}") from None
-
-
-def _checked(path: Path) -> bytes:
-    """Return the content of a file. That of a finished run must match its SHA-256."""
-    content = _content(path)
-    if is_finished(path.parent):
-        expected = read_result(path.parent).get(f"{path.stem}_sha256")
-        if expected is not None and sha256(content) != expected:
-            raise RunError(f"{path} is damaged: its checksum is not that of result.json. {AGAIN}")
-    return content
-
-
-def _object(path: Path, content: bytes) -> dict[str, Any]:
-    try:
-        value = json.loads(content)
-    except (ValueError, RecursionError) as error:
+    except (ValueError, TypeError, RecursionError, SafetensorError) as error:
         raise RunError(f"{path} is damaged: {error}") from None
+
+
+def _object(content: bytes) -> dict[str, Any]:
+    value = json.loads(content)
     if not isinstance(value, dict):
-        raise RunError(f"{path} is damaged: expected an object, got {type(value).__name__}")
+        raise ValueError(f"expected an object, got {type(value).__name__}")
     return value
 
 
 def read_config(folder: Path) -> Config:
     """Return the configuration of a run folder."""
-    path = folder / "config.json"
-    try:
-        return Config.from_dict(_object(path, _checked(path)))
-    except (ValueError, TypeError) as error:
-        raise RunError(f"{path} is damaged: {error}") from None
+    return _read(folder / "config.json", lambda content: Config.from_dict(_object(content)))
 
 
 def write_checkpoint(folder: Path, state: State, rows: Rows, name: str = CHECKPOINT) -> None:
@@ -128,11 +115,11 @@ def write_checkpoint(folder: Path, state: State, rows: Rows, name: str = CHECKPO
     write_atomically(folder / name, with_checksum(buffer.getvalue()))
 
 
-def read_checkpoint(folder: Path, name: str = CHECKPOINT) -> tuple[State, Rows] | None:
-    """Return the state and the history of a checkpoint, or None if there is no checkpoint."""
+def read_checkpoint(folder: Path, name: str = CHECKPOINT) -> tuple[State | None, Rows]:
+    """Return the state and the history of a checkpoint; None and [] if there is no checkpoint."""
     path = folder / name
     if not path.exists():
-        return None
+        return None, []
     try:
         parts = torch.load(io.BytesIO(without_checksum(path.read_bytes())), weights_only=True)
         return State(**parts["state"]), parts["rows"]
@@ -168,31 +155,23 @@ def finish(folder: Path, state: State, rows: Rows, result: dict[str, Any]) -> No
 
 def write_record(path: Path, record: dict[str, Any]) -> None:
     """Write a dictionary with its SHA-256 as JSON. NaN and infinite values become null."""
-    record = _json_value(record)
-    record["sha256"] = sha256(_canonical(record))
+    record = json.loads(json.dumps(record), parse_constant=lambda constant: None)
+    record["sha256"] = _checksum(record)
     write_atomically(path, (json.dumps(record, indent=2) + "\n").encode())
 
 
 def read_record(path: Path, again: str = AGAIN) -> dict[str, Any]:
-    """Return the dictionary that `write_record` wrote; ``again`` tells how to produce it again."""
-    record = _object(path, _content(path))
-    if record.get("sha256") not in (None, sha256(_canonical(record))):
+    """Return the dictionary that `write_record` wrote; ``again`` explains how to repeat it."""
+    record = _read(path, _object)
+    if record.get("sha256") not in (None, _checksum(record)):
         raise RunError(f"{path} is damaged: its checksum does not match. {again}")
     return record
 
 
-def _json_value(value: Any) -> Any:  # noqa: ANN401
-    if isinstance(value, dict):
-        return {key: _json_value(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_json_value(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def _canonical(record: dict[str, Any]) -> bytes:
-    """Return the bytes that are hashed: a record without its own checksum."""
+def _checksum(record: dict[str, Any]) -> str:
+    """Return the SHA-256 of a record without its own checksum."""
     others = {key: value for key, value in record.items() if key != "sha256"}
-    return json.dumps(others, sort_keys=True).encode()
+    return sha256(json.dumps(others, sort_keys=True).encode())
 
 
 def is_finished(folder: Path) -> bool:
@@ -203,21 +182,13 @@ def is_finished(folder: Path) -> bool:
 def read_history(folder: Path) -> pd.DataFrame:
     """Return history.csv, a row for each epoch, with exactly the numbers that were written."""
     path = folder / "history.csv"
-    try:
-        return pd.read_csv(io.BytesIO(_checked(path)), engine="python")
-    except ValueError as error:
-        raise RunError(f"{path} is damaged: {error}") from None
+    return _read(path, lambda content: pd.read_csv(io.BytesIO(content), engine="python"))
 
 
 def read_weights(folder: Path) -> tuple[Weights, Masks, dict[str, Tensor]]:
     """Return the weights, masks and buffers of weights.safetensors."""
-    path = folder / "weights.safetensors"
-    try:
-        tensors = load(_checked(path))
-    except SafetensorError as error:
-        raise RunError(f"{path} is damaged: {error}") from None
     parts: dict[str, dict[str, Tensor]] = {"": {}, "mask.": {}, "buffer.": {}}
-    for name, tensor in tensors.items():
+    for name, tensor in _read(folder / "weights.safetensors", load).items():
         prefix = next((p for p in ("mask.", "buffer.") if name.startswith(p)), "")
         parts[prefix][name.removeprefix(prefix)] = tensor
     return parts[""], parts["mask."], parts["buffer."]

@@ -8,7 +8,6 @@ import traceback
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -25,10 +24,10 @@ from pyro_bayesprune.experiments.running import run
 from pyro_bayesprune.pruning.registry import DATASETS
 
 Engine = Literal["loky", "dask"]
-MAX_DEATHS = 3  # of workers, one after the other without a finished run
+MAX_DEATHS = 3  # The grid stops if so many workers die in succession without a finished run.
 SENT = (".json", ".csv", ".safetensors")  # the files of a finished run
 PAUSE = 1.0  # seconds between checks of runs that another process is working on
-TIMES = ["seconds_training", "seconds_step"]
+TIMES = ["seconds_training", "seconds_step"]  # columns that differ when a run is repeated
 
 Status = Literal["done", "skipped", "failed", "busy"]
 
@@ -59,7 +58,7 @@ def attempt(
     """Run a configuration in a worker process. ``send`` returns the files of the run folder."""
     start, folder = time.perf_counter(), out / config.id
     try:
-        if (folder / "lock").exists():  # perhaps a worker of a killed grid finishes the run
+        if (folder / "lock").exists():  # A worker of a killed grid may still be on the run.
             with folders.locked(folder):
                 pass
         finished = folders.is_finished(folder)
@@ -69,7 +68,7 @@ def attempt(
         return Outcome(config, "busy")
     except Exception:
         return Outcome(config, "failed", time.perf_counter() - start, traceback.format_exc())
-    (folder / "error.txt").unlink(missing_ok=True)  # from an earlier failure
+    (folder / "error.txt").unlink(missing_ok=True)  # an earlier attempt may have failed
     paths = [path for path in folder.iterdir() if path.suffix in SENT] if send else []
     files = {path.name: path.read_bytes() for path in paths}
     status: Status = "skipped" if finished else "done"
@@ -132,9 +131,8 @@ def grid(
     options: dict[str, Any] = {"out": out, "send": engine == "dask", "device": device}
     options["data_dir"] = None if data_dir is None else Path(data_dir).absolute()
     options["threads"] = max(1, joblib.cpu_count() // jobs) if engine == "loky" else None
-    work = partial(_run_parallel, options, jobs, address)
     outcomes = []
-    for outcome in itertools.chain(skipped, _outcomes(waiting, work)):
+    for outcome in itertools.chain(skipped, _outcomes(waiting, options, jobs, address)):
         _receive(out, outcome)
         outcomes.append(outcome)
         watch(outcome)
@@ -142,14 +140,14 @@ def grid(
 
 
 def _outcomes(
-    waiting: dict[str, Config], work: Callable[[list[Config]], Iterator[Outcome]]
+    waiting: dict[str, Config], options: dict[str, Any], jobs: int, address: str | None
 ) -> Iterator[Outcome]:
     """Yield an outcome for each run. Repeat runs that are busy or whose worker died."""
     deaths = 0
     while waiting:
         before = len(waiting)
         try:
-            for outcome in work(list(waiting.values())):
+            for outcome in _run_parallel([*waiting.values()], options, jobs, address):
                 if outcome.status != "busy":
                     del waiting[outcome.config.id]
                     yield outcome
@@ -162,7 +160,7 @@ def _outcomes(
 
 
 def _run_parallel(
-    options: dict[str, Any], jobs: int, address: str | None, configs: list[Config]
+    configs: list[Config], options: dict[str, Any], jobs: int, address: str | None
 ) -> Iterator[Outcome]:
     calls = [joblib.delayed(attempt)(config, **options) for config in configs]
     if address:
@@ -219,15 +217,14 @@ def verify(
     The weights and the history (except times) must be identical.
     """
     finished = [config for config in configs if folders.is_finished(Path(out) / config.id)]
-    chosen = random.Random(0).sample(finished, min(count, len(finished)))
-    return {config.id: _is_reproduced(config, Path(out), data_dir) for config in chosen}
-
-
-def _is_reproduced(config: Config, out: Path, data_dir: str | Path | None) -> bool:
-    folder = out / config.id
-    expected, history = folders.read_result(folder), folders.read_history(folder)
-    threads = expected["machine"]["threads"]  # the order of sums depends on it
-    with tempfile.TemporaryDirectory() as elsewhere, _threads(threads):
-        again = run(config, out=elsewhere, data_dir=data_dir, progress=False)
-    same_weights = again.metrics["weights_sha256"] == expected["weights_sha256"]
-    return same_weights and history.drop(columns=TIMES).equals(again.history.drop(columns=TIMES))
+    identical = {}
+    for config in random.Random(0).sample(finished, min(count, len(finished))):
+        folder = Path(out) / config.id
+        metrics, history = folders.read_result(folder), folders.read_history(folder)
+        threads = metrics["machine"]["threads"]  # the order of sums depends on it
+        with tempfile.TemporaryDirectory() as elsewhere, _threads(threads):
+            again = run(config, out=elsewhere, data_dir=data_dir, progress=False)
+        same_history = again.history.drop(columns=TIMES).equals(history.drop(columns=TIMES))
+        same_weights = again.metrics["weights_sha256"] == metrics["weights_sha256"]
+        identical[config.id] = same_history and same_weights
+    return identical

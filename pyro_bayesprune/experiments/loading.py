@@ -16,6 +16,7 @@ from pyro_bayesprune.experiments.build import build_model
 from pyro_bayesprune.experiments.config import Config
 from pyro_bayesprune.experiments.errors import RunError
 from pyro_bayesprune.inference.prediction import class_probabilities
+from pyro_bayesprune.models.buffers import set_buffers
 from pyro_bayesprune.models.module import BayesianModule, Masks, Weights
 
 
@@ -59,8 +60,7 @@ class Run:
         except (KeyError, TypeError, ValueError, RuntimeError) as error:
             reason = " ".join(f"{type(error).__name__} {error}".split())
             raise RunError(f"{self.folder}/result.json is damaged: no model ({reason})") from None
-        for name, buffer in model.named_buffers():
-            buffer.copy_(self.buffers[name])
+        set_buffers(model, self.buffers)
         return model
 
     @property

@@ -2,8 +2,6 @@
 
 import gzip
 import json
-from collections.abc import Callable
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +13,11 @@ from pyro_bayesprune.experiments.config import ADDED, Config
 from pyro_bayesprune.experiments.errors import RunError
 
 RESULTS, HISTORIES = "results.csv", "histories.csv.gz"
-TEXTS = dict.fromkeys(("id", "commit", "weights_sha256"), str)  # 31391e7 is not a number
+# These columns are text: pandas would read the commit 31391e7 as a number.
+TEXTS = dict.fromkeys(("id", "commit", "weights_sha256"), str)
 GROUP = ["dataset", "network", "method", "sparsity"]
 FIRST = [*GROUP, "seed", "test_accuracy", "achieved_sparsity"]
-SETTINGS = [field.name for field in fields(Config)]
+SETTINGS = list(Config.__dataclass_fields__)
 
 
 def row(folder: Path) -> dict[str, Any]:
@@ -39,10 +38,10 @@ def load_results(folder: str | Path) -> pd.DataFrame:
     """
     folder = path_of(folder)
     if not (folder / RESULTS).exists():
-        return pd.DataFrame(_of_finished_runs(folder, row))
+        return pd.DataFrame([row(run) for run in _finished_runs(folder)])
     results = pd.read_csv(folder / RESULTS, engine="python", dtype=TEXTS)
     # Rows that are older than a setting were produced with its default.
-    added = {f.name: f.default for f in fields(Config) if f.name in ADDED and f.name in results}
+    added = {name: getattr(Config, name) for name in ADDED if name in results}
     results = results.fillna(added).astype({name: type(value) for name, value in added.items()})
     if "sparsity" in results:  # if one is "auto", pandas reads all of them as text
         results["sparsity"] = [v if v == "auto" else float(v) for v in results["sparsity"]]
@@ -58,14 +57,14 @@ def load_histories(folder: str | Path) -> pd.DataFrame:
     folder = path_of(folder)
     if (folder / HISTORIES).exists():
         return pd.read_csv(folder / HISTORIES, engine="python", dtype=TEXTS)
-    return pd.concat(_of_finished_runs(folder, history), ignore_index=True)
+    return pd.concat([history(run) for run in _finished_runs(folder)], ignore_index=True)
 
 
-def _of_finished_runs(folder: Path, read: Callable[[Path], Any]) -> list[Any]:
-    values = [read(path.parent) for path in sorted(folder.glob("*/result.json"))]
-    if not values:
+def _finished_runs(folder: Path) -> list[Path]:
+    runs = [path.parent for path in sorted(folder.glob("*/result.json"))]
+    if not runs:
         raise RunError(f"no finished runs in {folder}")
-    return values
+    return runs
 
 
 def history(folder: Path) -> pd.DataFrame:
@@ -74,11 +73,9 @@ def history(folder: Path) -> pd.DataFrame:
     The column ``sparsity`` contains the sparsity after each epoch, and ``level`` the run's target.
     """
     values, frame = row(folder), folders.read_history(folder)
-    names = {"id": values["id"], "level": values["sparsity"]}
-    names |= {name: values[name] for name in ("dataset", "network", "method", "seed")}
-    for position, (name, value) in enumerate(names.items()):
-        frame.insert(position, name, value)
-    return frame
+    values["level"] = values["sparsity"]
+    names = ["id", "level", "dataset", "network", "method", "seed"]
+    return frame.assign(**{name: values[name] for name in names})[[*names, *frame]]
 
 
 def known_ids(store: str | Path) -> set[str]:

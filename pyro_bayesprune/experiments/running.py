@@ -1,17 +1,25 @@
-"""One run of a configuration in its folder."""
+"""One run of a configuration in its folder, and the content of its result.json."""
 
 import warnings
+from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
+from typing import Any
+
+from torch import nn
 
 from pyro_bayesprune._utils.files import path_of
 from pyro_bayesprune._utils.progress import epoch_progress
+from pyro_bayesprune._utils.provenance import provenance
 from pyro_bayesprune.data.dataset import Dataset
+from pyro_bayesprune.diagnostics.calibration import scores
 from pyro_bayesprune.experiments import build, folders
 from pyro_bayesprune.experiments.config import Config
 from pyro_bayesprune.experiments.errors import RunError
 from pyro_bayesprune.experiments.loading import Run, load_run
-from pyro_bayesprune.experiments.summary import summarise
+from pyro_bayesprune.inference import metrics
+from pyro_bayesprune.inference.prediction import class_probabilities
+from pyro_bayesprune.models.buffers import set_buffers
 from pyro_bayesprune.models.module import BayesianModule
 from pyro_bayesprune.pruning.registry import DATASETS
 from pyro_bayesprune.training.state import State
@@ -55,8 +63,7 @@ def run(
             folders.write_config(folder, config)
             folders.check_data(folder, data.sha256)
             state, rows = _train(config, model, data, folder, device, progress)
-            for name, buffer in model.named_buffers():
-                buffer.copy_(state.buffers[name])
+            set_buffers(model, state.buffers)
             folders.write_config(folder, config)  # raises if the file was changed since
             folders.finish(folder, state, rows, summarise(config, model, state, rows, data))
     return load_run(folder)
@@ -95,7 +102,7 @@ def _train(
                     if state.epoch == config.rewind_epoch:
                         folders.write_checkpoint(folder, state, [], folders.EARLY)
                     if state.epoch == end and number < len(parts):
-                        early, _ = folders.read_checkpoint(folder, folders.EARLY) or (None, [])
+                        early, _ = folders.read_checkpoint(folder, folders.EARLY)
                         state = build.restarted(config, state, model, data, early)
                     rows.append(epoch.row())
                     folders.write_checkpoint(folder, state, rows)
@@ -108,9 +115,62 @@ def _train(
 def _checkpoint(folder: Path) -> tuple[State | None, folders.Rows]:
     """Return the state and history of the checkpoint. Rename a damaged checkpoint and warn."""
     try:
-        return folders.read_checkpoint(folder) or (None, [])
+        return folders.read_checkpoint(folder)
     except RunError as error:
         renamed = folders.set_aside(folder / folders.CHECKPOINT)
         message = f"{error}. The run starts over; the file is kept as {renamed.name}"
         warnings.warn(message, RuntimeWarning, stacklevel=4)
         return None, []
+
+
+def summarise(
+    config: Config, model: BayesianModule, state: State, rows: folders.Rows, data: Dataset
+) -> dict[str, Any]:
+    """Return the content of result.json for a finished run with these epochs."""
+    decisions = [row["decision"] for row in rows]
+    last = rows[-1]
+    return {
+        "id": config.id,
+        "method": config.method,
+        **_test_metrics(model, state, data),
+        **_size(model.net, state, data.shape),
+        **{d: decisions.count(d) for d in ("pruned", "refused", "unchanged")},
+        "prior_decided": sum(bool(row["prior_decides"]) for row in rows),
+        **{k: last[k] for k in ("train_loss", "validation_loss", "validation_accuracy")},
+        "log_likelihood": last["log_likelihood_after"],
+        "log_prior": last["log_prior_after"],
+        "epochs": len(rows),
+        "seconds": sum(row["seconds_training"] + row["seconds_step"] for row in rows),
+        "shape": list(data.shape),
+        "num_classes": data.num_classes,
+        "num_train": data.num_train,
+        "data_sha256": data.sha256,
+        **provenance(),
+    }
+
+
+def _test_metrics(model: BayesianModule, state: State, data: Dataset) -> dict[str, float]:
+    if data.test_x is None or data.test_y is None:
+        return {}
+    device = next(iter(state.weights.values())).device
+    probabilities = class_probabilities(model, state.weights, data.test_x.to(device)).cpu()
+    values = scores(probabilities, data.test_y)
+    names = {"accuracy": "accuracy", "loss": "nll", "brier": "brier", "ece": "ece"}
+    return {f"test_{name}": values[score] for name, score in names.items()}
+
+
+def _size(net: nn.Module, state: State, shape: Sequence[int]) -> dict[str, Any]:
+    parameters = sum(weight.numel() for weight in net.parameters())
+    pruned = sum(int((~mask).sum()) for mask in state.masks.values())
+    layers, flops = metrics.layer_sparsity(state.masks), metrics.layer_flops(net, shape)
+    return {
+        "achieved_sparsity": metrics.sparsity(state.masks),
+        "parameters": parameters,
+        "prunable": sum(mask.numel() for mask in state.masks.values()),
+        "compression_ratio": parameters / (parameters - pruned),
+        "multiply_adds": sum(flops.values()),
+        "theoretical_speedup": metrics.theoretical_speedup(flops, state.masks),
+        "layer_sparsity": layers,
+        "dead_units": metrics.dead_units(state.weights, state.masks),
+        "collapsed_layers": [name for name, share in layers.items() if share == 1],
+    }

@@ -59,7 +59,10 @@ def summary(results: pd.DataFrame, measures: Sequence[str] | None = None) -> pd.
         ValueError: if a configuration occurs twice with the same seed.
     """
     by = GROUP + varying(results)
-    _check_unique(results, [*by, "seed"])
+    duplicates = results.loc[results.duplicated([*by, "seed"]), [*by, "seed"]]
+    if len(duplicates):
+        text = ", ".join(f"{name}={value}" for name, value in duplicates.iloc[0].items())
+        raise ValueError(f"the results contain more than one run of {text}")
     names = list(measures or [name for name in MEASURES if name in results])
     rows = [
         dict(zip(by, key, strict=True)) | {"measure": name} | _describe(values)
@@ -68,13 +71,6 @@ def summary(results: pd.DataFrame, measures: Sequence[str] | None = None) -> pd.
         if len(values := runs[name].dropna())
     ]
     return pd.DataFrame(rows, columns=[*by, "measure", "mean", "std", "low", "high", "seeds"])
-
-
-def _check_unique(results: pd.DataFrame, by: Sequence[str]) -> None:
-    duplicates = results[results.duplicated(list(by))]
-    if len(duplicates):
-        values = ", ".join(f"{name}={duplicates.iloc[0][name]}" for name in by)
-        raise ValueError(f"the results contain more than one run of {values}")
 
 
 def twins(histories: pd.DataFrame, results: pd.DataFrame) -> pd.DataFrame:

@@ -11,7 +11,6 @@ from typing import get_args
 import pytest
 
 from pyro_bayesprune.experiments.config import ADDED, Config, configure
-from pyro_bayesprune.pruning import registry
 from pyro_bayesprune.pruning.registry import (
     CRITERIA,
     METHODS,
@@ -202,20 +201,6 @@ def test_choices_are_what_is_registered(field, registered):
     assert set(choices(field)) == set(registered)
 
 
-def test_choices_of_the_command_line_are_what_is_registered():
-
-    assert set(get_args(registry.MethodName)) == set(METHODS)
-    assert set(get_args(registry.PresetName)) == set(PRESETS)
-
-
-def test_younger_fields_change_no_id_at_their_defaults():
-    values = Config().to_dict()
-    older = {name: value for name, value in values.items() if name not in ADDED}
-    text = json.dumps(older, sort_keys=True, separators=(",", ":"))
-    assert Config().id == hashlib.sha256(text.encode()).hexdigest()[:16]
-    assert Config(restart="rewind", rounds=2).id != Config(restart="rewind").id
-
-
 @pytest.mark.parametrize(
     "settings, message",
     [
@@ -229,9 +214,3 @@ def test_younger_fields_change_no_id_at_their_defaults():
 def test_impossible_rounds_are_an_error(settings, message):
     with pytest.raises(ValueError, match=message):
         Config(**settings)
-
-
-@pytest.mark.parametrize("method", METHODS)
-def test_the_paper_s_methods_keep_their_names(method):
-    pruned = {} if "sparsity" in METHODS[method] else {"sparsity": 0.5}
-    assert configure("paper", method, **pruned).method == method

@@ -9,7 +9,7 @@ from pyro_bayesprune.experiments.designs import INPUTS, PAPER, controls, product
 
 def test_a_small_dense_control_has_as_many_weights():
     config = configure("paper", "magnitude", dataset="mnist", sparsity=0.9)
-    widths = [INPUTS["mnist"], *small_dense(config, INPUTS["mnist"], 10), 10]
+    widths = [INPUTS["mnist"], *small_dense(config), 10]
     weights = sum(n * m for n, m in zip(widths, widths[1:], strict=False))
     full = 784 * 1024 + 2 * 1024**2 + 1024 * 10
     assert weights == pytest.approx(0.1 * full, rel=0.01)

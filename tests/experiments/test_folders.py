@@ -67,21 +67,27 @@ def test_what_a_kill_left_behind_is_cleared(config, tmp_path, monkeypatch):
 # --- locks
 
 
-def hold(folder, locked_event, release):
+def lock(folder, locked_event, release):
     with locked(folder):
         locked_event.set()
         release.wait(30)
 
 
-def test_a_second_process_says_so_and_leaves(config, tmp_path):
-    spawn = multiprocessing.get_context("fork")
-    locked_event, release = spawn.Event(), spawn.Event()
+def locking_process(folder):
+    """Start a process that locks a folder until the event ``release`` is set."""
+    fork = multiprocessing.get_context("fork")
+    locked_event, release = fork.Event(), fork.Event()
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # fork beside threads: of this test
-        other = spawn.Process(target=hold, args=(tmp_path / config.id, locked_event, release))
-        other.start()
+        warnings.simplefilter("ignore", DeprecationWarning)  # fork beside threads of this test
+        process = fork.Process(target=lock, args=(folder, locked_event, release))
+        process.start()
+    assert locked_event.wait(30)
+    return process, release
+
+
+def test_a_second_process_says_so_and_leaves(config, tmp_path):
+    other, release = locking_process(tmp_path / config.id)
     try:
-        assert locked_event.wait(30)
         with pytest.raises(RunError, match=f"another process is working on .*{config.id}"):
             quiet_run(config, tmp_path)
         assert file_names(tmp_path / config.id) == {"lock"}
@@ -93,13 +99,7 @@ def test_a_second_process_says_so_and_leaves(config, tmp_path):
 
 
 def test_the_lock_of_a_killed_process_does_not_hold(config, tmp_path):
-    spawn = multiprocessing.get_context("fork")
-    locked_event, release = spawn.Event(), spawn.Event()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)
-        other = spawn.Process(target=hold, args=(tmp_path / config.id, locked_event, release))
-        other.start()
-    assert locked_event.wait(30)
+    other, _ = locking_process(tmp_path / config.id)
     other.kill()
     other.join(30)
     assert file_names(quiet_run(config, tmp_path).folder) == DONE

@@ -6,7 +6,6 @@ from helpers.runs import DONE, file_names, quiet_run
 
 import pyro_bayesprune as bp
 from pyro_bayesprune.experiments.errors import RunError
-from pyro_bayesprune.experiments.loading import load_run
 
 
 def test_a_loaded_run_is_the_one_that_ran(config, tmp_path):
@@ -64,13 +63,3 @@ def test_a_missing_file_of_a_finished_run_is_named(finished):
 def test_a_folder_that_is_no_run_is_named(tmp_path):
     with pytest.raises(RunError, match="is not a finished run: config.json is missing"):
         bp.load_run(tmp_path)
-
-
-def test_a_loaded_run_predicts_what_was_measured(finished_run):
-    from pyro_bayesprune.experiments.build import build_data
-
-    again = load_run(finished_run.folder)
-    data = build_data(finished_run.config)
-    probabilities = again.predict_proba(data.test_x)
-    accuracy = (probabilities.argmax(1) == data.test_y).double().mean()
-    assert accuracy.item() == finished_run.metrics["test_accuracy"]

@@ -12,6 +12,7 @@ from helpers.runs import DONE, file_names, interrupted, quiet_run, same_runs, sm
 from pyro_bayesprune.experiments import folders, running
 from pyro_bayesprune.experiments.build import build_data, build_model, epochs_of, trainings
 from pyro_bayesprune.experiments.running import run
+from pyro_bayesprune.models.networks import FCN
 
 
 def test_a_finished_run_is_not_run_again(finished_run, monkeypatch):
@@ -148,3 +149,19 @@ def test_interrupted_at_every_epoch(config, tmp_path, monkeypatch, whole):
         folder = interrupted(config, tmp_path / "a", monkeypatch, 1)
     quiet_run(config, tmp_path / "a")
     assert same_runs(folder, whole(config))
+
+
+def test_a_result_contains_sizes_and_metrics(finished_run):
+    metrics = finished_run.metrics
+    assert metrics["method"] == "bayes_magnitude"
+    assert metrics["achieved_sparsity"] == pytest.approx(0.5, abs=1e-3)
+    prunable, parameters = (
+        64 * 16 + 16 * 16 + 16 * 10,
+        sum(p.numel() for p in FCN((1, 8, 8), 10, (16, 16)).parameters()),
+    )
+    assert (metrics["prunable"], metrics["parameters"]) == (prunable, parameters)
+    pruned = round(64 * 16 / 2) + round(16 * 16 / 2) + round(16 * 10 / 2)
+    assert metrics["compression_ratio"] == pytest.approx(parameters / (parameters - pruned))
+    assert metrics["multiply_adds"] == prunable
+    assert metrics["theoretical_speedup"] == pytest.approx(prunable / (prunable - pruned))
+    assert {"python", "torch", "pyro-ppl"} <= set(metrics["versions"])

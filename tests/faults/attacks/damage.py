@@ -52,7 +52,7 @@ def of_run(name: str) -> File:
 
 
 def checkpoint(path: Path) -> Any:
-    state, rows = folders.read_checkpoint(path.parent) or (None, [])
+    state, rows = folders.read_checkpoint(path.parent)
     return digest(state.weights | state.buffers), json.dumps(rows)
 
 

@@ -12,11 +12,10 @@ from hypothesis import strategies as st
 from torch import nn
 
 import pyro_bayesprune as bp
-from pyro_bayesprune.cli.common import UserError
 from pyro_bayesprune.experiments.errors import RunError
 from pyro_bayesprune.training.trainer import TrainingDiverged
 
-CLEAR = (ValueError, TypeError, RunError, UserError, TrainingDiverged)
+CLEAR = (ValueError, TypeError, RunError, TrainingDiverged)
 
 
 numbers = st.one_of(st.floats(), st.integers(), st.integers(-3, 3), st.floats(0, 1))
