@@ -18,6 +18,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
@@ -84,7 +85,7 @@ def _card_file(module: nn.Module, shape: Sequence[int], format: str, values: Val
     named = module if layers is None else nn.Sequential(layers)
     for name, tensor in named.state_dict().items():
         parts, entries[name] = encode(name, tensor, format, values)
-        stored |= {name + part: torch.from_numpy(array) for part, array in parts.items()}
+        stored |= {name + part: _copy(array) for part, array in parts.items()}
     described = layers and [[n, type(m).__name__, chains.arguments(m)] for n, m in layers.items()]
     card = {
         "format": FORMAT,
@@ -96,6 +97,11 @@ def _card_file(module: nn.Module, shape: Sequence[int], format: str, values: Val
     }
     text = json.dumps(card, separators=(",", ":"))
     return save(stored, metadata={"card": text, "sha256": digest(stored, text)})
+
+
+def _copy(array: np.ndarray) -> Tensor:
+    """Copy an array: tied weights share memory, and empty arrays may have a stride of zero."""
+    return torch.from_numpy(array).clone(memory_format=torch.contiguous_format)
 
 
 def _layers_or_none(module: nn.Module) -> Layers | None:

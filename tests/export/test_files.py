@@ -31,6 +31,13 @@ class TestFiles:
             for key, value in module.state_dict().items():
                 assert torch.equal(filled.state_dict()[key], value), key
 
+    @pytest.mark.parametrize("format", CARD_FORMATS)
+    def test_a_layer_without_weights(self, format, inputs, tmp_path):
+        net = bp.FCN(SHAPE, 4, (5, 5)).eval()
+        net.fc2.weight.data.zero_()
+        files.write(net, tmp_path / "net", SHAPE, format=format)
+        torch.testing.assert_close(files.read(tmp_path / "net")(inputs), net(inputs))
+
     def test_channels_last_comes_back(self, tmp_path):
         files.write(bp.CNN(SHAPE, 4), tmp_path / "net", SHAPE)
         weight = files.read(tmp_path / "net").conv2.weight
