@@ -44,9 +44,7 @@ def _to_csr(array: np.ndarray) -> Arrays:
 
 def _narrow(numbers: np.ndarray) -> np.ndarray:
     """Return non-negative integers in the narrowest unsigned type that can represent them."""
-    largest = int(numbers.max(initial=0))
-    kinds = (np.uint8, np.uint16, np.uint32)
-    return numbers.astype(next((k for k in kinds if largest <= np.iinfo(k).max), np.int64))
+    return numbers.astype(np.min_scalar_type(numbers.max(initial=0)))
 
 
 def decode(name: str, entry: Mapping[str, Any], stored: Mapping[str, Tensor]) -> Tensor:
