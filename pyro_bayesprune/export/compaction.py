@@ -148,12 +148,14 @@ def _uniform_bias(offset: Tensor) -> Tensor | None:
 def _sliced(layer: Any, inputs: Tensor, outputs: Tensor, bias: Tensor | None) -> nn.Module:  # noqa: ANN401
     """Return a Linear or Conv2d layer with the remaining inputs and outputs and a new bias."""
     layer = copy.deepcopy(layer)
-    weight, needs_bias = layer.weight[outputs][:, inputs], layer.bias is not None
+    weight = layer.weight[outputs][:, inputs]
     if chains.is_channels_last(layer):
         weight = weight.contiguous(memory_format=torch.channels_last)
     layer.weight = nn.Parameter(weight)
-    needs_bias = bias is not None and (needs_bias or bool(bias.any()))
-    layer.bias = nn.Parameter(bias) if needs_bias else None
+    if bias is not None and (layer.bias is not None or bias.any()):
+        layer.bias = nn.Parameter(bias)
+    else:
+        layer.bias = None
     unit = "channels" if isinstance(layer, nn.Conv2d) else "features"
     setattr(layer, f"out_{unit}", weight.shape[0])
     setattr(layer, f"in_{unit}", weight.shape[1])

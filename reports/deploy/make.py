@@ -64,7 +64,7 @@ def _introduction(measured: Mapping[str, Any], epochs: int) -> str:
         f"trained on {config['dataset']} without a prior for {epochs} epochs (seed "
         f"{config['seed']}). It is pruned by magnitude at the end of the first epoch. The "
         f"measurements used {machine['processor']} ({machine['cpus']} CPUs, "
-        f"{machine['platform']}) with {setting['threads']} thread and {setting['rounds']} rounds; "
+        f"{machine['platform']}) with 1 thread and {setting['rounds']} rounds; "
         f"{versions}; commit {measured['commit']}. The load average was "
         f"{or_dash(measured['load'], '.1f')}. If it exceeds the number of CPUs, other processes "
         "increase the milliseconds. The speed-ups compare alternating measurements, so the load "
