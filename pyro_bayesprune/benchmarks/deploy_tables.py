@@ -8,6 +8,7 @@ from pyro_bayesprune.benchmarks.deploy import MEMORY_BATCH, PARITY_IMAGES
 from pyro_bayesprune.benchmarks.kernels import GAIN, SPARSE
 
 MEBIBYTE = 2**20
+Row = list[tuple[str, str]]  # names of columns, which may occur twice, and texts
 VARIANTS_NOTE = (
     "The speed-up compares with the dense network in the same process: median over rounds "
     "[quartiles]. **No gain** means that the lower quartile is below "
@@ -24,24 +25,29 @@ LAYERS_NOTE = (
 
 def table(result: Mapping[str, Any]) -> str:
     """Return the tables of a result of `deploy_table` in Markdown."""
-    variants = _variants_markdown(result["rows"], result["setting"]["batches"])
-    layers, formats = _layers_markdown(result["layers"]), _formats_markdown(result["formats"])
+    variants = _table([_variant(row, result["setting"]["batches"]) for row in result["rows"]])
+    layers = _table([_layer(row) for row in result["layers"]])
+    formats = _table([_format(row) for row in result["formats"]])
     return "\n\n".join([variants, VARIANTS_NOTE, layers, LAYERS_NOTE, formats]) + "\n"
 
 
-def _variants_markdown(rows: Sequence[Mapping[str, Any]], batches: Sequence[int]) -> str:
-    timed = [name for batch in batches for name in (f"ms, batch {batch}", "speed-up")]
-    others = ["bytes", "times smaller", "memory, MiB", "accuracy", "difference"]
-    lines = []
-    for row in rows:
-        cells = [row["name"], row["format"]]
-        for milliseconds, speeds in zip(row["milliseconds"], row["speed_up"], strict=True):
-            cells += [_interval(milliseconds, 3), _gain(speeds, row)]
-        memory = row["peak_memory"]
-        cells += [f"{row['bytes']:,}", f"{row['times_smaller']:.1f}"]
-        cells += [or_dash(memory and memory / MEBIBYTE, ".1f"), or_dash(row["accuracy"], ".4f")]
-        lines.append([*cells, or_dash(row["difference"], ".1e")])
-    return table_markdown(["variant", "file", *timed, *others], lines)
+def _table(rows: Sequence[Row]) -> str:
+    return table_markdown((name for name, _ in rows[0]), ([text for _, text in r] for r in rows))
+
+
+def _variant(row: Mapping[str, Any], batches: Sequence[int]) -> Row:
+    cells = [("variant", row["name"]), ("file", row["format"])]
+    for batch, times, speeds in zip(batches, row["milliseconds"], row["speed_up"], strict=True):
+        cells += [(f"ms, batch {batch}", _interval(times, 3)), ("speed-up", _gain(speeds, row))]
+    memory = row["peak_memory"] and row["peak_memory"] / MEBIBYTE
+    return [
+        *cells,
+        ("bytes", f"{row['bytes']:,}"),
+        ("times smaller", f"{row['times_smaller']:.1f}"),
+        ("memory, MiB", or_dash(memory, ".1f")),
+        ("accuracy", or_dash(row["accuracy"], ".4f")),
+        ("difference", or_dash(row["difference"], ".1e")),
+    ]
 
 
 def _interval(numbers: Sequence[float], digits: int) -> str:
@@ -60,22 +66,17 @@ def or_dash(number: float | None, form: str) -> str:
     return "–" if number is None else f"{number:{form}}"
 
 
-def _layers_markdown(layers: Sequence[Mapping[str, Any]]) -> str:
-    head = ["layer", "shape", "batch", "sparsity"]
-    head += [name for kernel in SPARSE for name in (f"{kernel}: speed-up", "crossover")]
-    lines = []
-    for row in layers:
-        shape = " × ".join(map(str, row["shape"]))
-        cells = [row["layer"], shape, str(row["batch"]), f"{row['sparsity']:.3f}"]
-        for kernel in SPARSE:
-            cells += [_interval(row["speed_up"][kernel], 2), or_dash(row["crossover"][kernel], "g")]
-        best = row["recommended"]
-        lines.append([*cells, "dense (no gain)" if best == "dense" else best])
-    return table_markdown([*head, "recommended"], lines)
+def _layer(row: Mapping[str, Any]) -> Row:
+    best, shape = row["recommended"], " × ".join(map(str, row["shape"]))
+    cells = [("layer", row["layer"]), ("shape", shape), ("batch", str(row["batch"]))]
+    cells.append(("sparsity", f"{row['sparsity']:.3f}"))
+    for kernel in SPARSE:
+        cells.append((f"{kernel}: speed-up", _interval(row["speed_up"][kernel], 2)))
+        cells.append(("crossover", or_dash(row["crossover"][kernel], "g")))
+    return [*cells, ("recommended", "dense (no gain)" if best == "dense" else best)]
 
 
-def _formats_markdown(formats: Sequence[Mapping[str, Any]]) -> str:
-    columns = {"network": "", "format": "", "values": "", "bytes": ",", "times_smaller": ".1f"}
-    columns |= {"difference": ".1e", "accuracy": ".4f"}
-    lines = [[f"{row[name]:{form}}" for name, form in columns.items()] for row in formats]
-    return table_markdown([name.replace("_", " ") for name in columns], lines)
+def _format(row: Mapping[str, Any]) -> Row:
+    forms = {"network": "", "format": "", "values": "", "bytes": ",", "times_smaller": ".1f"}
+    forms |= {"difference": ".1e", "accuracy": ".4f"}
+    return [(name.replace("_", " "), f"{row[name]:{form}}") for name, form in forms.items()]

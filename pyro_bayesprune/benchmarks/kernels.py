@@ -2,15 +2,16 @@
 
 import copy
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
-from statistics import median, quantiles
-from timeit import Timer
 from typing import Any
 
+import pandas as pd
 import torch
 from torch import Tensor, nn
+
+from pyro_bayesprune.benchmarks.timing import QUARTILES, seconds
 
 Predict = Callable[[Tensor], Tensor]
 GAIN = 1.05  # a speed-up counts as a gain if its lower quartile is at least this
@@ -24,7 +25,6 @@ class Setting:
     batches: tuple[int, ...] = (1, 64, 512)
     rounds: int = 41  # measurements of each variant
     seconds: float = 0.005  # duration of one; short, so that other processes disturb few of them
-    threads: int = 1  # of each engine; SciPy always uses one
     memory: bool = True  # whether to measure the memory of each variant, in a new process
 
 
@@ -56,21 +56,15 @@ def _scipy_csr(linear: nn.Linear) -> SparseLinear:
     return SparseLinear(linear, lambda columns: torch.from_numpy(weight @ columns.numpy()))
 
 
-KERNELS: dict[str, Callable[[nn.Linear], nn.Module]] = {
-    "dense": lambda linear: linear,
-    "torch CSR": _torch_csr,
-    "SciPy CSR": _scipy_csr,
-}
-SPARSE = [name for name in KERNELS if name != "dense"]
+SPARSE = {"torch CSR": _torch_csr, "SciPy CSR": _scipy_csr}
 
 
-def with_kernels(module: nn.Module, kernels: Mapping[str, str]) -> nn.Module:
-    """Return a copy of a network in which the named Linear layers use these `KERNELS`."""
+def with_kernel(module: nn.Module, kernel: str) -> nn.Module:
+    """Return a copy of a network whose Linear layers use the kernel: "dense" or one of `SPARSE`."""
     module = copy.deepcopy(module).eval()
-    for name, kernel in kernels.items():
-        parent, _, child = name.rpartition(".")
-        linear = module.get_submodule(name)
-        module.get_submodule(parent).register_module(child, KERNELS[kernel](linear))  # type: ignore[arg-type]
+    if kernel != "dense":
+        for name, linear in linear_layers(module).items():
+            module.set_submodule(name, SPARSE[kernel](linear))
     return module
 
 
@@ -80,31 +74,18 @@ def linear_layers(module: nn.Module) -> dict[str, nn.Linear]:
 
 
 @torch.inference_mode()
-def latencies(runs: Mapping[str, Predict], x: Tensor, setting: Setting) -> dict[str, list[float]]:
-    """Return the mean seconds of a call in each round, by name. The functions alternate.
+def latencies(runs: Mapping[str, Predict], x: Tensor, setting: Setting) -> pd.DataFrame:
+    """Return the mean seconds of a call of each function (columns) in each round (rows).
 
-    One measurement repeats the call for about ``setting.seconds``, so the weights are in the
-    caches, as in a service. A few calls before the first round determine the number of repetitions.
+    A measurement repeats the call, so the weights are in the caches, as in a service.
     """
-    timers = {name: Timer(partial(run, x), "gc.enable()") for name, run in runs.items()}
-    fastest = {name: min(timer.repeat(5, 1)) for name, timer in timers.items()}
-    calls = {name: max(1, round(setting.seconds / fastest[name])) for name in runs}
-    times: dict[str, list[float]] = {name: [] for name in runs}
-    for _ in range(setting.rounds):
-        for name, timer in timers.items():
-            times[name].append(timer.timeit(calls[name]) / calls[name])
-    return times
+    calls = {name: partial(run, x) for name, run in runs.items()}
+    return seconds(calls, setting.rounds, setting.seconds)
 
 
-def spread(numbers: Sequence[float]) -> list[float]:
-    """Return the median and both quartiles."""
-    low, _, high = quantiles(numbers, n=4, method="inclusive")
-    return [median(numbers), low, high]
-
-
-def speed_up(dense: Sequence[float], other: Sequence[float]) -> list[float]:
-    """Return median and quartiles, over rounds, of how many times faster ``other`` is."""
-    return spread([a / b for a, b in zip(dense, other, strict=True)])
+def speed_up(times: pd.DataFrame, name: str) -> list[float]:
+    """Return how many times faster than ``dense`` a function is: median and quartiles."""
+    return (times["dense"] / times[name]).quantile(QUARTILES).tolist()
 
 
 def layer_rows(module: nn.Module, batch: int, setting: Setting) -> Iterator[dict[str, Any]]:
@@ -133,9 +114,9 @@ def layer_rows(module: nn.Module, batch: int, setting: Setting) -> Iterator[dict
 def _speed_ups(linear: nn.Linear, batch: int, setting: Setting) -> dict[str, list[float]]:
     """Return the speed-up of each sparse kernel for a layer, with half as many rounds."""
     x = torch.randn(batch, linear.in_features, generator=torch.Generator().manual_seed(0))
-    runs = {name: kernel(linear) for name, kernel in KERNELS.items()}
-    times = latencies(runs, x, replace(setting, rounds=max(3, setting.rounds // 2)))
-    return {name: speed_up(times["dense"], times[name]) for name in SPARSE}
+    layers = {"dense": linear} | {name: kernel(linear) for name, kernel in SPARSE.items()}
+    times = latencies(layers, x, replace(setting, rounds=max(3, setting.rounds // 2)))
+    return {name: speed_up(times, name) for name in SPARSE}
 
 
 def _crossovers(shape: tuple[int, ...], batch: int, setting: Setting) -> dict[str, float | None]:

@@ -7,7 +7,6 @@ Times depend on shapes and not on pixel values, so the inputs are random numbers
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
-from timeit import Timer
 from typing import Any
 
 import pandas as pd
@@ -17,6 +16,7 @@ from torch.profiler import ProfilerActivity, profile
 from pyro_bayesprune._utils.process import flushed_denormals, memory_kept
 from pyro_bayesprune._utils.provenance import load_average, provenance
 from pyro_bayesprune.benchmarks.competitors import COMPETITORS, QUICK, Round, Setting, plain
+from pyro_bayesprune.benchmarks.timing import seconds
 from pyro_bayesprune.models import priors
 from pyro_bayesprune.models.module import BayesianModule
 from pyro_bayesprune.pruning.record import PruneState
@@ -30,16 +30,6 @@ EPOCH_ENDS = {  # the step before was dense, so that a candidate requires two ev
     "epoch end, normal, sequential": replace(PRUNED, evaluation="sequential"),
     "epoch end, normal, unchanged": Pruning(sparsity=0.0),  # one evaluation
 }
-
-
-def seconds(runs: Mapping[str, Round], rounds: int) -> pd.DataFrame:
-    """Return the seconds of each run (columns) in each round (rows); the runs alternate.
-
-    The first round is not counted, because it allocates memory and starts threads.
-    """
-    timers = {name: Timer(run, "gc.enable()") for name, run in runs.items()}
-    rows = [{name: t.timeit(1) for name, t in timers.items()} for _ in range(rounds + 1)]
-    return pd.DataFrame(rows[1:])
 
 
 def peak_bytes(build: Callable[[], Round]) -> int:

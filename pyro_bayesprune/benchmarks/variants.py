@@ -10,7 +10,7 @@ from typing import NamedTuple
 import torch
 from torch import nn
 
-from pyro_bayesprune.benchmarks.kernels import Predict, linear_layers, with_kernels
+from pyro_bayesprune.benchmarks.kernels import Predict, with_kernel
 from pyro_bayesprune.export.files import read, write
 from pyro_bayesprune.export.graphs import onnx_session
 
@@ -21,7 +21,7 @@ class Variant(NamedTuple):
     name: str
     network: str  # dense, baked or compacted
     format: str  # see `pyro_bayesprune.export.write`
-    engine: str  # a kernel of `KERNELS`, "torch.export" or "ONNX Runtime"
+    engine: str  # "dense", a kernel of `SPARSE`, "torch.export" or "ONNX Runtime"
 
 
 VARIANTS = (
@@ -37,18 +37,17 @@ VARIANTS = (
 )
 
 
-def runner(engine: str, path: Path, threads: int = 1, net: nn.Module | None = None) -> Predict:
+def runner(engine: str, path: Path, net: nn.Module | None = None) -> Predict:
     """Return a function from inputs (n, ...) to the outputs of the network in a file, on the CPU.
 
     Load a ``torch.export`` file only where it was written: it may contain pickle.
     """
     if engine == "ONNX Runtime":
-        session = onnx_session(path, threads)
+        session = onnx_session(path)
         return lambda x: torch.from_numpy(session.run(None, {"input": x.numpy()})[0])
     if engine == "torch.export":
         return torch.export.load(path).module()
-    module = read(path, net)
-    return with_kernels(module, dict.fromkeys(linear_layers(module), engine))
+    return with_kernel(read(path, net), engine)
 
 
 def write_variants(
@@ -64,12 +63,12 @@ def write_variants(
     return paths
 
 
-def peak_memory(engine: str, path: Path, batch: Sequence[int], threads: int = 1) -> int | None:
+def peak_memory(engine: str, path: Path, batch: Sequence[int]) -> int | None:
     """Return the peak memory (bytes) of reading and running a file in a new process, over imports.
 
     It is None if the platform does not report it (not Linux).
     """
-    arguments = json.dumps([engine, str(path), list(batch), threads])
+    arguments = json.dumps([engine, str(path), list(batch)])
     command = [sys.executable, "-m", "pyro_bayesprune.benchmarks.variants", arguments]
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
@@ -77,30 +76,28 @@ def peak_memory(engine: str, path: Path, batch: Sequence[int], threads: int = 1)
     return json.loads(done.stdout)
 
 
-def _measure_memory(engine: str, path: str, batch: list[int], threads: int) -> int | None:
+def _measure_memory(engine: str, path: str, batch: list[int]) -> int | None:
+    if sys.platform != "linux":
+        return None
     import onnx  # noqa: F401  (the memory of imports is not counted)
     import onnxruntime  # noqa: F401
     import scipy.sparse  # noqa: F401
 
-    torch.set_num_threads(threads)
+    torch.set_num_threads(1)
     nn.Linear(64, 64)(torch.zeros(64, 64))  # allocates the libraries' own buffers
     before = _process_status("VmRSS")
-    if before is None:
-        return None
     Path("/proc/self/clear_refs").write_text("5")  # resets the peak
-    run = runner(engine, Path(path), threads)
+    run = runner(engine, Path(path))
     with torch.inference_mode():
         for _ in range(3):
             run(torch.zeros(*batch))
-    after = _process_status("VmHWM")
-    return None if after is None else max(0, after - before)
+    return max(0, _process_status("VmHWM") - before)
 
 
-def _process_status(key: str) -> int | None:
+def _process_status(key: str) -> int:
     """Return an entry of the process status of Linux in bytes."""
-    path = Path("/proc/self/status")
-    lines = path.read_text().splitlines() if path.exists() else []
-    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith(f"{key}:")), None)
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(f"{key}:"))
 
 
 if __name__ == "__main__":  # in the new process of `peak_memory`

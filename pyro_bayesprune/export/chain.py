@@ -2,7 +2,7 @@
 
 import operator
 from collections import OrderedDict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -19,8 +19,12 @@ class BiasMap(nn.Module):
 
     def __init__(self, shape: Sequence[int]) -> None:
         super().__init__()
-        self.shape = tuple(shape)
-        self.bias = nn.Parameter(torch.zeros(self.shape))
+        self.bias = nn.Parameter(torch.zeros(tuple(shape)))
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The shape of an input without its first dimension."""
+        return tuple(self.bias.shape)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return ``x + bias``."""
@@ -31,28 +35,25 @@ Layers = OrderedDict[str, nn.Module]
 MIXING = (nn.Linear, nn.Conv2d)
 NORMS = (nn.BatchNorm1d, nn.BatchNorm2d)
 CHANNELWISE = (*NORMS, BiasMap)
-_POOLING = ("kernel_size", "stride", "padding", "ceil_mode")
-_CONVOLUTION = "in_channels out_channels kernel_size stride padding dilation groups bias"
 # The layers that a chain may contain, each with the arguments that construct it.
-ARGUMENTS: dict[type[nn.Module], tuple[str, ...]] = {
-    nn.Linear: ("in_features", "out_features", "bias"),
-    nn.Conv2d: (*_CONVOLUTION.split(), "padding_mode"),
-    BiasMap: ("shape",),
-    nn.BatchNorm1d: ("num_features", "eps", "momentum", "affine"),
-    nn.BatchNorm2d: ("num_features", "eps", "momentum", "affine"),
-    nn.MaxPool2d: (*_POOLING, "dilation"),
-    nn.AvgPool2d: (*_POOLING, "count_include_pad"),
-    nn.AdaptiveAvgPool2d: ("output_size",),
-    nn.AdaptiveMaxPool2d: ("output_size",),
-    nn.LeakyReLU: ("negative_slope",),
-    nn.ELU: ("alpha",),
-    nn.CELU: ("alpha",),
-    nn.GELU: ("approximate",),
-    nn.Softplus: ("beta", "threshold"),
-    nn.Hardtanh: ("min_val", "max_val"),
-    **{kind: () for kind in (nn.Flatten, nn.ReLU, nn.ReLU6, nn.SELU, nn.SiLU, nn.Mish)},
-    **{kind: () for kind in (nn.Hardswish, nn.Tanh, nn.Sigmoid)},
+_KNOWN: dict[tuple[type[nn.Module], ...], str] = {
+    (nn.Linear,): "in_features out_features bias",
+    (nn.Conv2d,): "in_channels out_channels kernel_size stride padding dilation groups bias "
+    "padding_mode",
+    (BiasMap,): "shape",
+    NORMS: "num_features eps momentum affine",
+    (nn.MaxPool2d,): "kernel_size stride padding ceil_mode dilation",
+    (nn.AvgPool2d,): "kernel_size stride padding ceil_mode count_include_pad",
+    (nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool2d): "output_size",
+    (nn.LeakyReLU,): "negative_slope",
+    (nn.ELU, nn.CELU): "alpha",
+    (nn.GELU,): "approximate",
+    (nn.Softplus,): "beta threshold",
+    (nn.Hardtanh,): "min_val max_val",
+    (nn.Flatten, nn.ReLU, nn.ReLU6, nn.SELU, nn.SiLU, nn.Mish): "",
+    (nn.Hardswish, nn.Tanh, nn.Sigmoid): "",
 }
+ARGUMENTS = {kind: names.split() for kinds, names in _KNOWN.items() for kind in kinds}
 INACTIVE = (nn.Identity, nn.Dropout, nn.Dropout1d, nn.Dropout2d)  # no effect in evaluation mode
 FUNCTIONS: dict[Callable[..., Any] | str, type[nn.Module]] = {
     **{name: nn.ReLU for name in (F.relu, torch.relu, "relu")},
@@ -151,8 +152,7 @@ def _layer(traced: fx.GraphModule, node: fx.Node, previous: fx.Node | None) -> n
 
 def _module_of_call(kind: type[nn.Module], node: fx.Node) -> nn.Module:
     """Return the module of a function call; the first arguments of both have the same order."""
-    ignored = ("inplace", "training")
-    options: dict[str, Any] = {k: v for k, v in node.kwargs.items() if k not in ignored}
+    options = {k: v for k, v in node.kwargs.items() if k not in ("inplace", "training")}
     try:
         if len(node.args) > 4:
             raise TypeError("too many positional arguments")
@@ -179,16 +179,6 @@ def _check_layer(name: str, layer: Any) -> None:  # noqa: ANN401
     for problem, present in problems.items():
         if present:
             raise NotAChain(f"{name} {problem}")
-
-
-def make(
-    kind: type[nn.Module], options: Mapping[str, Any], state: Mapping[str, Tensor]
-) -> nn.Module:
-    """Return a layer with copies of the tensors in ``state``, without drawing random numbers."""
-    with torch.device("meta"):
-        layer = kind(**options)
-    layer.load_state_dict({n: v.detach().clone() for n, v in state.items()}, assign=True)
-    return layer
 
 
 def is_channels_last(module: nn.Module) -> bool:

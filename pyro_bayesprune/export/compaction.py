@@ -129,9 +129,8 @@ def _rebuild(layers: Layers, points: list[_Activations], keep: list[Tensor]) -> 
             bias = offset if offset.dim() == 1 else _uniform_bias(offset)
             rebuilt[name] = _sliced(layer, keep[i], keep[i + 1], bias)
             if bias is None:
-                rebuilt[f"{name}_bias"] = chains.make(
-                    BiasMap, {"shape": offset.shape}, {"bias": offset}
-                )
+                rebuilt[f"{name}_bias"] = BiasMap(offset.shape)
+                rebuilt[f"{name}_bias"].bias = nn.Parameter(offset)
         elif isinstance(layer, CHANNELWISE):
             rebuilt[name] = _sliced_channels(layer, keep[i])
         else:
@@ -148,27 +147,30 @@ def _uniform_bias(offset: Tensor) -> Tensor | None:
 
 def _sliced(layer: Any, inputs: Tensor, outputs: Tensor, bias: Tensor | None) -> nn.Module:  # noqa: ANN401
     """Return a Linear or Conv2d layer with the remaining inputs and outputs and a new bias."""
-    is_conv = isinstance(layer, nn.Conv2d)
-    names = ("in_channels", "out_channels") if is_conv else ("in_features", "out_features")
-    if layer.bias is None and bias is not None and not bias.any():
-        bias = None
-    sizes = dict(zip(names, (int(inputs.sum()), int(outputs.sum())), strict=True))
-    options = chains.arguments(layer) | sizes | {"bias": bias is not None}
+    layer = copy.deepcopy(layer)
     weight = layer.weight[outputs][:, inputs]
-    if is_conv and chains.is_channels_last(layer):
+    if chains.is_channels_last(layer):
         weight = weight.contiguous(memory_format=torch.channels_last)
-    tensors = {"weight": weight} if bias is None else {"weight": weight, "bias": bias}
-    return chains.make(type(layer), options, tensors)
+    layer.weight = nn.Parameter(weight)
+    if bias is not None and (layer.bias is not None or bias.any()):
+        layer.bias = nn.Parameter(bias)
+    else:
+        layer.bias = None
+    unit = "channels" if isinstance(layer, nn.Conv2d) else "features"
+    setattr(layer, f"out_{unit}", weight.shape[0])
+    setattr(layer, f"in_{unit}", weight.shape[1])
+    return layer
 
 
 def _sliced_channels(layer: nn.Module, keep: Tensor) -> nn.Module:
     """Return a BatchNorm or BiasMap layer with the remaining channels."""
-    state = {n: v[keep] if v.dim() else v for n, v in layer.state_dict().items()}
-    count = int(keep.sum())
-    size: dict[str, Any] = {"num_features": count}
-    if isinstance(layer, BiasMap):
-        size = {"shape": (count, *layer.shape[1:])}
-    return chains.make(type(layer), chains.arguments(layer) | size, state)
+    layer = copy.deepcopy(layer)
+    for tensor in (*layer.parameters(), *layer.buffers()):
+        if tensor.dim():
+            tensor.data = tensor[keep]
+    if isinstance(layer, NORMS):
+        layer.num_features = int(keep.sum())
+    return layer
 
 
 @torch.no_grad()

@@ -16,21 +16,20 @@ def encode(name: str, tensor: Tensor, format: str, values: Values) -> tuple[Arra
     """Return the arrays that store a tensor, by suffix of its name, and its entry in the card.
 
     Integers and tensors with fewer than two dimensions (biases, running statistics, counters) are
-    small. They are always stored dense, without a loss of precision. Arrays are copies, because
-    tied weights share memory, which safetensors does not allow.
+    small. They are always stored dense, without a loss of precision.
     """
     if tensor.dtype == torch.bfloat16:
         raise ValueError(f"{name} has the unsupported type bfloat16: convert the network first")
     array = tensor.detach().contiguous().numpy()
     entry = {"shape": list(array.shape), "dtype": str(array.dtype)}
     if not tensor.is_floating_point() or tensor.dim() < 2:
-        return {"": array.copy()}, entry | {"layout": "safetensors"}
+        return {"": array}, entry | {"layout": "safetensors"}
     if values == "float16":
         if np.abs(array).max(initial=0) > np.finfo(np.float16).max:
             raise ValueError(f"{name} has values outside the range of float16")
         array = array.astype(np.float16)
     layouts = ("safetensors", "csr") if format == "sparse" else (format,)
-    choices = {n: _to_csr(array) if n == "csr" else {"": array.copy()} for n in layouts}
+    choices = {n: _to_csr(array) if n == "csr" else {"": array} for n in layouts}
     # The header of a file has about 80 bytes for each array.
     sizes = {n: sum(part.nbytes + 80 for part in parts.values()) for n, parts in choices.items()}
     layout = min(choices, key=lambda layout: sizes[layout])
@@ -45,9 +44,7 @@ def _to_csr(array: np.ndarray) -> Arrays:
 
 def _narrow(numbers: np.ndarray) -> np.ndarray:
     """Return non-negative integers in the narrowest unsigned type that can represent them."""
-    largest = int(numbers.max(initial=0))
-    kinds = (np.uint8, np.uint16, np.uint32)
-    return numbers.astype(next((k for k in kinds if largest <= np.iinfo(k).max), np.int64))
+    return numbers.astype(np.min_scalar_type(numbers.max(initial=0)))
 
 
 def decode(name: str, entry: Mapping[str, Any], stored: Mapping[str, Tensor]) -> Tensor:

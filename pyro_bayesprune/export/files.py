@@ -14,18 +14,25 @@ import copy
 import json
 import warnings
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
-import pyro_bayesprune.export.chain as chains
 from pyro_bayesprune._utils.files import digest, path_of, write_atomically
-from pyro_bayesprune.export.chain import ARGUMENTS, Layers, NotAChain, chain
+from pyro_bayesprune.export.chain import (
+    ARGUMENTS,
+    Layers,
+    NotAChain,
+    arguments,
+    chain,
+    is_channels_last,
+)
 from pyro_bayesprune.export.encodings import SUFFIXES, Values, decode, encode
 from pyro_bayesprune.export.graphs import onnx_file, torch_file
 
@@ -84,18 +91,22 @@ def _card_file(module: nn.Module, shape: Sequence[int], format: str, values: Val
     named = module if layers is None else nn.Sequential(layers)
     for name, tensor in named.state_dict().items():
         parts, entries[name] = encode(name, tensor, format, values)
-        stored |= {name + part: torch.from_numpy(array) for part, array in parts.items()}
-    described = layers and [[n, type(m).__name__, chains.arguments(m)] for n, m in layers.items()]
+        stored |= {name + part: _copy(array) for part, array in parts.items()}
     card = {
         "format": FORMAT,
         "version": VERSION,
         "shape": list(shape),
-        "channels_last": chains.is_channels_last(module),
-        "layers": described,
+        "channels_last": is_channels_last(module),
+        "layers": layers and [[n, type(m).__name__, arguments(m)] for n, m in layers.items()],
         "tensors": entries,
     }
     text = json.dumps(card, separators=(",", ":"))
     return save(stored, metadata={"card": text, "sha256": digest(stored, text)})
+
+
+def _copy(array: np.ndarray) -> Tensor:
+    """Copy an array: tied weights share memory, and empty arrays may have a stride of zero."""
+    return torch.from_numpy(array).clone(memory_format=torch.contiguous_format)
 
 
 def _layers_or_none(module: nn.Module) -> Layers | None:
@@ -136,10 +147,9 @@ def read(path: str | Path, net: nn.Module | None = None) -> nn.Module:
         module = _built(card["layers"]) if net is None else copy.deepcopy(net)
         # The file names tensors after the chain, which shares its tensors with the module.
         named = nn.Sequential(chain(module)) if card["layers"] and net is not None else module
-        _check_shapes(named, tensors)
+        named.load_state_dict(tensors, assign=net is None)
     except (ValueError, LookupError, TypeError, AttributeError, RuntimeError, MemoryError) as error:
         raise ValueError(f"{path} cannot be read as a network: {error}") from error
-    named.load_state_dict(tensors, assign=net is None)
     if card["channels_last"]:
         module.to(memory_format=torch.channels_last)
     return module.eval()
@@ -178,12 +188,3 @@ def _built(layers: Any) -> nn.Module:  # noqa: ANN401  (a JSON value)
         with torch.device("meta"):
             network[name] = kinds[kind](**options)
     return nn.Sequential(network)
-
-
-def _check_shapes(module: nn.Module, tensors: Mapping[str, Tensor]) -> None:
-    expected = {n: tuple(t.shape) for n, t in module.state_dict().items()}
-    actual = {n: tuple(t.shape) for n, t in tensors.items()}
-    for name in sorted(set(expected) | set(actual)):
-        if expected.get(name) != actual.get(name):
-            shapes = f"{expected.get(name)}, the file has {actual.get(name)}"
-            raise ValueError(f"the network needs {name!r} of shape {shapes}")

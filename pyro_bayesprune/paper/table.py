@@ -1,7 +1,6 @@
 """The paper's Table 1, made from a store of runs, with the paper's numbers for comparison."""
 
 import html
-import json
 from collections.abc import Callable, Mapping, Sequence
 from importlib import resources
 from typing import Any
@@ -47,12 +46,11 @@ def one_variant(results: pd.DataFrame, where: Mapping[str, str] | None = None) -
     for name in (name for name in COMMON if name in frame):
         texts = _lowercase(frame, name)
         if texts.nunique() > 1:
-            value = preset[name]
-            default = (json.dumps(value) if isinstance(value, list) else str(value)).lower()
-            if not (texts == default).any():
+            as_preset = texts == str(preset[name]).lower()
+            if not as_preset.any():
                 values = ", ".join(sorted(texts.unique()))
                 raise ValueError(f"the runs differ in {name} ({values}): choose with {name}=…")
-            frame = frame[texts == default]
+            frame = frame[as_preset]
     if frame.empty:
         raise ValueError(f"no runs of the paper's methods with {dict(where or {})}")
     return frame
@@ -106,7 +104,7 @@ def _positions(column: pd.Series) -> pd.Series:
     """Return the positions of values in the paper's order. Values that it lacks are the last."""
     if column.name == "sparsity":
         return column
-    return column.map(lambda value: ORDER.index(value) if value in ORDER else len(ORDER))
+    return column.map({value: place for place, value in enumerate(ORDER)}).fillna(len(ORDER))
 
 
 def _wide(table: pd.DataFrame, newline: str) -> pd.DataFrame:

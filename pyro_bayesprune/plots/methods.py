@@ -4,7 +4,6 @@ All functions raise a ValueError if the data frame lacks a required column.
 """
 
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import matplotlib.pyplot as plt
 import pandas as pd
@@ -30,20 +29,17 @@ def comparison(histories: pd.DataFrame, methods: Sequence[str] | None = None) ->
     """
     columns = ["method", "epoch", "train_loss", "bf_per_datum", "twin_bf_per_datum"]
     style.check_columns(histories, columns)
-    options: dict[str, Any] = {"figsize": (11, 5), "layout": "constrained"}
-    with sns.axes_style("whitegrid"):
-        figure, axes = plt.subplot_mosaic("AB;AC", height_ratios=(3, 2), **options)
-    plt.close(figure)
-    left, factor, sparsity = axes["A"], axes["B"], axes["C"]
+    options = {"draw": plt.subplot_mosaic, "figsize": (11, 5), "height_ratios": (3, 2)}
+    figure, axes = style.panels("AB;AC", **options)
+    left, factor, sparsity = axes.values()
     sparsity.sharex(factor)
     factor.tick_params(labelbottom=False)
     names = [name for name in methods or METHODS if name in set(histories["method"])]
-    part = style.held_out(histories)
     for name in names:
         runs, look = histories[histories["method"] == name], METHODS[name]
         curve(left, runs, "train_loss", look, linestyle="--")
-        if own_part := style.held_out(runs):
-            curve(left, runs, f"{own_part}_loss", look)
+        if part := style.held_out(runs):
+            curve(left, runs, f"{part}_loss", look)
         curve(factor, runs, "twin_bf_per_datum", look)
         if not name.endswith("unpruned"):
             curve(factor, runs, "bf_per_datum", look, linestyle=":")
@@ -52,6 +48,7 @@ def comparison(histories: pd.DataFrame, methods: Sequence[str] | None = None) ->
     left.set(xlabel="epoch", ylabel=style.LOSS, title="Loss")
     factor.set(xlabel="", ylabel="Bayes factor per datum", title="Bayes factor and sparsity")
     sparsity.set(xlabel="epoch", ylabel="sparsity", ylim=(-0.05, 1.05))
+    part = style.held_out(histories)
     style.linestyle_legend(left, ({"-": part} if part else {}) | {"--": "train"})
     style.linestyle_legend(factor, {"-": "against the unpruned twin", ":": "of the pruning step"})
     style.log_if_positive(left)
@@ -125,7 +122,7 @@ def twins(histories: pd.DataFrame) -> Figure:
             `statistics.twins` adds the required columns (nats over the data set).
     """
     style.check_columns(histories, ["epoch", "method", *(f"twin_{name}" for name in PARTS)])
-    figure, axes = style.panels(columns=3)
+    figure, axes = style.panels(1, 3, figsize=(16.5, 4))
     names = [n for n in METHODS if n in set(histories["method"]) and not n.endswith("unpruned")]
     for ax, part in zip(axes, ("log_bf", "log_likelihood_ratio", "log_prior_ratio"), strict=True):
         for name in names:

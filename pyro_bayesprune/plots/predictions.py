@@ -84,7 +84,7 @@ def shifts(table: pd.DataFrame) -> Figure:
         table: result of `shift.shift_table`.
     """
     kinds = list(table["shift"].unique())
-    options: dict[str, Any] = {"sharex": "col", "sharey": "row", "squeeze": False}
+    options = {"sharex": "col", "sharey": "row", "squeeze": False}
     figure, grid = panels(2, len(kinds), figsize=(8, 5.5), **options)
     for column, kind in zip(grid.T, kinds, strict=True):
         for ax, name in zip(column, ("accuracy", "entropy"), strict=True):
@@ -105,7 +105,7 @@ def traces(frame: pd.DataFrame) -> Figure:
     Args:
         frame: columns ``chain``, ``draw``, ``value``.
     """
-    figure, (left, right) = panels(columns=2)
+    figure, (left, right) = panels(1, 2, figsize=(11, 4))
     ranks = frame.assign(rank=frame["value"].rank())
     bins = np.linspace(0, len(frame), 11)
     for number, (chain, part) in enumerate(ranks.groupby("chain")):
@@ -153,8 +153,9 @@ def calibration_by_sparsity(table: pd.DataFrame, ax: Axes | None = None) -> Figu
 
 def _legend_above(ax: Axes) -> None:
     """Put the legend above the axes, one line per network, because their names are long."""
-    place: dict[str, Any] = {"loc": "lower left", "bbox_to_anchor": (0, 1), "frameon": False}
-    ax.legend(**place, borderaxespad=0.2, fontsize="small")
+    ax.legend(
+        loc="lower left", bbox_to_anchor=(0, 1), borderaxespad=0.2, frameon=False, fontsize="small"
+    )
 
 
 def _draw_networks(ax: Axes, table: pd.DataFrame, x: str, y: str, sizes: str | None = None) -> None:

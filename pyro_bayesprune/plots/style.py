@@ -52,21 +52,16 @@ def label(method: str) -> str:
 
 
 def check_columns(frame: pd.DataFrame, columns: Sequence[str]) -> None:
-    """Check that a data frame has all required columns.
-
-    Raises:
-        ValueError: if columns are missing. The message names them.
-    """
+    """Raise a ValueError that names the required columns that a data frame lacks."""
     missing = [name for name in columns if name not in frame]
     if missing:
         raise ValueError(f"the frame lacks the columns {missing}; it has {list(frame)}")
 
 
-def panels(rows: int = 1, columns: int = 1, **options: Any) -> tuple[Figure, Any]:  # noqa: ANN401
-    """Return a new figure and its axes, a single one or an array. Options go to `plt.subplots`."""
-    options = {"figsize": (5.5 * columns, 4 * rows), "layout": "constrained"} | options
+def panels(*shape: Any, draw: Any = plt.subplots, **options: Any) -> tuple[Figure, Any]:  # noqa: ANN401
+    """Return a new figure and its axes. The arguments go to `plt.subplots` or ``draw``."""
     with sns.axes_style("whitegrid"):
-        figure, axes = plt.subplots(rows, columns, **options)
+        figure, axes = draw(*shape, layout="constrained", **options)
     plt.close(figure)  # otherwise a notebook shows the returned figure twice
     return figure, axes
 
@@ -93,20 +88,22 @@ def curve(
     look: Look,
     *,
     x: str = "epoch",
-    linestyle: str = "-",
-    markersize: float = 5,
+    **options: Any,  # noqa: ANN401
 ) -> None:
-    """Draw the mean of a column over seeds, with a band of ± one sample standard deviation."""
-    style: dict[str, Any] = {"color": look.colour, "linestyle": linestyle, "label": look.label}
-    style |= {"marker": look.marker, "markersize": markersize, "markeredgecolor": look.colour}
-    style |= {"markerfacecolor": "white"} if linestyle in ("--", ":") else {}
+    """Draw the mean of a column over seeds, with a band of ± one sample standard deviation.
+
+    Options go to `Axes.plot`. Markers of dashed and dotted lines are white.
+    """
+    style: dict[str, Any] = {"color": look.colour, "label": look.label, "marker": look.marker}
+    style |= {"markersize": 5, "markeredgecolor": look.colour} | options
+    style |= {"markerfacecolor": "white"} if options.get("linestyle") in ("--", ":") else {}
     over_seeds = runs.dropna(subset=[y]).groupby(x)[y]
     mean, spread = over_seeds.mean(), over_seeds.std()
     if len(mean):
         ax.plot(mean.index, mean, **style)
     if spread.notna().any():
-        band: dict[str, Any] = {"color": look.colour, "alpha": 0.15, "linewidth": 0}
-        ax.fill_between(mean.index, mean - spread, mean + spread, **band)
+        low, high = mean - spread, mean + spread
+        ax.fill_between(mean.index, low, high, color=look.colour, alpha=0.15, linewidth=0)
     if x == "epoch":
         ax.xaxis.set_major_locator(MaxNLocator(integer=True))
 
@@ -130,16 +127,26 @@ def seeds_text(frame: pd.DataFrame) -> str:
 
 def legend_beside(ax: Axes, title: str) -> None:
     """Put the legend to the right of the axes."""
-    place: dict[str, Any] = {"loc": "center left", "bbox_to_anchor": (1.0, 0.5), "frameon": False}
-    ax.legend(title=title, title_fontsize="small", **place)
+    ax.legend(
+        title=title,
+        title_fontsize="small",
+        loc="center left",
+        bbox_to_anchor=(1.0, 0.5),
+        frameon=False,
+    )
 
 
 def legend_below(figure: Figure, looks: Sequence[Look], title: str) -> None:
     """Put one legend of all methods below a figure."""
     handles = [Line2D([], [], color=k.colour, marker=k.marker, label=k.label) for k in looks]
-    place: dict[str, Any] = {"loc": "outside lower center", "ncols": max(1, len(looks))}
-    place |= {"title_fontsize": "small", "frameon": False}
-    figure.legend(handles=handles, title=title.replace("\n", " "), **place)
+    figure.legend(
+        handles=handles,
+        title=title.replace("\n", " "),
+        title_fontsize="small",
+        loc="outside lower center",
+        ncols=max(1, len(looks)),
+        frameon=False,
+    )
 
 
 def linestyle_legend(ax: Axes, meanings: dict[Any, str]) -> None:

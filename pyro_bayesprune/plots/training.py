@@ -27,7 +27,7 @@ def learning_curves(history: pd.DataFrame) -> Figure:
         ValueError: if a column is missing.
     """
     style.check_columns(history, ["epoch", "train_loss", "log_bf", "decision", "sparsity"])
-    figure, (left, right) = style.panels(columns=2)
+    figure, (left, right) = style.panels(1, 2, figsize=(11, 4))
     style.curve(left, history, "train_loss", Look("train", COLOURS[0], "o"))
     if part := style.held_out(history):
         style.curve(left, history, f"{part}_loss", Look(part, COLOURS[1], "s"))
@@ -41,8 +41,8 @@ def _draw_steps(ax: Axes, history: pd.DataFrame) -> None:
     style.curve(ax, history, "log_bf", Look("log Bayes factor", COLOURS[2], "o"))
     refused = history[history["decision"] == "refused"]
     if len(refused):
-        look: dict[str, Any] = {"color": "black", "marker": "X", "s": 90, "zorder": 4}
-        ax.scatter(refused["epoch"], refused["log_bf"], label="refused", **look)
+        points = refused["epoch"], refused["log_bf"]
+        ax.scatter(*points, label="refused", color="black", marker="X", s=90, zorder=4)
     ax.set(xlabel="epoch", ylabel="log Bayes factor (nats)")
     ax.set_title("Pruning steps", loc="left")
     right = ax.twinx()

@@ -40,6 +40,9 @@ class Picture:
     table: Table | None = None
 
 
+Content = list[Picture | Table]
+
+
 @dataclass(frozen=True)
 class Panel:
     """A section of the page: its texts, its content, and a note about the content."""

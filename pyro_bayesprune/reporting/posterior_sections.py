@@ -9,20 +9,13 @@ from pyro_bayesprune import plots
 from pyro_bayesprune.diagnostics import conversion, statistics
 from pyro_bayesprune.diagnostics.thresholds import GOOD_K
 from pyro_bayesprune.experiments.loading import Run
+from pyro_bayesprune.reporting import html
 from pyro_bayesprune.reporting.flags import finished
-from pyro_bayesprune.reporting.html import (
-    TEXTS,
-    Panel,
-    Picture,
-    Table,
-    formatted,
-    panel,
-    picture,
-    table_of,
-)
-from pyro_bayesprune.reporting.run_sections import LONG, detailed
+from pyro_bayesprune.reporting.html import Content, Panel, Picture, Table, panel, picture, table_of
+from pyro_bayesprune.reporting.run_sections import LONG, detailed, values_of
 
-CAPTIONS, HEADERS = TEXTS["captions"], TEXTS["headers"]
+CAPTIONS, HEADERS = html.TEXTS["captions"], html.TEXTS["headers"]
+PRIORS = ["prior", "prior_scale", "prior_decided", "test_accuracy"]
 COMPARED = ["rank", "elpd_loo", "p_loo", "elpd_diff", "se", "dse", "weight", "warning"]
 
 
@@ -42,20 +35,21 @@ def arviz_panel(runs: Sequence[Run]) -> Panel:
     return panel("arviz", content, note)
 
 
-def _diagnostics(run: Run, diagnostics: dict[str, Any]) -> list[Picture | Table]:
+def _diagnostics(run: Run, diagnostics: dict[str, Any]) -> Content:
     title, approximation = run.title, diagnostics["approximation"]
-    content: list[Picture | Table] = [table_of(_overview(diagnostics), f"{title}: {approximation}")]
-    if diagnostics["chains"] > 1:
-        content.append(_traces(title, diagnostics))
-    summary = pd.DataFrame(diagnostics["summary"])
+    traces = [_traces(title, diagnostics)] if diagnostics["chains"] > 1 else []
+    summary, classes = (pd.DataFrame(diagnostics[name]) for name in ("summary", "frequencies"))
     caption = CAPTIONS["summary"].format(title=title)
-    content.append(table_of(summary, caption, folded=len(summary) > LONG))
     pareto = pd.DataFrame(diagnostics["loo"]["pareto"])
-    content.append(table_of(pareto, f"{title}: Pareto k of LOO"))
-    classes = pd.DataFrame(diagnostics["frequencies"])
     gap = (classes["posterior"] - classes["observed"]).abs().max()
     figure = plots.class_frequencies(classes)
-    return [*content, picture(figure, "class_frequencies", classes, title=title, gap=gap)]
+    return [
+        table_of(_overview(diagnostics), f"{title}: {approximation}"),
+        *traces,
+        table_of(summary, caption, folded=len(summary) > LONG),
+        table_of(pareto, f"{title}: Pareto k of LOO"),
+        picture(figure, "class_frequencies", classes, title=title, gap=gap),
+    ]
 
 
 def _overview(diagnostics: dict[str, Any]) -> pd.DataFrame:
@@ -79,7 +73,7 @@ def _traces(title: str, diagnostics: dict[str, Any]) -> Picture:
     by_chain = frame.groupby("chain")["value"].agg(["mean", "std", "min", "max"]).reset_index()
     table = table_of(by_chain, "Log joint of each chain (nats, up to a constant)")
     values = {name: diagnostics[name] for name in ("chains", "approximation")}
-    values["rhat"] = formatted(diagnostics["convergence"].get("rhat_log_joint"))
+    values["rhat"] = html.formatted(diagnostics["convergence"].get("rhat_log_joint"))
     return picture(plots.traces(frame), "traces", table, title=title, **values)
 
 
@@ -109,7 +103,7 @@ def calibration_panel(runs: Sequence[Run]) -> Panel:
     caption = CAPTIONS["scores"].format(examples=analysed[0].analysis.get("examples"))
     if averaged := analysed[-1].analysis.get("averaged"):
         caption += CAPTIONS["averaged"].format(averaged=averaged)
-    content: list[Picture | Table] = [table_of(scores, caption), *_curves(analysed, scores)]
+    content: Content = [table_of(scores, caption), *_curves(analysed, scores)]
     content += [_shifts(run) for run in analysed[:4]]
     if len(foreign):
         content.append(table_of(foreign, CAPTIONS["foreign"]))
@@ -132,8 +126,8 @@ def _joined(runs: Sequence[Run], name: str) -> pd.DataFrame:
 
 
 def _curves(runs: Sequence[Run], scores: pd.DataFrame) -> list[Picture]:
-    bins = _joined(runs, "reliability").drop(columns="sparsity")
-    rejected = _joined(runs, "rejection").drop(columns="sparsity")
+    names = ("reliability", "rejection")
+    bins, rejected = (_joined(runs, name).drop(columns="sparsity") for name in names)
     worst = dict(scores.iloc[scores["ece"].argmax()][["ece", "network"]])
     best = rejected["accuracy"].max()
     return [
@@ -157,9 +151,6 @@ def prior_panel(runs: Sequence[Run]) -> Panel:
         results = "; ".join(f"{diagnosis} ({n} quantities)" for diagnosis, n in counts.items())
         caption = f"{run.title}: power-scaling sensitivity. Diagnoses: {results}"
         content.append(table_of(frame, caption, folded=len(frame) > LONG))
-    names = ("prior", "prior_scale", "prior_decided", "test_accuracy")
-    values = [(run.title, run.settings | run.metrics) for run in finished(runs)]
-    rows = [{"run": title} | {name: v.get(name) for name in names} for title, v in values]
-    if rows:
-        content.append(table_of(pd.DataFrame(rows), "Priors and the decisions that they made"))
+    if priors := values_of(finished(runs), PRIORS):
+        content.append(table_of(pd.DataFrame(priors), "Priors and the decisions that they made"))
     return panel("prior", content)

@@ -1,13 +1,14 @@
 """The report's sections about runs: results, curves, decisions, layers, compression."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import pandas as pd
 
 from pyro_bayesprune import plots
 from pyro_bayesprune.experiments.loading import Run
 from pyro_bayesprune.reporting.flags import finished, repetitions
-from pyro_bayesprune.reporting.html import Panel, Picture, Table, panel, picture, table_of
+from pyro_bayesprune.reporting.html import Content, Panel, Table, panel, picture, table_of
 
 LONG = 12  # tables with more rows are folded
 DETAILED = 12  # runs with figures and decisions; the tables contain all runs
@@ -24,25 +25,28 @@ def detailed(runs: Sequence[Run]) -> list[Run]:
     return finished(runs)[:DETAILED]
 
 
+def values_of(runs: Sequence[Run], names: Sequence[str]) -> list[dict[str, Any]]:
+    """Return the title of each run and the named settings and metrics."""
+    values = [(run.title, run.settings | run.metrics) for run in runs]
+    return [{"run": title} | {name: of.get(name) for name in names} for title, of in values]
+
+
 def results_panel(runs: Sequence[Run]) -> Panel:
-    """Return the section with the metrics of every run."""
+    """Return the section with the metrics of every run, and their means over seeds."""
     done = finished(runs)
-    rows = [{"run": run.title} | {n: run.metrics.get(n) for n in METRICS + SIZES} for run in done]
-    means = _means_over_seeds(done)
-    table = table_of(pd.DataFrame(rows), "Runs", folded=bool(means))
-    return panel("results", [table, *means] if rows else [])
-
-
-def _means_over_seeds(runs: Sequence[Run]) -> list[Table]:
-    """Return a table of means ± sample standard deviations, if runs differ only in their seed."""
-    groups = repetitions(runs)
-    rows = [
+    groups, rows = repetitions(done), values_of(done, METRICS + SIZES)
+    if not rows:
+        return panel("results", [])
+    means = [
         {"setting": group[0].title.rpartition(", ")[0], "seeds": len(group)}
         | {name: _mean_and_sd(group, name) for name in METRICS}
         for group in groups
     ]
-    has_repetitions = len(groups) < len(runs)
-    return [table_of(pd.DataFrame(rows), "Means over seeds")] if has_repetitions else []
+    repeated = len(groups) < len(done)
+    content = [table_of(pd.DataFrame(rows), "Runs", folded=repeated)]
+    if repeated:
+        content.append(table_of(pd.DataFrame(means), "Means over seeds"))
+    return panel("results", content)
 
 
 def _mean_and_sd(runs: Sequence[Run], name: str) -> str | None:
@@ -109,7 +113,7 @@ def compression_panel(runs: Sequence[Run]) -> Panel:
     """Return the section with accuracy against compression."""
     done = [run for run in finished(runs) if run.accuracy is not None]
     done = [run for run in done if isinstance(run.settings.get("sparsity"), (int, float))]
-    content: list[Picture | Table] = []
+    content: Content = []
     columns = ["compression_ratio", "test_accuracy", "method", "sparsity", "seed"]
     for pair in dict.fromkeys(run.pair for run in done):
         values = [run.settings | run.metrics for run in done if run.pair == pair]

@@ -28,20 +28,11 @@ NETWORKS = {
 
 
 def report(runs: str | Path, out: str | Path, *, data_dir: str | Path | None, epochs: int) -> None:
-    """Train the networks and write the tables.
-
-    Args:
-        runs: folder of the run folders. Finished runs in it are not repeated.
-        out: folder of ``README.md`` and the JSON files.
-        data_dir: folder of the data files; see `load_dataset`.
-        epochs: epochs of each training.
-    """
+    """Train the networks and write the tables. Finished runs are not repeated."""
     mle = {"objective": "mle", "gate": "always", "epochs": epochs, "dataset": "mnist"}
     configs = {name: Config(**PRESETS["paper"] | mle | own) for name, own in NETWORKS.items()}
     done = {name: run(config, out=runs, data_dir=data_dir) for name, config in configs.items()}
     data = load_dataset("mnist", data_dir, validation=0)
-    if data.test_x is None or data.test_y is None:
-        raise ValueError("the data set has no test part")
     dense = bake(done.pop("dense"))
     sections = []
     for name, result in done.items():
@@ -64,7 +55,7 @@ def _introduction(measured: Mapping[str, Any], epochs: int) -> str:
         f"trained on {config['dataset']} without a prior for {epochs} epochs (seed "
         f"{config['seed']}). It is pruned by magnitude at the end of the first epoch. The "
         f"measurements used {machine['processor']} ({machine['cpus']} CPUs, "
-        f"{machine['platform']}) with {setting['threads']} thread and {setting['rounds']} rounds; "
+        f"{machine['platform']}) with 1 thread and {setting['rounds']} rounds; "
         f"{versions}; commit {measured['commit']}. The load average was "
         f"{or_dash(measured['load'], '.1f')}. If it exceeds the number of CPUs, other processes "
         "increase the milliseconds. The speed-ups compare alternating measurements, so the load "

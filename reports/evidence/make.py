@@ -44,21 +44,13 @@ UNPRUNED = Pruning(sparsity=0.0)
 
 @dataclass(frozen=True)
 class Decisions:
-    """The decisions to evaluate.
-
-    Args:
-        epochs: epochs at which decisions are evaluated.
-        criteria: names of criteria.
-        levels: sparsities.
-        later: number of further epochs before ``held_out_later`` is measured.
-        seed: seed of the training and of random criteria.
-    """
+    """The decisions to evaluate: at each epoch, for each criterion and sparsity."""
 
     epochs: Sequence[int] = (2, 5, 10, 15)
     criteria: Sequence[str] = RANKINGS
     levels: Sequence[float] = LEVELS
-    later: int = 3
-    seed: int = 0
+    later: int = 3  # number of further epochs before ``held_out_later`` is measured
+    seed: int = 0  # of the training and of random criteria
 
 
 def calibrate(model: BayesianModule, data: Dataset, plan: Decisions) -> pd.DataFrame:
@@ -131,14 +123,8 @@ def _log_scores(
     now = -held_out_loss(model, state.weights, *held_out)[0]
     # A copy, because the training changes the tensors of the optimiser's state.
     start = replace(state, optimizer=copy.deepcopy(state.optimizer))
-    *_, (end, _) = train(
-        model,
-        data,
-        epochs=state.epoch + plan.later,
-        pruning=UNPRUNED,
-        seed=plan.seed,
-        state=start,
-    )
+    options = {"epochs": state.epoch + plan.later, "seed": plan.seed, "state": start}
+    *_, (end, _) = train(model, data, pruning=UNPRUNED, **options)
     return now, -held_out_loss(model, end.weights, *held_out)[0]
 
 
@@ -148,36 +134,30 @@ def summary(table: pd.DataFrame) -> pd.DataFrame:
     ``better`` is the share of decisions with a better pruned network, and ``positive`` that of
     positive log Bayes factors. ``base_rate`` is the sign agreement of the better constant answer.
     """
-    rows = []
-    for truth, kind in product(TRUTHS, KINDS):
-        better, positive = table[truth] > 0, table[kind] > 0
-        row = {
-            "truth": truth,
-            "kind": kind,
-            "decisions": len(table),
-            "better": better.mean(),
-            "positive": positive.mean(),
-            "base_rate": max(better.mean(), 1 - better.mean()),
-            "sign_agreement": (positive == better).mean(),
-            "spearman": table[kind].corr(table[truth], method="spearman"),
-        }
-        rows.append(row)
-    return pd.DataFrame(rows)
+    pairs = pd.DataFrame(product(TRUTHS, KINDS), columns=["truth", "kind"])
+    signs = [(table[truth] > 0, table[kind] > 0) for truth, kind in pairs.to_numpy()]
+    return pairs.assign(
+        decisions=len(table),
+        better=[better.mean() for better, _ in signs],
+        positive=[positive.mean() for _, positive in signs],
+        base_rate=[max(better.mean(), 1 - better.mean()) for better, _ in signs],
+        sign_agreement=[(better == positive).mean() for better, positive in signs],
+        spearman=[table[k].corr(table[t], method="spearman") for t, k in pairs.to_numpy()],
+    )
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Write ``decisions-<dataset>.csv`` and ``calibration-<dataset>.csv``; print the second."""
     parser = ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--dataset", default="digits", help="name of a data set")
-    parser.add_argument("--data_dir", help="folder of the data files")
-    parser.add_argument("--validation", type=float, default=0.4, help="held-out share")
-    parser.add_argument("--hidden", type=int, default=128, help="width of three hidden layers")
-    parser.add_argument("--prior_scale", type=float, default=0.3, help="σ of the prior")
-    parser.add_argument(
-        "--epochs", type=int, nargs="+", default=(2, 5, 10, 15), help="epochs of decisions"
-    )
-    parser.add_argument("--seeds", type=int, default=2, help="number of trained networks")
-    parser.add_argument("--out", type=Path, default=Path("reports/evidence"), help="output folder")
+    add = parser.add_argument
+    add("--dataset", default="digits", help="name of a data set")
+    add("--data_dir", help="folder of the data files")
+    add("--validation", type=float, default=0.4, help="held-out share")
+    add("--hidden", type=int, default=128, help="width of three hidden layers")
+    add("--prior_scale", type=float, default=0.3, help="σ of the prior")
+    add("--epochs", type=int, nargs="+", default=(2, 5, 10, 15), help="epochs of decisions")
+    add("--seeds", type=int, default=2, help="number of trained networks")
+    add("--out", type=Path, default=Path("reports/evidence"), help="output folder")
     args = parser.parse_args(argv)
     data = load_dataset(args.dataset, args.data_dir, validation=args.validation)
     net = FCN(data.shape, data.num_classes, hidden=(args.hidden,) * 3)

@@ -1,11 +1,12 @@
-"""The Occam gain that `sparsity="auto"` adds up, against that of the whole curvature matrix.
+"""Compare the sum of marginal Occam gains with the exact gain of the whole curvature matrix.
 
     python reports/evidence/occam.py
 
-trains small networks on digits, removes weights, and writes occam/ratios.csv (a row for each
+trains small networks on digits, removes weights, and writes occam/ratios.csv (one row for each
 removal) and occam/README.md (means and ranges).
 """
 
+import itertools
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -48,7 +49,7 @@ Made by `python reports/evidence/occam.py`, all removals in [ratios.csv](ratios.
 
 
 def trained(data: bp.Dataset, seed: int, sparsity: float) -> bp.Fit:
-    """Return a network of which ``sparsity`` of the weights are pruned."""
+    """Return a trained network with this sparsity."""
     torch.manual_seed(seed)
     model = bp.BayesianModule(bp.FCN((16,), 10, (20, 20)), bp.priors.normal(0.3), data.num_train)
     pruning = bp.Pruning(sparsity=sparsity, gate="always")
@@ -56,24 +57,24 @@ def trained(data: bp.Dataset, seed: int, sparsity: float) -> bp.Fit:
 
 
 def exact_gain(fit: bp.Fit, data: bp.Dataset) -> Callable[[Masks], float]:
-    """Return the function of new masks whose value is the gain by the whole matrix, nats.
+    """Return a function that computes the exact gain (nats) of replacing the masks by others.
 
-    ½ log det P over the weights that are kept now, minus that over those kept by the new masks,
-    minus ½ Σ log δ of the removed ones: P is the posterior's precision, δ the prior's.
+    The gain is ½ log det P of the current weights, minus ½ log det P of the remaining weights,
+    minus ½ Σ log δ of the removed weights. P is the precision of the posterior, δ of the prior.
     """
     delta = flat(fit.model, prior_precision(fit.model, fit.state.weights))
     precision = ggn_full(fit.model, fit.state.weights, data) + delta.diag()
 
-    def kept(masks: Masks) -> Tensor:
+    def surviving(masks: Masks) -> Tensor:
         return flat(fit.model, blocks.kept_weights(fit.model, masks)).bool()
 
-    def log_det(chosen: Tensor) -> float:
-        return torch.logdet(precision[chosen][:, chosen]).item()
+    def log_det(rows: Tensor) -> float:
+        return torch.logdet(precision[rows][:, rows]).item()
 
-    before = kept(fit.masks)
+    before = surviving(fit.masks)
 
     def gain(masks: Masks) -> float:
-        after = kept(masks)
+        after = surviving(masks)
         removed = before & ~after
         return (log_det(before) - log_det(after) - delta[removed].log().sum().item()) / 2
 
@@ -81,9 +82,8 @@ def exact_gain(fit: bp.Fit, data: bp.Dataset) -> Callable[[Masks], float]:
 
 
 def removals(fit: bp.Fit, seed: int) -> Iterator[tuple[str, float, Masks]]:
-    """Yield criterion, share and masks of removals of the weights that are left."""
-    generator = torch.Generator().manual_seed(seed)
-    weights = fit.state.weights
+    """Yield the criterion, the share of the surviving weights, and the masks of each removal."""
+    generator, weights = torch.Generator().manual_seed(seed), fit.state.weights
     scores = {
         "magnitude": {n: weights[n].abs() for n in fit.masks},
         "random": {n: torch.rand(m.shape, generator=generator) for n, m in fit.masks.items()},
@@ -114,14 +114,17 @@ def ratios(data: bp.Dataset, seed: int, sparsity: float) -> Iterator[dict[str, o
 
 
 def page(table: pd.DataFrame) -> str:
-    """Return the page: means and ranges by setting."""
+    """Return the page with the mean and the range of the ratio for each setting."""
     groups = table.groupby(["pruned before", "criterion", "removed"])["ratio"]
-    rows = [
-        [f"{before:.0%}", criterion, f"{removed:.0%}", f"{g.mean():.2f} ± {g.std():.2f}",
-         f"{g.min():.2f} to {g.max():.2f}"]
-        for (before, criterion, removed), g in groups
-    ]  # fmt: skip
     head = ["pruned before", "criterion", "removed of the rest", "sum / exact", "range"]
+    rows = []
+    for (before, criterion, removed), ratio in groups:
+        setting = [f"{before:.0%}", criterion, f"{removed:.0%}"]
+        spread = (
+            f"{ratio.mean():.2f} ± {ratio.std():.2f}",
+            f"{ratio.min():.2f} to {ratio.max():.2f}",
+        )
+        rows.append([*setting, *spread])
     now = provenance()
     return TEXT.format(
         epochs=EPOCHS,
@@ -137,17 +140,12 @@ def page(table: pd.DataFrame) -> str:
 
 
 def main() -> None:
-    """Measure and write."""
+    """Measure all removals and write the table and the page."""
     torch.set_num_threads(1)
     digits = bp.load_dataset("digits")
     data = bp.Dataset(avg_pool2d(digits.train_x, 2).flatten(1), digits.train_y)
-    rows = [
-        row
-        for sparsity in (UNPRUNED, *PRUNED)
-        for seed in SEEDS
-        for row in ratios(data, seed, sparsity)
-    ]
-    table = pd.DataFrame(rows)
+    networks = itertools.product((UNPRUNED, *PRUNED), SEEDS)
+    table = pd.DataFrame(row for level, seed in networks for row in ratios(data, seed, level))
     FOLDER.mkdir(exist_ok=True)
     table.round(4).to_csv(FOLDER / "ratios.csv", index=False)
     (FOLDER / "README.md").write_text(page(table), encoding="utf-8")

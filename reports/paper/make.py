@@ -1,4 +1,4 @@
-"""Make the tables and figures of this folder again: python reports/paper/make.py.
+"""Make the tables and figures of this folder: python reports/paper/make.py.
 
 The script writes each table between the comments that name it, in README.md and in the project's
 README. It draws each figure that README.md shows. It reads the runs in results.csv of this folder
@@ -109,24 +109,24 @@ def regrow() -> str:
 
 def regrowth() -> str:
     """Return the accuracy with regrowth: after the last cut, and of the last unmasked network."""
-    lifted, persisting = load_histories(REGROWTH), load_histories(HERE)
+    histories = load_histories(REGROWTH)
     names = ["dataset", "network", "method", "level", "seed", "epoch"]
-    persisting = persisting.set_index(names)["test_accuracy"]
-    theirs = paper.paper_table1().set_index(GROUP)["accuracy"]
+    persisting = load_histories(HERE).set_index(names)["test_accuracy"]
+    published = paper.paper_table1().set_index(GROUP)["accuracy"]
     rows = []
     for run in load_results(REGROWTH).sort_values(["network", "method", "sparsity"]).itertuples():
-        last = lifted[lifted["id"] == run.id].groupby("decision")["test_accuracy"].last()
+        last = histories[histories["id"] == run.id].groupby("decision")["test_accuracy"].last()
         name = (run.dataset, run.network, run.method, run.sparsity)
-        seen = {
+        accuracies = {
             "after the last cut": last.get("pruned"),
             "last whole network": last.get("refused"),
             "masks persist": persisting.get((*name, run.seed, run.epochs)),
-            "the paper": theirs[name],
+            "the paper": published[name],
         }
         rows.append(
             {"network": run.network.upper(), "method": plots.label(run.method)}
             | {"zeros at a cut": f"{run.sparsity:.0%}"}
-            | {of: "" if pd.isna(value) else f"{value:.4f}" for of, value in seen.items()}
+            | {of: "" if pd.isna(value) else f"{value:.4f}" for of, value in accuracies.items()}
         )
     return markdown(rows)
 
@@ -135,15 +135,8 @@ def of_controls() -> str:
     """Return the table of the controls at both sparsities, over the seeds."""
     runs = load_results(CONTROLS).set_index("id")
     ids: dict[tuple[float, str], list[str]] = {}
-    for config in product(
-        "paper",
-        sparsity=LEVELS,
-        seed=SEEDS,
-        dataset=("mnist",),
-        network=("fcn",),
-        method=("bayes_magnitude",),
-        epochs=(EPOCHS,),
-    ):
+    common = {"dataset": ("mnist",), "network": ("fcn",), "method": ("bayes_magnitude",)}
+    for config in product("paper", sparsity=LEVELS, seed=SEEDS, epochs=(EPOCHS,), **common):
         for name, control in controls(config).items():
             ids.setdefault((config.sparsity, name), []).append(control.id)
     return markdown(
@@ -202,17 +195,17 @@ TABLES: dict[str, Callable[[], str]] = {
 def filled(page: str) -> str:
     """Return the page with the tables that its comments name, made from the stored runs."""
     block = re.compile(r"(<!-- (.+?) -->\n).*?(\n<!-- end -->)", re.DOTALL)
-    return block.sub(lambda found: f"{found[1]}{TABLES[found[2]]()}{found[3]}", page)
+    return block.sub(lambda match: f"{match[1]}{TABLES[match[2]]()}{match[3]}", page)
 
 
 def main() -> None:
     """Write the tables and draw the figures."""
     for page in PAGES:
         page.write_text(filled(page.read_text()))
-    shown = set(re.findall(r"\(figures/([^)]*)\)", PAGES[0].read_text()))
+    used = set(re.findall(r"\(figures/([^)]*)\)", PAGES[0].read_text()))
     with tempfile.TemporaryDirectory() as folder:
         for path in paper.figures(HERE, folder)[0]:
-            if path.name in shown:
+            if path.name in used:
                 shutil.copy(path, HERE / "figures" / path.name)
 
 

@@ -9,7 +9,7 @@ of examples), many.csv (simultaneous trainings) and machine.json.
 import json
 import time
 from argparse import ArgumentParser
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -22,7 +22,8 @@ from torch.nn.functional import cross_entropy
 
 from pyro_bayesprune._utils.process import flushed_denormals, memory_kept
 from pyro_bayesprune._utils.provenance import load_average, provenance
-from pyro_bayesprune.benchmarks.competitors import COMPETITORS, Round, Setting
+from pyro_bayesprune.benchmarks.competitors import COMPETITORS, Competitor, Round, Setting
+from pyro_bayesprune.benchmarks.timing import seconds
 from pyro_bayesprune.benchmarks.training import epoch_end, steps
 
 WIDTHS = (256, 512, 1024, 2048, 4096)
@@ -40,17 +41,16 @@ def scaling(rounds: int = 5) -> pd.DataFrame:
     Returns:
         Columns ``over`` (the varied quantity), ``value``, and those of `benchmarks.training`.
     """
-    rows = []
+    rows = {}
     for width in WIDTHS:
         setting = Setting(hidden=(width,) * 3, steps=4, rounds=rounds)
-        rows += [{"over": "width", "value": width} | row for row in steps(setting, SCALED)]
+        rows["width", width] = steps(setting, SCALED)
     for batch in BATCHES:
         setting = Setting(batch_size=batch, steps=2 if batch > 1000 else 4, rounds=rounds)
-        rows += [{"over": "batch_size", "value": batch} | row for row in steps(setting, SCALED)]
+        rows["batch_size", batch] = steps(setting, SCALED)
     for number in EXAMPLES:
-        ends = epoch_end(Setting(rounds=3), number)
-        rows += [{"over": "examples", "value": number} | row for row in ends]
-    return pd.DataFrame(rows)
+        rows["examples", number] = epoch_end(Setting(rounds=3), number)
+    return pd.DataFrame({"over": o, "value": v} | row for (o, v), r in rows.items() for row in r)
 
 
 def figure(table: pd.DataFrame) -> Figure:
@@ -95,16 +95,11 @@ def stacked(setting: Setting, x: Tensor, y: Tensor, number: int = STACKED) -> Ro
     return run
 
 
-def _rate(build: Callable[[Setting, Tensor, Tensor], Round], setting: Setting) -> float:
+def _rate(build: Competitor, setting: Setting) -> float:
     """Return the median number of rounds per second, without the first round."""
     x, y = setting.examples(setting.steps * setting.batch_size)
     with flushed_denormals(), memory_kept():
-        run, times = build(setting, x, y), []
-        for _ in range(setting.rounds + 1):
-            started = time.perf_counter()
-            run()
-            times.append(time.perf_counter() - started)
-    return 1 / float(pd.Series(times[1:]).median())
+        return 1 / seconds({"run": build(setting, x, y)}, setting.rounds)["run"].median()
 
 
 def _rate_alone(name: str, setting: Setting, start: float) -> float:

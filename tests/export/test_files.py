@@ -31,6 +31,13 @@ class TestFiles:
             for key, value in module.state_dict().items():
                 assert torch.equal(filled.state_dict()[key], value), key
 
+    @pytest.mark.parametrize("format", CARD_FORMATS)
+    def test_a_layer_without_weights(self, format, inputs, tmp_path):
+        net = bp.FCN(SHAPE, 4, (5, 5)).eval()
+        net.fc2.weight.data.zero_()
+        files.write(net, tmp_path / "net", SHAPE, format=format)
+        torch.testing.assert_close(files.read(tmp_path / "net")(inputs), net(inputs))
+
     def test_channels_last_comes_back(self, tmp_path):
         files.write(bp.CNN(SHAPE, 4), tmp_path / "net", SHAPE)
         weight = files.read(tmp_path / "net").conv2.weight
@@ -43,7 +50,7 @@ class TestFiles:
         with pytest.raises(ValueError, match=r"read\(path, net=...\)"):
             files.read(tmp_path / "net")
         torch.testing.assert_close(files.read(tmp_path / "net", net=Residual())(x), net(x))
-        with pytest.raises(ValueError, match="the network needs"):
+        with pytest.raises(ValueError, match="Missing key"):
             files.read(tmp_path / "net", net=nn.Linear(4, 3))
 
     def test_unknown_formats_and_values_are_refused(self, tmp_path):
@@ -108,7 +115,7 @@ class TestRefused:
             (lambda c, t: c.update(version=99), "version 1, got"),
             (lambda c, t: c["layers"][1].__setitem__(1, "system"), "not a known layer"),
             (lambda c, t: c["layers"][1][2].update(device="meta"), "not a known layer"),
-            (lambda c, t: c["layers"][1][2].update(out_features=8), "the network needs"),
+            (lambda c, t: c["layers"][1][2].update(out_features=8), "size mismatch"),
             (lambda c, t: c["layers"][1][2].update(out_features="x"), "cannot be read"),
             (lambda c, t: c["tensors"]["fc1.weight"].update(layout="x"), "unknown layout"),
             (lambda c, t: c["tensors"]["fc1.weight"].update(shape=[9, 2]), "cannot be read"),
@@ -127,5 +134,5 @@ class TestRefused:
             files.read(path)
 
     def test_another_network(self, path):
-        with pytest.raises(ValueError, match="the network needs"):
+        with pytest.raises(ValueError, match="size mismatch"):
             files.read(path, net=bp.FCN(SHAPE, 4, (9, 8, 6)))

@@ -1,9 +1,9 @@
-"""Make this folder's tables and figure again: python reports/evidence/sensitivity/make.py.
+"""Make the tables and the figure of this folder: python reports/evidence/sensitivity/make.py.
 
-sweep.csv and the figure's left panel summarise the runs in results.csv (their command is in
-reports/evidence/README.md). lindley.csv and the right panel: one network on digits, seed 0, at its
-posterior mode under N(0, 1); zeroing its 90% smallest weights is judged under wider and wider
-priors. Nothing but the prior's width changes.
+sweep.csv and the left panel of the figure summarise the runs in results.csv, whose command is in
+reports/evidence/README.md. lindley.csv and the right panel show one network on digits (seed 0) at
+its posterior mode under the prior N(0, 1). The 90% smallest weights are set to zero, and the Bayes
+factors are computed for priors of different scales. Only the scale of the prior changes.
 """
 
 import runpy
@@ -26,14 +26,14 @@ log_factors = runpy.run_path(str(HERE.parent / "make.py"))["log_factors"]
 
 
 def sweep() -> pd.DataFrame:
-    """Zeros and accuracies over seeds, by sparsity asked for, prior and its width."""
-    runs = bp.load_results(HERE)
-    found = summary(runs, ["achieved_sparsity", "validation_accuracy", "test_accuracy"])
-    return found[["sparsity", "prior", "prior_scale", "measure", "mean", "std", "seeds"]]
+    """Return sparsity and accuracies over seeds, by target sparsity, prior and prior scale."""
+    measures = ["achieved_sparsity", "validation_accuracy", "test_accuracy"]
+    columns = ["sparsity", "prior", "prior_scale", "measure", "mean", "std", "seeds"]
+    return summary(bp.load_results(HERE), measures)[columns]
 
 
 def lindley() -> pd.DataFrame:
-    """Log Bayes factors (nats) of the same pruning of the same weights, by width of the prior."""
+    """Return log Bayes factors (nats) of pruning the same weights, by scale of the prior."""
     data = bp.load_dataset("digits")
     torch.manual_seed(0)
     net = bp.FCN(data.shape, data.num_classes, (128, 128, 128))
@@ -53,7 +53,7 @@ def lindley() -> pd.DataFrame:
 
 
 def _favoured(model: bp.BayesianModule, fit: bp.Fit, data: bp.Dataset) -> float:
-    """The share of weights whose own Savage-Dickey factor is in favour of removing them."""
+    """Return the share of weights with a positive Savage-Dickey factor of their own."""
     precision = evidence.marginal_precision(model, fit.weights, data)
     delta = curvature.prior_precision(model, fit.weights)
     factors = [savage_dickey(fit.weights[name], precision[name], delta[name]) for name in fit.masks]
@@ -61,18 +61,17 @@ def _favoured(model: bp.BayesianModule, fit: bp.Fit, data: bp.Dataset) -> float:
 
 
 def figure(swept: pd.DataFrame, widths: pd.DataFrame) -> Figure:
-    """Left: what auto comes to, by prior. Right: what the evidence says of one pruning."""
-    drawn = Figure(figsize=(10, 3.6), layout="constrained")
-    left, right = drawn.subplots(1, 2)
-    auto = swept[swept["sparsity"] == "auto"]
+    """Draw the results of sparsity="auto" (left), and the evidence for one pruning (right)."""
+    result = Figure(figsize=(10, 3.6), layout="constrained")
+    left, right = result.subplots(1, 2)
     looks = {"achieved_sparsity": ("zeros", "--"), "test_accuracy": ("test accuracy", "-")}
+    colours = {"normal": "C0", "evidence_normal": "C1"}
+    auto = swept[(swept["sparsity"] == "auto") & swept["measure"].isin(list(looks))]
     for (prior, measure), rows in auto.groupby(["prior", "measure"]):
-        if measure in looks:
-            name, line = looks[measure]
-            colour = {"normal": "C0", "evidence_normal": "C1"}[prior]
-            values = (rows["prior_scale"].astype(float), rows["mean"], rows["std"])
-            label = f"{name}, {prior}"
-            left.errorbar(*values, fmt=line, marker="o", color=colour, label=label, capsize=2)
+        name, line = looks[measure]
+        values = (rows["prior_scale"].astype(float), rows["mean"], rows["std"])
+        look = {"fmt": line, "marker": "o", "color": colours[prior], "capsize": 2}
+        left.errorbar(*values, label=f"{name}, {prior}", **look)
     left.set(xscale="log", xlabel="σ of the prior", title='sparsity="auto", three seeds')
     for kind in ("joint", "laplace", "savage_dickey"):
         right.plot(widths["width"], widths[kind] / 1e3, marker="o", label=kind)
@@ -81,7 +80,7 @@ def figure(swept: pd.DataFrame, widths: pd.DataFrame) -> Figure:
     right.set(xscale="log", xlabel="σ of the prior", ylabel="log BF, 1000 nats", title=title)
     for axes in (left, right):
         axes.legend(fontsize=7, handlelength=3.5)
-    return drawn
+    return result
 
 
 def main() -> None:
