@@ -139,6 +139,7 @@ def summarise(
         **{k: last[k] for k in ("train_loss", "validation_loss", "validation_accuracy")},
         "log_likelihood": last["log_likelihood_after"],
         "log_prior": last["log_prior_after"],
+        "gradient_norm": last["gradient_norm"],
         "epochs": len(rows),
         "seconds": sum(row["seconds_training"] + row["seconds_step"] for row in rows),
         "shape": list(data.shape),

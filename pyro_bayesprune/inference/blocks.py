@@ -72,6 +72,13 @@ class Block:
         parts = joined.split(sizes, -1)
         return {n: p.reshape(like[n].shape) for n, p in zip(self.names, parts, strict=True)}
 
+    def diagonal(self, delta: Tensor) -> Tensor:
+        """Return the diagonal of P, joined; ``delta`` are the prior precisions, joined."""
+        if self.inputs is None:
+            return self.outputs.diagonal() + delta
+        outer = torch.outer(self.outputs.diagonal().double(), self.inputs.diagonal().double())
+        return outer + delta
+
     def variance(self, delta: Tensor, keep: Tensor) -> Tensor:
         """Return the marginal posterior variances [P_KK⁻¹]_ii of survivors; 1/δ for others.
 

@@ -18,7 +18,6 @@ from torch import Tensor
 
 from pyro_bayesprune.data.dataset import Dataset, Pair, train_part
 from pyro_bayesprune.inference.jacobians import (
-    gradients_by_name,
     jacobians,
     layer_gradients,
     lean_parameters,
@@ -206,23 +205,3 @@ def flat(model: BayesianModule, values: Mapping[str, Tensor]) -> Tensor:
     """Return values by parameter as one float64 vector (W,), in the order of named_parameters."""
     names = list(model.named_weights())
     return torch.cat([values[n].detach().double().flatten().cpu() for n in names])
-
-
-def gradient(
-    model: BayesianModule,
-    weights: Mapping[str, Tensor],
-    data: Dataset | Pair,
-    *,
-    temperature: float = 1.0,
-) -> Weights:
-    """Return the gradient of the log joint over all training examples, by parameter, float64."""
-    x, y = train_part(data)
-    point = parameters_at(model, weights)
-    delta = prior_precision(model, weights)
-    total = {n: -delta[n] * w.detach().double() for n, w in point.items()}
-    with evaluation_mode(model), torch.enable_grad():
-        for chunk, targets in zip(x.detach().split(CHUNK), y.split(CHUNK), strict=True):
-            log_likelihood = model.likelihood(model.outputs(point, chunk)).log_prob(targets).sum()
-            for name, part in gradients_by_name(log_likelihood, point).items():
-                total[name] += part.double() / temperature
-    return total

@@ -34,10 +34,10 @@ from pyro_bayesprune.inference.curvature import (
     flat,
     ggn_diagonal,
     ggn_full,
-    gradient,
     prior_precision,
 )
 from pyro_bayesprune.inference.log_joint import log_joint
+from pyro_bayesprune.inference.mode import log_joint_gradient, warn_if_far
 from pyro_bayesprune.models.module import BayesianModule, Weights
 
 Structure = Literal["diagonal", "full", "kron"]
@@ -89,25 +89,32 @@ def log_evidence(
 
     Raises:
         ValueError: for other priors or likelihoods, and where ``"kron"`` does not apply.
+
+    Warns:
+        UserWarning: if the point is far from a mode, see `mode.warn_if_far`.
     """
     keep_by_name = kept_weights(model, masks)
     keep = flat(model, keep_by_name).bool()
     point = {n: w * masks[n] if masks and n in masks else w for n, w in weights.items()}
     precisions = prior_precision(model, point)
     delta, theta = flat(model, precisions)[keep], flat(model, point)[keep]
-    g = flat(model, gradient(model, point, data, temperature=temperature))[keep]
+    g = flat(model, log_joint_gradient(model, point, data, temperature=temperature))[keep]
     step = torch.zeros_like(g)
     if structure == "kron":
         blocks = layer_blocks(model, point, data, temperature=temperature)
         log_occam = sum(b.log_occam(b.joined(precisions), b.joined(keep_by_name)) for b in blocks)
+        diagonals = [b.separated(b.diagonal(b.joined(precisions)), point) for b in blocks]
+        precision = flat(model, {n: v for by_name in diagonals for n, v in by_name.items()})[keep]
     elif structure == "full":
         ggn = ggn_full(model, point, data)[keep][:, keep] / temperature
         factor = torch.linalg.cholesky(ggn + delta.diag())
         log_occam = (delta.log() / 2 - factor.diagonal().log()).sum().item()
         step = torch.cholesky_solve(g[:, None], factor)[:, 0]
+        precision = ggn.diagonal() + delta
     else:
         precision = flat(model, ggn_diagonal(model, point, data))[keep] / temperature + delta
         log_occam, step = (delta / precision).log().sum().item() / 2, g / precision
+    warn_if_far("Laplace's evidence", g, precision)
     return Evidence(
         log_likelihood=log_joint(model, point, data, temperature=temperature).log_likelihood,
         log_prior=-(delta * theta.square()).sum().item() / 2,

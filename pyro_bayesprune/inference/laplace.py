@@ -12,9 +12,11 @@ from pyro_bayesprune.inference.blocks import layer_blocks
 from pyro_bayesprune.inference.curvature import ggn_diagonal, prior_precision
 from pyro_bayesprune.inference.draw_predictions import CHUNK, only_last_layer
 from pyro_bayesprune.inference.draws import gather
+from pyro_bayesprune.inference.mode import log_joint_gradient, warn_if_far
 from pyro_bayesprune.models.module import BayesianModule, Weights
 
 MAX_KRON = 12000  # surviving weights of a pruned layer: their precision matrix takes 1 GiB
+AtPoint = tuple[BayesianModule, Weights, Dataset | Pair]
 Drawn = tuple[Tensor, Tensor, dict[str, Tensor]]
 
 
@@ -28,8 +30,9 @@ def laplace_draws(
     temperature: float,
 ) -> Drawn:
     """Draw w = θ + P^(-1/2) ε, ε ~ N(0, I)."""
-    ggn = gather(_ggn(model, weights, index, data), index)
-    precision = ggn / temperature + gather(prior_precision(model, weights), index)
+    last = _last_layer_as_model(model, weights, index, data)
+    at_point = last or (model, weights, data)
+    precision = _precision(at_point, index, temperature)
     centre = gather(weights, index)
     with seeded(seed, "laplace"):
         noise = torch.randn(1, draws, len(centre), dtype=centre.dtype, device="cpu")
@@ -37,17 +40,22 @@ def laplace_draws(
     return centre + noise * precision.rsqrt().to(centre), log_q, {}
 
 
-def _ggn(
-    model: BayesianModule, weights: Weights, index: Mapping[str, Tensor], data: Dataset | Pair
-) -> Weights:
-    """The diagonal of the GGN. The last layer alone needs only its inputs, which is faster."""
-    last = _last_layer_as_model(model, weights, index, data)
-    return ggn_diagonal(*last) if last else ggn_diagonal(model, weights, data, chunk_size=CHUNK)
+def _precision(at_point: AtPoint, index: Mapping[str, Tensor], temperature: float) -> Tensor:
+    """Return the diagonal of the posterior precision at a point; warn if that is far from a mode.
+
+    The last layer alone needs only its inputs, which is faster.
+    """
+    model, weights, data = at_point
+    ggn = gather(ggn_diagonal(model, weights, data, chunk_size=CHUNK), index)
+    precision = ggn / temperature + gather(prior_precision(model, weights), index)
+    gradient = gather(log_joint_gradient(model, weights, data, temperature=temperature), index)
+    warn_if_far("a Laplace approximation", gradient, precision)
+    return precision
 
 
 def _last_layer_as_model(
     model: BayesianModule, weights: Weights, index: Mapping[str, Tensor], data: Dataset | Pair
-) -> tuple[BayesianModule, Weights, Pair] | None:
+) -> AtPoint | None:
     """The last layer as a model of its inputs, or None if parameters of other layers are drawn."""
     x, y = train_part(data)
     last = only_last_layer(model, weights, index, x)
@@ -75,6 +83,7 @@ def last_layer_laplace_draws(
     last = _last_layer_as_model(model, weights, index, data)
     if last is None:
         raise ValueError(f"last_layer_laplace draws the last layer's parameters, not {list(index)}")
+    _precision(last, index, temperature)  # warns
     (block,) = layer_blocks(*last, temperature=temperature)
     mask = {n: torch.zeros_like(weights[n], dtype=torch.bool) for n in block.names}
     for name, drawn in index.items():

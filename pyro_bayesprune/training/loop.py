@@ -18,6 +18,7 @@ from pyro_bayesprune._utils.process import memory_kept, one_at_a_time
 from pyro_bayesprune._utils.random import random_stream
 from pyro_bayesprune.data.dataset import Dataset, Pair, random_sample, train_part
 from pyro_bayesprune.inference.evidence import evidence_scales
+from pyro_bayesprune.inference.mode import gradient_norm
 from pyro_bayesprune.inference.prediction import held_out_loss
 from pyro_bayesprune.models.copying import copied
 from pyro_bayesprune.models.module import BayesianModule, Masks, Model, network, training_mode
@@ -185,10 +186,14 @@ def _one_epoch(
         *_held_out(model, pruned, data.validation_x, data.validation_y),
         *_held_out(model, pruned, data.test_x, data.test_y),
     )
+    norm = math.nan
+    if epoch == epochs:
+        point, masks = pruned.weights, pruned.masks
+        norm = gradient_norm(model, point, masks, data, temperature=temperature)
     moments = copy.deepcopy(trainer.optim.get_state())
     return (
         State(epoch, pruned.weights, pruned.masks, trainer.buffers(), moments, pruned.log_bf),
-        Epoch(record, train_loss, *held_out, *times, temperature),
+        Epoch(record, train_loss, *held_out, *times, temperature, norm),
     )
 
 

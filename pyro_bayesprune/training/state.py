@@ -39,6 +39,7 @@ class State:
 class Epoch:
     """The results of an epoch: the record of its pruning step, losses and times.
 
+    The norm of the log joint's gradient (`mode.gradient_norm`) is known for the last epoch only.
     The test results are reported as in the paper's curves. No decision uses them.
     """
 
@@ -51,6 +52,7 @@ class Epoch:
     seconds_training: float
     seconds_step: float
     temperature: float = 1.0
+    gradient_norm: float = math.nan
 
     def row(self) -> dict[str, Any]:
         """Return the epoch as a row of the history: numbers and strings only."""
@@ -69,7 +71,7 @@ class Epoch:
             **_columns(step, "target", "sparsity_before", "sparsity"),
             **{f"sparsity/{name}": value for name, value in step.layers.items()},
             "projected": " ".join(step.projected),
-            **_columns(self, "temperature", "seconds_training", "seconds_step"),
+            **_columns(self, "gradient_norm", "temperature", "seconds_training", "seconds_step"),
         }
 
     def progress(self) -> dict[str, str]:
