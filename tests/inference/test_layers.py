@@ -9,8 +9,9 @@ from torch.nn import functional as F
 from torch.nn.utils import parametrizations, prune
 
 import pyro_bayesprune as bp
-from pyro_bayesprune.inference.curvature import ggn_diagonal, ggn_full, gradient
+from pyro_bayesprune.inference.curvature import ggn_diagonal, ggn_full
 from pyro_bayesprune.inference.layers import closed_form_layers, has_closed_form
+from pyro_bayesprune.inference.mode import log_joint_gradient
 
 
 class Base(nn.Module):
@@ -173,7 +174,7 @@ def test_the_diagonal_and_the_whole_matrix_are_those_of_autograd(name, likelihoo
 @pytest.mark.parametrize("name", MEMBERS)
 def test_the_gradient_is_that_of_the_log_joint(name):
     model, weights, data = lifted(name, bp.categorical)
-    result = gradient(model, weights, data, temperature=2.0)
+    result = log_joint_gradient(model, weights, data, temperature=2.0)
     name, step = next(iter(weights)), 1e-5
     direction = torch.randn_like(weights[name])
     ends = [
