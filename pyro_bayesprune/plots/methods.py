@@ -149,7 +149,7 @@ def by_method(
         draw(histories[histories["method"] == name], ax)
         ax.set(title=style.label(name))
         ax.get_legend().remove()
-    entries = [ax.get_legend_handles_labels() for ax in grid.flat]
+    entries = (ax.get_legend_handles_labels() for ax in grid.flat)
     handles, labels = max(entries, key=lambda entry: len(entry[1]))
     figure.legend(handles, labels, loc="outside lower center", ncols=len(labels), frameon=False)
     return figure

@@ -127,26 +127,16 @@ def seeds_text(frame: pd.DataFrame) -> str:
 
 def legend_beside(ax: Axes, title: str) -> None:
     """Put the legend to the right of the axes."""
-    ax.legend(
-        title=title,
-        title_fontsize="small",
-        loc="center left",
-        bbox_to_anchor=(1.0, 0.5),
-        frameon=False,
-    )
+    place: dict[str, Any] = {"loc": "center left", "bbox_to_anchor": (1.0, 0.5), "frameon": False}
+    ax.legend(title=title, title_fontsize="small", **place)
 
 
 def legend_below(figure: Figure, looks: Sequence[Look], title: str) -> None:
     """Put one legend of all methods below a figure."""
     handles = [Line2D([], [], color=k.colour, marker=k.marker, label=k.label) for k in looks]
-    figure.legend(
-        handles=handles,
-        title=title.replace("\n", " "),
-        title_fontsize="small",
-        loc="outside lower center",
-        ncols=max(1, len(looks)),
-        frameon=False,
-    )
+    place: dict[str, Any] = {"loc": "outside lower center", "ncols": max(1, len(looks))}
+    place |= {"title_fontsize": "small", "frameon": False}
+    figure.legend(handles=handles, title=title.replace("\n", " "), **place)
 
 
 def linestyle_legend(ax: Axes, meanings: dict[Any, str]) -> None:
