@@ -28,7 +28,8 @@ def test_report_of_many_warns_of_a_run_it_cannot_draw_around(capsys, trained):
             capsys, "report", folder, "--draws", "last_layer_laplace", "-o", "r"
         )
     assert (code, out) == (0, ["r"])
-    [warning] = [line for line in errors if line.startswith("bayesprune: warning: ")]
+    lines = [line for line in errors if line.startswith("bayesprune: warning: ")]
+    [warning] = [line for line in lines if "assumes a mode" not in line]
     assert f"{other} is not analysed: " in warning and "StudentT" in warning
     assert (normal / "posterior.nc").exists() and not (other / "posterior.nc").exists()
 

@@ -119,10 +119,11 @@ def test_power_scaling_distinguishes_a_strong_from_a_weak_prior():
 def test_power_scaling_of_draws_that_are_far_too_wide_has_no_diagnosis(monkeypatch):
     fit, data, _, _ = linear_gaussian()
     wide = {"weight": torch.full((1, 4), 1e-3, dtype=torch.float64)}  # as if the data said nothing
-    monkeypatch.setattr("pyro_bayesprune.inference.laplace._ggn", lambda *_: wide)
+    monkeypatch.setattr("pyro_bayesprune.inference.laplace.ggn_diagonal", lambda *_, **__: wide)
     draws = samplers.posterior_draws(fit, data, "laplace", draws=500)
     table = statistics.power_scaling(conversion.to_arviz(draws, bp.Dataset(*data), prior_draws=0))
     assert table["diagnosis"].str.contains("reweighting fails").all()
+    monkeypatch.undo()
     good = samplers.posterior_draws(fit, data, "last_layer_laplace", draws=500)
     table = statistics.power_scaling(conversion.to_arviz(good, bp.Dataset(*data), prior_draws=0))
     assert not table["diagnosis"].str.contains("reweighting fails").any()
