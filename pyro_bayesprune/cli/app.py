@@ -5,12 +5,12 @@ import re
 import signal
 import sys
 import warnings
-from argparse import ArgumentError
+from argparse import ArgumentError, Namespace
 from collections.abc import Sequence
 from importlib import import_module
 from typing import Any, NoReturn
 
-from jsonargparse import ArgumentParser, Namespace
+from jsonargparse import ArgumentParser
 
 from pyro_bayesprune._utils.calls import did_you_mean
 from pyro_bayesprune.cli.common import Stopped
@@ -18,6 +18,7 @@ from pyro_bayesprune.experiments.errors import RunError
 
 COMMANDS = {  # each command is a module of this package with `add_arguments` and `main`
     "run": "train and prune one network; an interrupted run is resumed",
+    "prune": "prune the network of a finished run without training it",
     "show": "print finished runs",
     "grid": "run many configurations on one or more machines; finished runs are skipped",
     "paper": "make the paper's Table 1 and figures from your runs",
@@ -50,7 +51,9 @@ def parse(command: str, arguments: Sequence[str]) -> Namespace:
     parser = ArgumentParser(f"bayesprune {command}", None, COMMANDS[command], exit_on_error=False)
     _module(command).add_arguments(parser)
     try:
-        return parser.parse_args(_normalized(arguments), defaults=command != "run")
+        parsed = parser.parse_args(_normalized(arguments), defaults=command != "run")
+        # The parser's own class has methods such as ``values``, which hide options.
+        return Namespace(**parsed.as_dict())
     except ArgumentError as error:
         unknown = re.search(r"unrecognized arguments: (--\w+)", str(error))
         options = [name for action in parser._actions for name in action.option_strings]

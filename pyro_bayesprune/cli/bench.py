@@ -1,10 +1,11 @@
 """bayesprune bench: measure training and deployment."""
 
 import json
+from argparse import Namespace
 from pathlib import Path
 from typing import Any
 
-from jsonargparse import ArgumentParser, Namespace
+from jsonargparse import ArgumentParser
 
 
 def add_arguments(parser: ArgumentParser) -> None:

@@ -1,6 +1,8 @@
 """bayesprune data: list the data sets, or download one of them."""
 
-from jsonargparse import ArgumentParser, Namespace
+from argparse import Namespace
+
+from jsonargparse import ArgumentParser
 
 from pyro_bayesprune.pruning.registry import DATASETS
 

@@ -1,8 +1,9 @@
 """bayesprune export: write the pruned network to a file."""
 
+from argparse import Namespace
 from pathlib import Path
 
-from jsonargparse import ArgumentParser, Namespace
+from jsonargparse import ArgumentParser
 
 SUFFIXES = {"csr": "csr.safetensors", "sparse": "sparse.safetensors", "torch": "pt2"}
 FORMATS = ("safetensors", "csr", "sparse", "torch", "onnx")
@@ -15,6 +16,8 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--format", choices=FORMATS, default=FORMATS[0], help="format of the file")
     parser.add_argument("--values", choices=VALUES, default=VALUES[0], help="type of the weights")
     parser.add_argument("--compact", action="store_true", help="remove dead units and filters")
+    help_text = "file in the run folder with the network, for example one that prune wrote"
+    parser.add_argument("--weights", default="weights.safetensors", help=help_text)
     parser.add_argument("-o", "--output", type=str, help="output file (default: in the run folder)")
 
 
@@ -25,7 +28,7 @@ def main(args: Namespace) -> None:
     from pyro_bayesprune.export.files import write
     from pyro_bayesprune.models.plain import bake
 
-    run = load_run(args.run)
+    run = load_run(args.run, args.weights)
     module, shape = bake(run), run.metrics["shape"]
     if args.compact:
         module = compact(module, shape)

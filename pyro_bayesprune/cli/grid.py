@@ -58,7 +58,7 @@ def _configurations(args: Namespace) -> list[Config]:
 
     axes: dict[str, tuple] = dict(PAPER) if args.preset == "paper" else {}
     for option, setting in AXES.items():
-        if text := args[option]:
+        if text := getattr(args, option):
             axes[setting] = _values(text, f"--{option} must be value,value…, got {text!r}")
     if args.vary and not args.methods:
         axes.pop("method", None)
@@ -98,7 +98,8 @@ def main(args: Namespace) -> int:
         if args.store and outcome.status == "done":
             record(args.store, out / outcome.config.id)
 
-    options = {name: args[name] for name in ("data_dir", "device", "jobs", "engine", "address")}
+    names = ("data_dir", "device", "jobs", "engine", "address")
+    options = {name: getattr(args, name) for name in names}
     known = known_ids(args.store) if args.store else ()
     outcomes = grid(configs, out=out, known=known, watch=watch, **options)
     if all(outcome.status == "skipped" for outcome in outcomes):

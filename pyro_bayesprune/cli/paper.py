@@ -1,8 +1,9 @@
 """bayesprune paper: make the paper's Table 1 and figures."""
 
 import sys
+from argparse import Namespace
 
-from jsonargparse import ArgumentParser, Namespace
+from jsonargparse import ArgumentParser
 
 FORMATS = {"table1": ("markdown", "csv", "html"), "figures": ("png", "svg", "pdf")}
 

@@ -2,8 +2,9 @@
 
 import sys
 import warnings
+from argparse import Namespace
 
-from jsonargparse import ArgumentParser, Namespace
+from jsonargparse import ArgumentParser
 
 METHODS = ("auto", "none", "laplace", "last_layer_laplace", "last_layer_nuts", "nuts")
 

@@ -1,8 +1,10 @@
 """bayesprune run: train and prune one network."""
 
+from argparse import Namespace
 from pathlib import Path
+from typing import Any
 
-from jsonargparse import ArgumentParser, Namespace
+from jsonargparse import ArgumentParser
 
 from pyro_bayesprune.cli.common import DEFAULTS, add_locations, configuration
 from pyro_bayesprune.experiments.config import Config
@@ -22,9 +24,9 @@ def main(args: Namespace) -> None:
     """Train and prune the network, and print a summary."""
     from pyro_bayesprune.experiments.running import run
 
-    values = DEFAULTS | args.as_dict()
+    values: dict[str, Any] = DEFAULTS | vars(args)
     config = configuration(values)
-    options = {name: values.get(name) for name in ("out", "data_dir", "device")}
+    options: dict[str, Any] = {name: values.get(name) for name in ("out", "data_dir", "device")}
     try:
         print(run(config, **options))
     except KeyboardInterrupt as stop:

@@ -1,6 +1,8 @@
 """bayesprune show: print finished runs."""
 
-from jsonargparse import ArgumentParser, Namespace
+from argparse import Namespace
+
+from jsonargparse import ArgumentParser
 
 COLUMNS = ["epoch", "train_loss", "log_bf", "log_threshold", "decision", "tries", "sparsity"]
 

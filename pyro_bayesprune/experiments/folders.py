@@ -29,7 +29,8 @@ DATA = "data.sha256"
 ANALYSIS = "analysis.json"
 CHECKPOINT = "checkpoint.pt"
 EARLY = "early.pt"  # a checkpoint of the state to which a restart returns
-CHECKED = ("config.json", "history.csv", "weights.safetensors")  # SHA-256 in result.json
+WEIGHTS = "weights.safetensors"
+CHECKED = ("config.json", "history.csv", WEIGHTS)  # SHA-256 in result.json
 T = TypeVar("T")
 Rows = list[dict[str, Any]]  # the epochs of a history
 AGAIN = "Move the folder away and run the configuration again."
@@ -135,19 +136,19 @@ def write_history(folder: Path, rows: Rows) -> None:
     write_atomically(folder / "history.csv", pd.DataFrame(rows).to_csv(index=False).encode())
 
 
-def write_weights(folder: Path, state: State) -> None:
-    """Write weights.safetensors: weights by site, ``mask.<site>`` and ``buffer.<name>``."""
+def write_weights(path: Path, state: State) -> None:
+    """Write a safetensors file: weights by site, ``mask.<site>`` and ``buffer.<name>``."""
     tensors = dict(state.weights)
     tensors |= {f"mask.{name}": mask for name, mask in state.masks.items()}
     tensors |= {f"buffer.{name}": buffer for name, buffer in state.buffers.items()}
     content = save({name: t.detach().cpu().contiguous() for name, t in tensors.items()})
-    write_atomically(folder / "weights.safetensors", content)
+    write_atomically(path, content)
 
 
 def finish(folder: Path, state: State, rows: Rows, result: dict[str, Any]) -> None:
     """Write the files of a finished run. The last one, result.json, marks the run as finished."""
     write_history(folder, rows)
-    write_weights(folder, state)
+    write_weights(folder / WEIGHTS, state)
     digests = {f"{Path(n).stem}_sha256": sha256((folder / n).read_bytes()) for n in CHECKED}
     write_record(folder / "result.json", result | digests)
     tidy(folder)
@@ -185,10 +186,10 @@ def read_history(folder: Path) -> pd.DataFrame:
     return _read(path, lambda content: pd.read_csv(io.BytesIO(content), engine="python"))
 
 
-def read_weights(folder: Path) -> tuple[Weights, Masks, dict[str, Tensor]]:
-    """Return the weights, masks and buffers of weights.safetensors."""
+def read_weights(path: Path) -> tuple[Weights, Masks, dict[str, Tensor]]:
+    """Return the weights, masks and buffers that `write_weights` wrote."""
     parts: dict[str, dict[str, Tensor]] = {"": {}, "mask.": {}, "buffer.": {}}
-    for name, tensor in _read(folder / "weights.safetensors", load).items():
+    for name, tensor in _read(path, load).items():
         prefix = next((p for p in ("mask.", "buffer.") if name.startswith(p)), "")
         parts[prefix][name.removeprefix(prefix)] = tensor
     return parts[""], parts["mask."], parts["buffer."]

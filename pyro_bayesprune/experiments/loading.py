@@ -1,7 +1,7 @@
 """A run in memory, loaded from a run folder, a folder of run folders, or a store of results."""
 
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -31,6 +31,7 @@ class Run:
         folder: the run folder; None for a run in a store of results, which has no weights.
         error: reason why the run did not finish, or empty.
         analysis: tables that a report wrote into the folder, or empty.
+        weights_file: name of the file in the folder that contains the network.
     """
 
     settings: dict[str, Any]
@@ -39,6 +40,7 @@ class Run:
     folder: Path | None = None
     error: str = ""
     analysis: dict[str, Any] = field(default_factory=dict)
+    weights_file: str = folders.WEIGHTS
 
     @cached_property
     def config(self) -> Config:
@@ -49,7 +51,7 @@ class Run:
     def _tensors(self) -> tuple[Weights, Masks, dict[str, Tensor]]:
         if self.folder is None or self.error:
             raise RunError(f"{self.id} has no weights: it is not a finished run in a folder")
-        return folders.read_weights(self.folder)
+        return folders.read_weights(self.folder / self.weights_file)
 
     @cached_property
     def model(self) -> BayesianModule:
@@ -145,13 +147,17 @@ def _four_digits(value: float | None) -> str:
     return "not finite" if value is None else f"{value:.4f}"  # result.json has null for NaN
 
 
-def load_run(folder: str | Path) -> Run:
+def load_run(folder: str | Path, weights: str = folders.WEIGHTS) -> Run:
     """Return the finished run in a folder, with its network.
+
+    Args:
+        folder: the run folder.
+        weights: name of the file with the network; `bayesprune prune` writes further ones.
 
     Raises:
         RunError: if it is not a finished run, or damaged.
     """
-    run = _read(path_of(folder))
+    run = replace(_read(path_of(folder)), weights_file=weights)
     _ = run.weights, run.model  # reads the network, so that damage raises an error here
     return run
 

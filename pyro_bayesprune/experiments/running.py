@@ -20,7 +20,7 @@ from pyro_bayesprune.experiments.loading import Run, load_run
 from pyro_bayesprune.inference import metrics
 from pyro_bayesprune.inference.prediction import class_probabilities
 from pyro_bayesprune.models.buffers import set_buffers
-from pyro_bayesprune.models.module import BayesianModule
+from pyro_bayesprune.models.module import BayesianModule, Weights
 from pyro_bayesprune.pruning.registry import DATASETS
 from pyro_bayesprune.training.state import State
 
@@ -132,7 +132,7 @@ def summarise(
     return {
         "id": config.id,
         "method": config.method,
-        **_test_metrics(model, state, data),
+        **test_metrics(model, state.weights, data),
         **_size(model.net, state, data.shape),
         **{d: decisions.count(d) for d in ("pruned", "refused", "unchanged")},
         "prior_decided": sum(bool(row["prior_decides"]) for row in rows),
@@ -150,12 +150,13 @@ def summarise(
     }
 
 
-def _test_metrics(model: BayesianModule, state: State, data: Dataset) -> dict[str, float]:
+def test_metrics(model: BayesianModule, weights: Weights, data: Dataset) -> dict[str, float]:
+    """Return accuracy, loss (NLL), Brier score and ECE on the test set; none without one."""
     if data.test_x is None or data.test_y is None:
         return {}
-    device = next(iter(state.weights.values())).device
-    probabilities = class_probabilities(model, state.weights, data.test_x.to(device)).cpu()
-    values = scores(probabilities, data.test_y)
+    device = next(iter(weights.values())).device
+    probabilities = class_probabilities(model, weights, data.test_x.to(device))
+    values = scores(probabilities.cpu(), data.test_y)
     names = {"accuracy": "accuracy", "loss": "nll", "brier": "brier", "ece": "ece"}
     return {f"test_{name}": values[score] for name, score in names.items()}
 

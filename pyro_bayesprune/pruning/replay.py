@@ -7,7 +7,7 @@ from typing import Any
 import pandas as pd
 
 from pyro_bayesprune.pruning.gates import accepts, is_closed
-from pyro_bayesprune.pruning.registry import Evaluation, Gate
+from pyro_bayesprune.pruning.registry import Gate
 
 
 def replay(history: pd.DataFrame, rules: Any) -> list[int]:  # noqa: ANN401
@@ -18,22 +18,24 @@ def replay(history: pd.DataFrame, rules: Any) -> list[int]:  # noqa: ANN401
 
     Args:
         history: one row for each epoch, as in `Fit.history` or history.csv.
-        rules: has the gate and the evaluation, as a `Pruning` and a run's configuration do.
+        rules: a `Pruning`, or the configuration of a run, which has the same settings.
     """
     rows = (row for _, row in history.iterrows())
-    return [int(row["epoch"]) for row in rows if not _follows(row, rules.gate, rules.evaluation)]
+    return [int(row["epoch"]) for row in rows if not _follows(row, rules)]
 
 
-def _follows(row: pd.Series, gate: Gate, evaluation: Evaluation) -> bool:
+def _follows(row: pd.Series, rules: Any) -> bool:  # noqa: ANN401
     tries = [sum(parts) for _, *parts in json.loads(row["tried"])]
     last = tries[-1] if tries else 0.0
     log_bf, pruned = row["log_bf"], row["decision"] == "pruned"
     consistent = math.isclose(log_bf, last)
-    if evaluation == "full":  # sequential evaluation computes no joint densities
+    moves_as_judged = rules.update == "condition" or rules.judge == "project"
+    # Sequential evaluation computes no joint densities.
+    if rules.evaluation == "full" and (moves_as_judged or not pruned):
         change = row["log_joint_after"] - row["log_joint_before"]
         expected = log_bf - row["log_occam_ratio"] if pruned else 0.0
         consistent &= math.isclose(change, expected, rel_tol=1e-9, abs_tol=1e-6)
-    return bool(consistent and row["decision"] in _decisions(row, tries, gate))
+    return bool(consistent and row["decision"] in _decisions(row, tries, rules.gate))
 
 
 def _decisions(row: pd.Series, tries: list[float], gate: Gate) -> list[str]:

@@ -36,8 +36,8 @@ def test_weights_and_masks_lie_under_their_names(finished):
 
 def test_buffers_are_read_back(tmp_path):
     state = State(1, {"a": torch.ones(2)}, {}, {"norm.mean": torch.arange(3.0)}, {}, None)
-    folders.write_weights(tmp_path, state)
-    weights, masks, buffers = folders.read_weights(tmp_path)
+    folders.write_weights(tmp_path / folders.WEIGHTS, state)
+    weights, masks, buffers = folders.read_weights(tmp_path / folders.WEIGHTS)
     assert_same(weights, state.weights)
     assert_same(buffers, state.buffers)
     assert masks == {}
