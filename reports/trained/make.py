@@ -14,6 +14,7 @@ from typing import Any
 
 import pandas as pd
 import torch
+from page import figure, page
 from sparsegpt import sparsegpt
 
 import pyro_bayesprune as bp
@@ -128,6 +129,9 @@ def main() -> None:
                 table = pd.concat([table, new], ignore_index=True)
                 table.to_csv(path, index=False, float_format="%.6g")
                 (FOLDER / "machine.json").write_text(json.dumps(provenance(), indent=2) + "\n")
+    machine = json.loads((FOLDER / "machine.json").read_text())
+    (FOLDER / "README.md").write_text(page(table, machine), encoding="utf-8")
+    figure(table).savefig(FOLDER / "trained.png", dpi=110, bbox_inches="tight")
 
 
 if __name__ == "__main__":
