@@ -21,14 +21,16 @@ WAYS = {
 BETA = 0.95
 TEXT = """# Pruning trained networks
 
-A trained network is pruned once, by global magnitude, without training. The survivors stay as they are (projection), or
-they move to their posterior mean given that the pruned weights are zero (conditioning, `bp.prune`). The third way is the
-column-wise update of SparseGPT (Frantar & Alistarh, 2023) with the same masks, layers in order and 1% damping, as a
-reference without a prior. The last column trains the conditioned network for one more epoch under its masks.
+A trained network is pruned once, by global magnitude, without training. The survivors stay as they
+are (projection), or they move to their posterior mean given that the pruned weights are zero
+(conditioning, `bp.prune`). The third way is the column-wise update of SparseGPT (Frantar &
+Alistarh, 2023) with the same masks, layers in order and 1% damping, as a reference without a prior.
+The last column trains the conditioned network for one more epoch under its masks.
 
-The networks are the library's FCN (512-512-512) and CNN with the prior N(0, 0.3²), trained for {epochs} epochs, seed {seed}.
-Curvature is estimated from 2,048 training examples. Cells show test accuracy and test negative log likelihood (nats). There
-is one seed. A 95% binomial interval of an accuracy of 0.97 (0.86, 0.50) on 10,000 test examples is ±0.003 (±0.007, ±0.010).
+The networks are the library's FCN (512-512-512) and CNN with the prior N(0, 0.3²), trained for
+{epochs} epochs, seed {seed}. Curvature is estimated from 2,048 training examples. Cells show test
+accuracy and test negative log likelihood (nats). There is one seed. A 95% binomial interval of an
+accuracy of 0.97 (0.86, 0.50) on 10,000 test examples is ±0.003 (±0.007, ±0.010).
 
 {results}
 
@@ -38,30 +40,33 @@ is one seed. A 95% binomial interval of an accuracy of 0.97 (0.86, 0.50) on 10,0
 
 ## What the gate and the evidence say
 
-The table shows the joint log Bayes factor of the pruned over the trained network for each training example, and the ratio
-of their Laplace evidences, which adds the change of the Occam factor (`Conditioning.occam_gain`). The default gate accepts
-a log Bayes factor above ln {beta} = {threshold:.4f} per example. "auto" is the level that `bp.prune(..., "auto")` chose.
-Seconds are for pruning alone, on one thread of a machine on which other programs ran.
+The table shows the joint log Bayes factor of the pruned over the trained network for each training
+example, and the ratio of their Laplace evidences, which adds the change of the Occam factor
+(`Conditioning.occam_gain`). The default gate accepts a log Bayes factor above ln {beta} =
+{threshold:.4f} per example. "auto" is the level that `bp.prune(..., "auto")` chose. Seconds are for
+pruning alone, on one thread of a machine on which other programs ran.
 
 {judged}
 
 ## Does the Bayes factor predict what training recovers?
 
-After the pruning step, each network was trained for another epoch, from its projection. The table compares the log Bayes
-factor of the step, at the projection and at the conditioned point, with the change of the log joint from before the step to
-after that epoch. The prunings are those of the FCN to {levels} zeros, after {checkpoints} epochs of training (CIFAR-10: only
-after the last one). "Same decision" is the share of prunings for which the gate decides as it would have decided after the
+After the pruning step, each network was trained for another epoch, from its projection. The table
+compares the log Bayes factor of the step, at the projection and at the conditioned point, with the
+change of the log joint from before the step to after that epoch. The prunings are those of the FCN
+to {levels} zeros, after {checkpoints} epochs of training (CIFAR-10: only after the last one). "Same
+decision" is the share of prunings for which the gate decides as it would have decided after the
 epoch.
 
 {predictions}
 
-Made by `python reports/trained/make.py`; all numbers are in [results.csv](results.csv). {versions}; {machine}; commit
-{commit}.
+Made by `python reports/trained/make.py`; all numbers are in [results.csv](results.csv). {versions};
+{machine}; commit {commit}.
 """
 
-FINDINGS = """Conditioning loses far less than projection at every level from 90% on, and less than the SparseGPT columns, which
-move only weights to the right of a pruned one. After one epoch of training under the masks the way of pruning hardly matters
-up to 95% (results.csv also has projection followed by an epoch)."""
+FINDINGS = """Conditioning loses far less than projection at every level from 90% on, and less than
+the SparseGPT columns, which move only weights to the right of a pruned one. After one epoch of
+training under the masks the way of pruning hardly matters up to 95% (results.csv also has
+projection followed by an epoch)."""
 
 
 def page(table: pd.DataFrame, machine: dict[str, Any]) -> str:
