@@ -22,6 +22,7 @@ step moves weights only; BatchNorm statistics and the moments of an optimiser st
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from typing import cast
 
 import pyro.distributions as dist
 import torch
@@ -58,11 +59,18 @@ class Conditioning:
     sites: tuple[str, ...]
     temperature: float = 1.0
 
+    @property
+    def _network(self) -> BayesianModule:
+        """The model, where a layer is conditioned; other models have no blocks."""
+        return cast(BayesianModule, self.model)
+
     @cached_property
     def conditioned(self) -> tuple[str, ...]:
         """Sites whose layers have a block; the others are projected."""
         model = self.model
         if not (isinstance(model, BayesianModule) and has_known_likelihood(model)):
+            return ()
+        if not all(_has_mode(prior) for prior in model.priors_at(self.weights).values()):
             return ()
         return tuple(n for n in self.sites if has_block(model, self.weights, self.sample[0], n))
 
@@ -74,9 +82,8 @@ class Conditioning:
     def _blocks_at(self, weights: Weights) -> list[Block]:
         if not self.conditioned:
             return []
-        assert isinstance(self.model, BayesianModule)
         return layer_blocks(
-            self.model, weights, self.sample, self.conditioned, temperature=self.temperature
+            self._network, weights, self.sample, self.conditioned, temperature=self.temperature
         )
 
     @property
@@ -126,17 +133,14 @@ class Conditioning:
 
     @cached_property
     def _prior_curvature(self) -> Weights:
-        assert isinstance(self.model, BayesianModule)
-        return prior_curvature(self.model, self.weights)
+        return prior_curvature(self._network, self.weights)
 
     def _keep(self, block: Block, masks: Masks) -> Tensor:
-        assert isinstance(self.model, BayesianModule)
-        return joined(block, kept_weights(self.model, masks)).bool()
+        return joined(block, kept_weights(self._network, masks)).bool()
 
     def layer_order(self) -> list[str]:
         """Names of the weights of layers with factors, in the order in which they are used."""
-        model = self.model
-        assert isinstance(model, BayesianModule)
+        model = self._network
         with evaluation_mode(model), torch.no_grad():
             inputs = self.sample[0][:1]
             _, calls = record_layers(model, lean_parameters(model, self.weights), inputs)
@@ -145,20 +149,17 @@ class Conditioning:
 
     def input_moments(self, name: str, pruned: Weights) -> tuple[Tensor, Tensor]:
         """E[x̂x̂ᵀ] and E[x̂xᵀ] over the examples and positions of one layer."""
-        moments: Tensor | None = None
+        moments = torch.zeros((), dtype=torch.float64, device=self.sample[0].device)
         for chunk in self.sample[0].split(CHUNK):
             dense = self._layer_inputs(name, self.weights, chunk)
             sparse = self._layer_inputs(name, pruned, chunk)
             part = torch.stack([sparse @ sparse.T, sparse @ dense.T]).double() / dense.shape[1]
-            part = part * (len(chunk) / len(self.sample[0]))
-            moments = part if moments is None else moments + part
-        assert moments is not None
+            moments = moments + part * (len(chunk) / len(self.sample[0]))
         return moments[0], moments[1]
 
     def _layer_inputs(self, name: str, weights: Weights, x: Tensor) -> Tensor:
         """The inputs of one layer (fan in, examples · positions), with a row of ones for a bias."""
-        model = self.model
-        assert isinstance(model, BayesianModule)
+        model = self._network
         with evaluation_mode(model), torch.no_grad():
             _, calls = record_layers(model, lean_parameters(model, weights), x)
         call = next(call for call in calls if call.weight == name)
@@ -180,13 +181,10 @@ class Conditioning:
             return float("nan")
         total = 0.0
         for block in self.blocks:
-            rows, one, other = (
-                self._rows(block),
-                self._keep(block, before),
-                self._keep(block, after),
-            )
-            removed = rows.delta[one & ~other].log().sum().item()
-            total += (rows.log_determinant(one) - rows.log_determinant(other) - removed) / 2
+            rows, keep = self._rows(block), self._keep(block, after)
+            dense = self._keep(block, before)
+            removed = rows.delta[dense & ~keep].log().sum().item()
+            total += (rows.log_determinant(dense) - rows.log_determinant(keep) - removed) / 2
         return total
 
 
@@ -199,6 +197,13 @@ def joined(block: Block, values: Mapping[str, Tensor]) -> Tensor:
 def _separated(block: Block, rows: Tensor, like: Weights) -> Weights:
     parts = block.separated(rows[0] if block.inputs is None else rows, like)
     return {n: part.to(like[n]) for n, part in parts.items()}
+
+
+def _has_mode(prior: dist.TorchDistribution) -> bool:
+    try:
+        return elementwise(prior).mode is not None
+    except NotImplementedError:  # a mixture, for example
+        return False
 
 
 def prior_curvature(model: BayesianModule, weights: Mapping[str, Tensor]) -> Weights:

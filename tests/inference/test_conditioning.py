@@ -1,5 +1,7 @@
 """Conditioning against ridge regression, against the full matrix, and on other modules."""
 
+import pyro
+import pyro.distributions as dist
 import pytest
 import torch
 from torch import nn
@@ -213,9 +215,6 @@ def test_networks_under_other_priors_are_conditioned_too(prior):
 
 
 def test_a_handwritten_model_is_projected():
-    import pyro
-    import pyro.distributions as dist
-
     def model(x, y=None):
         w = pyro.sample("w", dist.Normal(0.0, 1.0).expand([4]).to_event(1))
         with pyro.plate("data", 10, subsample=x):
@@ -226,3 +225,15 @@ def test_a_handwritten_model_is_projected():
     masks = {"w": torch.tensor([True, False, True, False])}
     assert conditioning.projected == ("w",)
     assert not conditioning.points(masks)
+
+
+def test_a_network_under_a_prior_without_a_known_mode_is_projected():
+    def mixture(name, shape):
+        scales = torch.tensor([0.01, 1.0]).expand(*shape, 2)
+        choice = torch.distributions.Categorical(torch.ones(*shape, 2))
+        return dist.MixtureSameFamily(choice, dist.Normal(0.0, scales)).to_event(len(shape))
+
+    model = bp.BayesianModule(nn.Linear(4, 3), mixture, 10)
+    weights = {n: torch.randn(p.shape) for n, p in model.named_weights().items()}
+    data = torch.randn(10, 4), torch.randint(3, (10,))
+    assert Conditioning(model, weights, data, ("weight",)).projected == ("weight",)
