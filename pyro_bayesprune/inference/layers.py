@@ -1,6 +1,6 @@
 """Inputs and outputs of a network's layers, and the gradients that follow from them.
 
-For a Linear or Conv layer that is used once, the gradient of example n by the layer's weights is
+For a Linear or Conv layer that is used once, the gradient of example n with respect to its weights is
 Σ_t b_nt a_ntᵀ, with the layer's inputs a, the gradient b by its outputs, and the positions t at
 which it is used. This closed form is wrong for a layer whose weights are used elsewhere as well,
 whose batch is folded into rows, or whose inputs are changed in place. Therefore, it is compared
@@ -169,7 +169,7 @@ def _agrees(
     cotangent: Tensor,
     call: LayerCall,
 ) -> bool:
-    """Whether each example's gradient by a layer is that of the example alone, by autograd."""
+    """Return whether autograd gives each example alone the same gradient for a layer's weights."""
     names = [call.weight] + ([call.bias] if call.bias else [])
     try:
         (grad,) = torch.autograd.grad(outputs, call.outputs, cotangent, retain_graph=True)
