@@ -37,7 +37,7 @@ def gradients_by_name(value: Tensor, point: Mapping[str, Tensor]) -> Weights:
 def layer_gradients(
     outputs: Tensor, calls: list[LayerCall], column: Tensor
 ) -> Iterator[tuple[LayerCall, Tensor]]:
-    """Yield each layer call, and the gradient of ``column`` · ``outputs`` in that call's outputs."""
+    """Yield each layer call with the gradient of ``column`` · ``outputs`` in its outputs."""
     cotangent = column.view_as(outputs)
     layers = [call.outputs for call in calls]
     grads = torch.autograd.grad(outputs, layers, cotangent, retain_graph=True)

@@ -63,7 +63,8 @@ def gradient_norm(
 ) -> float:
     """Return the norm of the log joint's gradient, divided by N.
 
-    The gradient is taken with respect to the surviving weights. It is zero at a mode. The unit is nats per training example and per unit of the weights.
+    The gradient is taken with respect to the surviving weights. It is zero at a mode. The unit is
+    nats per training example and per unit of the weights.
     """
     gradient = log_joint_gradient(model, weights, data, temperature=temperature)
     squares = [(g * masks.get(n, 1)).square().sum().item() for n, g in gradient.items()]
