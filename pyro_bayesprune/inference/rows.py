@@ -13,9 +13,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-TOLERANCE = 1e-10  # of conjugate gradients, relative to the first residual
+TOLERANCE = 1e-9  # of conjugate gradients, relative to the first residual
 STEPS = 1000
-GRADIENT_STEPS = 50  # of conjugate gradients as a rule; decides which solver is the cheaper one
+GRADIENT_STEPS = 80  # of conjugate gradients as a rule; decides which solver is the cheaper one
 
 
 class Rows(NamedTuple):
