@@ -2,7 +2,7 @@
 
     python reports/trained/make.py
 
-appends the rows that are missing to results.csv, and writes trained.png and README.md. It needs the
+appends the rows that are missing to prunings.csv, and writes trained.png and README.md. It needs the
 data files of MNIST, Fashion-MNIST and CIFAR-10. All numbers are of one seed and one thread.
 """
 
@@ -120,7 +120,7 @@ def rows(dataset: str, network: str) -> Iterator[dict[str, Any]]:
 def main() -> None:
     """Measure what is missing, and write the page."""
     torch.set_num_threads(1)
-    path = FOLDER / "results.csv"
+    path = FOLDER / "prunings.csv"
     table = pd.read_csv(path) if path.exists() else pd.DataFrame({"dataset": [], "network": []})
     for network in NETWORKS:
         for dataset in DATASETS:

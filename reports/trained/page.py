@@ -1,4 +1,4 @@
-"""The page of `make.py`: tables, figure and text from results.csv."""
+"""The page of `make.py`: tables, figure and text from prunings.csv."""
 
 import math
 from typing import Any
@@ -59,13 +59,13 @@ epoch.
 
 {predictions}
 
-Made by `python reports/trained/make.py`; all numbers are in [results.csv](results.csv). {versions};
+Made by `python reports/trained/make.py`; all numbers are in [prunings.csv](prunings.csv). {versions};
 {machine}; commit {commit}.
 """
 
 FINDINGS = """Conditioning loses far less than projection at every level from 90% on, and less than
 the SparseGPT columns, which move only weights to the right of a pruned one. After one epoch of
-training under the masks the way of pruning hardly matters up to 95% (results.csv also has
+training under the masks the way of pruning hardly matters up to 95% (prunings.csv also has
 projection followed by an epoch)."""
 
 
@@ -73,7 +73,7 @@ def page(table: pd.DataFrame, machine: dict[str, Any]) -> str:
     """Return the page.
 
     Args:
-        table: the rows of results.csv.
+        table: the rows of prunings.csv.
         machine: versions, machine and commit of the measurement.
     """
     predictions = _predictions(table)
