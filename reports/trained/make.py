@@ -2,7 +2,7 @@
 
     python reports/trained/make.py
 
-appends the rows that are missing to prunings.csv, and writes trained.png and README.md. It needs the
+appends missing rows to prunings.csv, and writes trained.png and README.md. It needs the
 data files of MNIST, Fashion-MNIST and CIFAR-10. All numbers are of one seed and one thread.
 """
 

@@ -59,8 +59,8 @@ epoch.
 
 {predictions}
 
-Made by `python reports/trained/make.py`; all numbers are in [prunings.csv](prunings.csv). {versions};
-{machine}; commit {commit}.
+Made by `python reports/trained/make.py`; all numbers are in [prunings.csv](prunings.csv).
+{versions}; {machine}; commit {commit}.
 """
 
 FINDINGS = """Conditioning loses far less than projection at every level from 90% on, and less than
