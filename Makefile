@@ -1,5 +1,7 @@
 # make demo | test | test-all | test-oldest | attack | lint | docs | notebooks : each does its own set-up in .venv
 PYTHON ?= python3
+# Idle threads of torch sleep. Otherwise a program becomes many times slower beside another one.
+export OMP_WAIT_POLICY ?= PASSIVE
 BIN := .venv/bin
 PYTEST := $(BIN)/python -m pytest --numprocesses auto --dist loadfile
 

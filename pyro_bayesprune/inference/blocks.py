@@ -104,7 +104,7 @@ class Block:
         )
 
     def noise(self, delta: Tensor, keep: Tensor, noise: Tensor) -> Tensor:
-        """Return P_KK^(-1/2) ε for rows ε (S, survivors), with the surviving weights in joined order."""
+        """Return P_KK^(-1/2) ε for rows ε (S, survivors), in the order of `joined`."""
         if self._has_eigenvectors(delta, keep):
             values, ins, outs = self._eigen(delta[0])
             square = noise.view(-1, *values.shape) * (values + 1).rsqrt()

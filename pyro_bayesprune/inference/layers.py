@@ -2,9 +2,9 @@
 
 For a Linear or Conv layer that is used once, the gradient of example n with respect to its weights
 is Σ_t b_nt a_ntᵀ, with the layer's inputs a, the gradient b with respect to its outputs, and the
-positions t at which it is used. This closed form is wrong for a layer whose weights are used elsewhere as well,
-whose batch is folded into rows, or whose inputs are changed in place. Therefore, it is compared
-with autograd for a few examples.
+positions t at which it is used. This closed form is wrong for a layer whose weights are used
+elsewhere as well, whose batch is folded into rows, or whose inputs are changed in place. Therefore,
+it is compared with autograd for a few examples.
 """
 
 from collections.abc import Collection, Iterator, Mapping
