@@ -32,11 +32,6 @@ def machine() -> dict[str, Any]:
     }
 
 
-def load_average() -> float | None:
-    """Return the mean number of running processes in the last minute; None if unavailable."""
-    return os.getloadavg()[0] if hasattr(os, "getloadavg") else None
-
-
 def _processor() -> str:
     info = Path("/proc/cpuinfo")
     lines = info.read_text().splitlines() if info.exists() else []

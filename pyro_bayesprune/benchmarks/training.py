@@ -14,7 +14,7 @@ import torch
 from torch.profiler import ProfilerActivity, profile
 
 from pyro_bayesprune._utils.process import flushed_denormals, memory_kept
-from pyro_bayesprune._utils.provenance import load_average, provenance
+from pyro_bayesprune._utils.provenance import provenance
 from pyro_bayesprune.benchmarks.competitors import COMPETITORS, QUICK, Round, Setting, plain
 from pyro_bayesprune.benchmarks.timing import seconds
 from pyro_bayesprune.models import priors
@@ -116,7 +116,7 @@ def training(quick: bool = False) -> dict[str, Any]:
         rows += steps(setting, QUICK if quick else tuple(COMPETITORS))
         number = EXAMPLES // 10 if quick else EXAMPLES
         rows += epoch_end(replace(setting, rounds=1 if quick else 3), number)
-    return {**provenance(), "load": load_average(), "rows": rows}
+    return {**provenance(), "rows": rows}
 
 
 def table(result: Mapping[str, Any]) -> str:

@@ -26,7 +26,7 @@ def main(args: Namespace) -> None:
 
         result = training(quick=args.quick)
     else:
-        from pyro_bayesprune.benchmarks.deploy_tables import table
+        from pyro_bayesprune.benchmarks.deploy import table
 
         result = _measure_deployment(args)
     content = json.dumps(result, indent=2)
