@@ -2,10 +2,9 @@
 
 import pandas as pd
 import pytest
-import torch
 from helpers import report_script
 
-from pyro_bayesprune.benchmarks import competitors, plain_pytorch, training
+from pyro_bayesprune.benchmarks import competitors, training
 
 SMALL = competitors.Setting(batch_size=8, steps=3, rounds=2, hidden=(16, 16, 16))
 
@@ -24,22 +23,6 @@ def test_the_end_of_an_epoch_is_measured(network):
     assert rows[1]["data_read"] < 1
     text = training.table({"rows": rows})
     assert all(row["what"] in text for row in rows)
-
-
-def test_a_stack_of_networks_learns_what_each_would_alone():
-    x, y = SMALL.examples(24)
-    torch.manual_seed(0)
-    run = report_script("speed").stacked(SMALL, x, y, number=2)
-    run()
-    params = dict(zip(run.__code__.co_freevars, run.__closure__, strict=True))["params"]
-    torch.manual_seed(0)
-    net = SMALL.build()
-    plain = plain_pytorch.steps(net, x, y, torch.randperm(len(x)), SMALL.batch_size, 1 / len(x))
-    for _ in range(SMALL.steps):
-        next(plain)
-    for name, alone in net.named_parameters():
-        for together in params.cell_contents[name]:
-            torch.testing.assert_close(together, alone, atol=1e-5, rtol=1e-4)
 
 
 def test_the_scaling_figure_draws_the_measured_ratios():
