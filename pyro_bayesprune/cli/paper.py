@@ -16,15 +16,6 @@ def add_arguments(parser: ArgumentParser) -> None:
     choices = [name for formats in FORMATS.values() for name in formats]
     parser.add_argument("--format", choices=choices, help=text)
     parser.add_argument("--out", type=str, help="output file of table1; output folder of figures")
-    text = "select runs by their settings, setting=value,…, if the store has several variants"
-    parser.add_argument("--where", type=str, help=text)
-
-
-def _selection(text: str | None) -> dict[str, str]:
-    pairs = [part.partition("=") for part in text.split(",")] if text else []
-    if not all(equals for _, equals, _ in pairs):
-        raise ValueError(f"--where must be setting=value,…, got {text!r}")
-    return {name.strip(): value.strip() for name, _, value in pairs}
 
 
 def main(args: Namespace) -> None:
@@ -33,27 +24,29 @@ def main(args: Namespace) -> None:
     args.format = args.format or formats[0]
     if args.format not in formats:
         raise ValueError(f"{args.what} needs a format of {', '.join(formats)}, got {args.format}")
-    make = _make_table1 if args.what == "table1" else _make_figures
-    make(args, _selection(args.where))
+    if args.what == "table1":
+        _make_table1(args)
+    else:
+        _make_figures(args)
 
 
-def _make_table1(args: Namespace, where: dict[str, str]) -> None:
+def _make_table1(args: Namespace) -> None:
     from pyro_bayesprune._utils.files import path_of, write_atomically
     from pyro_bayesprune.experiments.results import load_results
     from pyro_bayesprune.paper.table import FORMATS as WRITERS
     from pyro_bayesprune.paper.table import notes, table1
 
     results = load_results(args.store)
-    text = WRITERS[args.format](table1(results, where), notes(results, where))
+    text = WRITERS[args.format](table1(results), notes(results))
     if args.out:
         write_atomically(path_of(args.out), text.encode())
     print(args.out or text)
 
 
-def _make_figures(args: Namespace, where: dict[str, str]) -> None:
+def _make_figures(args: Namespace) -> None:
     from pyro_bayesprune.paper.drawing import figures
 
-    paths, missing = figures(args.store, args.out or "figures", format=args.format, where=where)
+    paths, missing = figures(args.store, args.out or "figures", format=args.format)
     for path in paths:
         print(path)
     for line in missing:

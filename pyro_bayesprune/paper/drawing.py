@@ -1,6 +1,6 @@
 """The paper's figures and additional ones, drawn from a store of runs."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from importlib import resources
 from pathlib import Path
 from typing import NamedTuple
@@ -115,7 +115,6 @@ def figures(
     out: str | Path = "figures",
     *,
     format: str = "png",  # noqa: A002
-    where: Mapping[str, str] | None = None,
 ) -> tuple[list[Path], list[str]]:
     """Write all figures whose runs are in a store: those of the paper, and additional ones.
 
@@ -123,7 +122,6 @@ def figures(
         store: folder of run folders, or of results.csv and histories.csv.gz.
         out: output folder.
         format: format of the files: png, svg or pdf.
-        where: settings that select runs, if the store has several variants; see `one_variant`.
 
     Returns:
         The paths of the files, and one line for each figure of the paper whose runs are missing.
@@ -132,7 +130,7 @@ def figures(
         RunError: if the store has no results.
         ValueError: if the selection of runs is not unique; see `one_variant`.
     """
-    results = one_variant(load_results(store), where)
+    results = one_variant(load_results(store))
     results = results[results["sparsity"].map(lambda level: level != "auto")]
     results = results.astype({"sparsity": float})
     histories = load_histories(store)

@@ -1,7 +1,7 @@
 """The paper's Table 1, made from a store of runs, with the paper's numbers for comparison."""
 
 import html
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from importlib import resources
 from typing import Any
 
@@ -24,7 +24,7 @@ HALF_DIGIT = 0.00005  # the paper states four decimals
 MARK = "\\*"
 
 
-def one_variant(results: pd.DataFrame, where: Mapping[str, str] | None = None) -> pd.DataFrame:
+def one_variant(results: pd.DataFrame) -> pd.DataFrame:
     """Return the runs of the paper's methods that agree in all other settings.
 
     A store may also contain control runs, for example with other widths or with regrowth. If runs
@@ -33,33 +33,24 @@ def one_variant(results: pd.DataFrame, where: Mapping[str, str] | None = None) -
 
     Args:
         results: one row per run.
-        where: settings to select instead, as text, e.g. ``{"regrow": "true"}``.
 
     Raises:
-        ValueError: if a setting is unknown, if no run remains, or if runs differ in a setting and
-            none has the value of the preset.
+        ValueError: if no run remains, or if runs differ in a setting and none has the value of the
+            preset.
     """
     frame = results[results["method"].isin(list(METHODS))]
-    for name, text in (where or {}).items():
-        frame = frame[_lowercase(frame, name) == text.lower()]
     preset = configure("paper").to_dict()
     for name in (name for name in COMMON if name in frame):
-        texts = _lowercase(frame, name)
+        texts = frame[name].astype(str).str.lower()
         if texts.nunique() > 1:
             as_preset = texts == str(preset[name]).lower()
             if not as_preset.any():
                 values = ", ".join(sorted(texts.unique()))
-                raise ValueError(f"the runs differ in {name} ({values}): choose with {name}=…")
+                raise ValueError(f"the runs differ in {name} ({values}): put them in two folders")
             frame = frame[as_preset]
     if frame.empty:
-        raise ValueError(f"no runs of the paper's methods with {dict(where or {})}")
+        raise ValueError("there are no runs of the paper's methods")
     return frame
-
-
-def _lowercase(frame: pd.DataFrame, name: str) -> pd.Series:
-    if name not in frame:
-        raise ValueError(f"unknown setting {name!r}: expected one of {', '.join(SETTINGS)}")
-    return frame[name].astype(str).str.lower()
 
 
 def paper_table1() -> pd.DataFrame:
@@ -68,12 +59,11 @@ def paper_table1() -> pd.DataFrame:
         return pd.read_csv(content)
 
 
-def table1(results: pd.DataFrame, where: Mapping[str, str] | None = None) -> pd.DataFrame:
+def table1(results: pd.DataFrame) -> pd.DataFrame:
     """Return Table 1 in long form: our test accuracies and the paper's, one row per cell.
 
     Args:
         results: one row per run, as returned by `load_results`.
-        where: settings that select runs, if there are several variants; see `one_variant`.
 
     Returns:
         For each data set and network that has runs: ``mean``, ``std`` (sample standard deviation
@@ -84,7 +74,7 @@ def table1(results: pd.DataFrame, where: Mapping[str, str] | None = None) -> pd.
     Raises:
         ValueError: if the selection of runs is not unique; see `one_variant`.
     """
-    results = one_variant(results, where)
+    results = one_variant(results)
     ours = summary(results, ["test_accuracy"]).drop(columns="measure")
     zeros = summary(results, ["achieved_sparsity"]).rename(columns={"mean": "achieved_sparsity"})
     ours = ours.merge(zeros[[*GROUP, "achieved_sparsity"]], on=GROUP)
@@ -140,14 +130,13 @@ def _range(values: pd.Series, form: str) -> str:
     return " to ".join(dict.fromkeys(texts))
 
 
-def notes(results: pd.DataFrame, where: Mapping[str, str] | None = None) -> list[str]:
+def notes(results: pd.DataFrame) -> list[str]:
     """Return the notes below Table 1: how to read it, and the settings of the runs.
 
     Args:
         results: one row per run, as returned by `load_results`.
-        where: settings that select runs; see `one_variant`.
     """
-    frame = one_variant(results, where)
+    frame = one_variant(results)
     names = [name for name in COMMON if name in frame and frame[name].nunique() == 1]
     settings = ", ".join(f"{name} {frame[name].iloc[0]}" for name in names)
     template = (resources.files("pyro_bayesprune.paper") / "notes.txt").read_text(encoding="utf-8")

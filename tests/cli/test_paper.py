@@ -9,7 +9,6 @@ def test_the_commands(store, tmp_path, capsys):
     assert app.main(["paper", "table1", str(store), "--format", "csv"]) == 0
     assert "mnist,fcn,magnitude,0.75,0.91" in capsys.readouterr().out
     assert app.main(["paper", "table1", str(store), "--format", "png"]) == 2
-    assert app.main(["paper", "table1", str(store), "--where", "beta"]) == 2
     assert (
         app.main(["paper", "figures", str(store), "--format", "svg", "--out", str(tmp_path)]) == 0
     )

@@ -83,7 +83,7 @@ def test_the_other_formats(tmp_path):
     pd.testing.assert_frame_equal(pd.read_csv(tmp_path / "t.csv"), table, check_dtype=False)
 
 
-def test_controls_in_the_store_are_left_out_or_chosen():
+def test_controls_in_the_store_are_left_out():
     both = pd.concat(
         [
             table_runs("mnist", "magnitude", 0.9, [0.9]),
@@ -91,9 +91,6 @@ def test_controls_in_the_store_are_left_out_or_chosen():
         ]
     )
     assert row(tables.table1(both), "magnitude", 0.9)["mean"] == 0.9
-    assert row(tables.table1(both, {"regrow": "true"}), "magnitude", 0.9)["mean"] == 0.8
-    with pytest.raises(ValueError, match="unknown setting 'regrowth'"):
-        tables.table1(both, {"regrowth": "true"})
 
 
 def test_an_ambiguous_selection_of_runs_is_an_error():
