@@ -16,4 +16,4 @@ def test_the_command_makes_the_run_again(config):
     import shlex
 
     _, *arguments = shlex.split(methods.command(config.to_dict()))
-    assert configuration(parse(arguments[0], arguments[1:]).as_dict()) == config
+    assert configuration(vars(parse(arguments[0], arguments[1:]))) == config
