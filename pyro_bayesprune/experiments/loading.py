@@ -18,6 +18,7 @@ from pyro_bayesprune.experiments.errors import RunError
 from pyro_bayesprune.inference.prediction import class_probabilities
 from pyro_bayesprune.models.buffers import set_buffers
 from pyro_bayesprune.models.module import BayesianModule, Masks, Weights
+from pyro_bayesprune.training.state import missed_target
 
 
 @dataclass(frozen=True)
@@ -118,12 +119,14 @@ class Run:
         return class_probabilities(self.model, self.weights, x)
 
     def _summary(self) -> dict[str, str]:
-        m = self.metrics
+        m, target = self.metrics, missed_target(self.history)
+        missed = {} if target is None else {"target not reached:": f"{target:.4f}"}
         return {
             "test accuracy": _four_digits(m.get("test_accuracy")),
             "test loss": _four_digits(m.get("test_loss")),
             "sparsity": f"{m['achieved_sparsity']:.4f}",
             "compression": f"{m['compression_ratio']:.1f}x",
+            **missed,
             "steps": ", ".join(f"{m[d]} {d}" for d in ("pruned", "refused", "unchanged")),
         }
 

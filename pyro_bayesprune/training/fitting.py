@@ -26,7 +26,7 @@ from pyro_bayesprune.pruning.gates import Decision
 from pyro_bayesprune.pruning.registry import Objective
 from pyro_bayesprune.pruning.settings import Pruning
 from pyro_bayesprune.training.loop import train
-from pyro_bayesprune.training.state import State
+from pyro_bayesprune.training.state import State, missed_target
 from pyro_bayesprune.training.trainer import TrainingDiverged
 
 
@@ -100,6 +100,8 @@ class Fit:
             counts = self.history["decision"].value_counts()
             decisions = [d for d in get_args(Decision) if d in counts]
             rows["steps"] = ", ".join(f"{counts[d]} {d}" for d in decisions)
+            if (target := missed_target(self.history)) is not None:
+                rows["target not reached:"] = f"{target:.4f}"
         return rows
 
     def __repr__(self) -> str:
@@ -116,7 +118,9 @@ class Fit:
         """Return a summary as a table, for notebooks."""
         summary = self._summary("train_loss", "validation_loss", "validation_accuracy")
         stopped = {"stopped": self.stopped} if self.stopped else {}
-        return table_html("Fit", {"epochs": str(self.state.epoch)} | summary | stopped)
+        return table_html(
+            type(self).__name__, {"epochs": str(self.state.epoch)} | summary | stopped
+        )
 
 
 @suggests_names

@@ -5,12 +5,14 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
+import pandas as pd
 from torch import Tensor
 
 from pyro_bayesprune.inference.log_joint import LogJoint
 from pyro_bayesprune.models.module import Masks, Weights
 from pyro_bayesprune.pruning.record import Record
 
+TOLERANCE = 1e-3  # of a sparsity: a small layer cannot have every share of zeros
 PARTS = ("log_likelihood_ratio", "log_prior_ratio", "log_occam_ratio")
 
 
@@ -83,6 +85,16 @@ class Epoch:
         }
         values = {name: f"{value:.4f}" for name, value in numbers.items() if not math.isnan(value)}
         return values | {"step": self.step.decision}
+
+
+def missed_target(history: pd.DataFrame) -> float | None:
+    """Return the last target sparsity of a history if it was not reached, else None.
+
+    With ``sparsity="auto"`` there is no target.
+    """
+    last = history.iloc[-1]
+    missed = last["target"] - last["sparsity"] > TOLERANCE and last["target"] < 1
+    return float(last["target"]) if missed else None
 
 
 def _columns(source: object, *names: str) -> dict[str, Any]:

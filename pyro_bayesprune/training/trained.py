@@ -49,21 +49,25 @@ class PrunedNetwork(Fit):
     record: Record | None = None
     levels: pd.DataFrame = field(default_factory=pd.DataFrame)
 
-    def __repr__(self) -> str:
-        """Summarise the sparsity, the Bayes factor and the evidence."""
+    def _summary(self, *measures: str) -> dict[str, str]:
+        """Return the sparsity, the log Bayes factor and the log evidence ratio, formatted."""
         assert self.record is not None
         factor = self.record.bayes_factor
         row = self.levels[self.levels["sparsity"] == self.record.sparsity].iloc[0]
         evidence = factor.log + row["log_occam_ratio"]
-        parts = [
-            f"sparsity {self.sparsity:.4f}",
-            f"log Bayes factor {factor.log:.1f} nats ({factor.value('datum'):.4f} per datum)",
-            f"log evidence ratio {evidence:.1f} nats",
-        ]
-        if not self.sparsity:
-            parts.append("no level was accepted")
+        rows = {
+            "sparsity": f"{self.sparsity:.4f}"
+            + ("" if self.sparsity else ", no level was accepted"),
+            "log Bayes factor": f"{factor.log:.1f} nats ({factor.value('datum'):.4f} per datum)",
+            "log evidence ratio": f"{evidence:.1f} nats",
+        }
         if self.record.projected:
-            parts.append(f"projected only: {', '.join(self.record.projected)}")
+            rows["projected only:"] = ", ".join(self.record.projected)
+        return rows
+
+    def __repr__(self) -> str:
+        """Return the summary."""
+        parts = [f"{name} {value}" for name, value in self._summary().items()]
         return f"PrunedNetwork({'; '.join(parts)})"
 
 

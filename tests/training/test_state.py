@@ -3,11 +3,13 @@
 import copy
 import math
 
+import pandas as pd
 import pytest
 from helpers import assert_same, class_data, mlp, noisy_net
 from helpers.trainings import HALF, OPTIMISERS, fresh, same_history, short_fit
 
 import pyro_bayesprune as bp
+from pyro_bayesprune.training.state import missed_target
 
 
 @pytest.mark.parametrize(
@@ -67,3 +69,20 @@ def test_the_prior_is_recorded_where_the_objective_leaves_it_out():
     result = short_fit(fresh(), class_data(), objective="mle", pruning=None)
     expected = bp.log_joint(result.model, result.weights, class_data()).log_prior
     assert result.history["log_prior_before"].iloc[-1] == expected != 0
+
+
+@pytest.mark.parametrize(
+    ("target", "sparsity", "missed"),
+    [(0.9, 0.8, 0.9), (0.9, 0.9004, None), (0.9, 0.8996, None), (1.0, 0.5, None), (0.0, 0.5, None)],
+)
+def test_a_target_that_was_not_reached_is_reported(target, sparsity, missed):
+    rows = [{"target": 0.5, "sparsity": 0.1}, {"target": target, "sparsity": sparsity}]
+    assert missed_target(pd.DataFrame(rows)) == missed
+
+
+def test_a_fit_says_that_its_target_was_not_reached():
+    data = bp.load_dataset("digits")
+    model = bp.BayesianModule(bp.FCN(data.shape, 10, (16,)), bp.priors.normal(0.3), data.num_train)
+    pruning = bp.Pruning(sparsity=0.9, beta=1e6)  # refuses every candidate
+    fit = bp.fit(model, data, pruning=pruning, epochs=2, progress=False)
+    assert fit.sparsity == 0 and "target not reached: 0.9000" in repr(fit)
