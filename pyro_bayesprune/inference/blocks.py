@@ -14,6 +14,7 @@ matrix (GGN) is
 
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
+from typing import cast
 from typing import Any
 
 import torch
@@ -29,8 +30,9 @@ from pyro_bayesprune.inference.curvature import (
 from pyro_bayesprune.inference.jacobians import layer_gradients
 from pyro_bayesprune.inference.layers import (
     closed_form_layers,
+    inputs_with_bias,
+    output_positions,
     parameters_at,
-    positions,
     record_layers,
 )
 from pyro_bayesprune.inference.rows import Rows
@@ -224,13 +226,12 @@ def _chunk_factors(
 ) -> dict[str, tuple[Tensor, Tensor]]:
     outputs, calls = record_layers(model, point, x, layers)
     factors: dict[str, tuple[Tensor, Tensor]] = {}
+    for call in calls:
+        a, units = inputs_with_bias(call), len(cast(Tensor, call.layer.weight))
+        factors[call.name] = a @ a.T * (len(x) / a.shape[1]), a.new_zeros(units, units)
     for column in root_columns(model, outputs):
         for call, grad in layer_gradients(outputs, calls, column):
-            a, b = (part.transpose(0, 1).flatten(1) for part in positions(call, grad))
-            if call.name not in factors:
-                a = a if call.bias is None else torch.cat([a, torch.ones_like(a[:1])])
-                inputs = a @ a.T * (len(x) / a.shape[1])
-                factors[call.name] = inputs, a.new_zeros(len(b), len(b))
+            b = output_positions(call, grad).transpose(0, 1).flatten(1)
             factors[call.name][1].addmm_(b, b.T)
     return factors
 

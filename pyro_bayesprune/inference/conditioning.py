@@ -32,7 +32,7 @@ from pyro_bayesprune.data.dataset import Pair
 from pyro_bayesprune.inference.blocks import Block, has_block, kept_weights, layer_blocks
 from pyro_bayesprune.inference.curvature import CHUNK, has_known_likelihood
 from pyro_bayesprune.inference.jacobians import lean_parameters
-from pyro_bayesprune.inference.layers import input_positions, record_layers
+from pyro_bayesprune.inference.layers import inputs_with_bias, record_layers
 from pyro_bayesprune.inference.rows import Rows
 from pyro_bayesprune.models.module import BayesianModule, Masks, Model, Weights, evaluation_mode
 from pyro_bayesprune.models.priors import elementwise
@@ -158,13 +158,11 @@ class Conditioning:
         return moments[0], moments[1]
 
     def _layer_inputs(self, name: str, weights: Weights, x: Tensor) -> Tensor:
-        """The inputs of one layer (fan in, examples · positions), with a row of ones for a bias."""
+        """The inputs of one layer by `inputs_with_bias`."""
         model = self._network
         with evaluation_mode(model), torch.no_grad():
             _, calls = record_layers(model, lean_parameters(model, weights), x)
-        call = next(call for call in calls if call.weight == name)
-        inputs = input_positions(call).transpose(0, 1).flatten(1)
-        return inputs if call.bias is None else torch.cat([inputs, torch.ones_like(inputs[:1])])
+        return inputs_with_bias(next(call for call in calls if call.weight == name))
 
     def occam_gain(self, before: Masks, after: Masks) -> float:
         """Return what the log Occam factor gains by pruning from one set of masks to another, nats.

@@ -92,13 +92,22 @@ def input_positions(call: LayerCall) -> Tensor:
     return call.inputs[:, :, None] if call.inputs.dim() == 2 else call.inputs.flatten(1, -2).mT
 
 
-def positions(call: LayerCall, grad: Tensor) -> tuple[Tensor, Tensor]:
-    """Return inputs (n, fan in, t) at the t positions of a layer, and gradients (n, outputs, t)."""
+def inputs_with_bias(call: LayerCall) -> Tensor:
+    """Return a layer's inputs (fan in, n · t), with a row of ones for a bias."""
+    inputs = input_positions(call).transpose(0, 1).flatten(1)
+    return inputs if call.bias is None else torch.cat([inputs, torch.ones_like(inputs[:1])])
+
+
+def output_positions(call: LayerCall, grad: Tensor) -> Tensor:
+    """Return gradients (n, outputs, t) with respect to a layer's outputs at its t positions."""
     if isinstance(call.layer, nn.Linear):
-        by_output = grad[:, :, None] if grad.dim() == 2 else grad.flatten(1, -2).mT
-    else:
-        by_output = grad.flatten(2)
-    return input_positions(call), by_output
+        return grad[:, :, None] if grad.dim() == 2 else grad.flatten(1, -2).mT
+    return grad.flatten(2)
+
+
+def positions(call: LayerCall, grad: Tensor) -> tuple[Tensor, Tensor]:
+    """Return `input_positions` and `output_positions`."""
+    return input_positions(call), output_positions(call, grad)
 
 
 _agreeing: WeakKeyDictionary[nn.Module, frozenset[str]] = WeakKeyDictionary()
