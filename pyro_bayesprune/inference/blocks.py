@@ -14,8 +14,7 @@ matrix (GGN) is
 
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import cast
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
