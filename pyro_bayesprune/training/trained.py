@@ -55,12 +55,13 @@ class PrunedNetwork(Fit):
         factor = self.record.bayes_factor
         row = self.levels[self.levels["sparsity"] == self.record.sparsity].iloc[0]
         evidence = factor.log + row["log_occam_ratio"]
+        accepted = "" if self.sparsity else ", no level was accepted"
         rows = {
-            "sparsity": f"{self.sparsity:.4f}"
-            + ("" if self.sparsity else ", no level was accepted"),
+            "sparsity": f"{self.sparsity:.4f}{accepted}",
             "log Bayes factor": f"{factor.log:.1f} nats ({factor.value('datum'):.4f} per datum)",
-            "log evidence ratio": f"{evidence:.1f} nats",
         }
+        if not math.isnan(evidence):
+            rows["log evidence ratio"] = f"{evidence:.1f} nats"
         if self.record.projected:
             rows["projected only:"] = ", ".join(self.record.projected)
         return rows
