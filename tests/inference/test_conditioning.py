@@ -68,6 +68,23 @@ def test_conditioning_in_two_steps_equals_conditioning_in_one():
     torch.testing.assert_close(once, twice, rtol=0, atol=1e-10)
 
 
+def test_weights_of_dead_inputs_and_outputs_stay_as_they_are():
+    model, weights, (x, y), _ = problem()
+    x[:, 2] = 0
+    net = nn.Sequential(nn.Linear(12, 6), nn.ReLU(), nn.Linear(6, 5))
+    model = bp.BayesianModule(net, bp.priors.normal(SIGMA), 80, bp.gaussian(NOISE))
+    weights = {n: p.detach().clone() for n, p in net.named_parameters()}
+    weights["0.bias"][3] = -100.0  # a unit that is never active
+    masks = random_masks(weights)
+    for point in Conditioning(model, weights, (x, y), tuple(masks)).points(masks):
+        for name, fixed in (("0.weight", [..., 2]), ("0.weight", [3]), ("2.weight", [..., 3])):
+            before = weights[name].masked_fill(~masks[name], 0)[tuple(fixed)]
+            torch.testing.assert_close(point[name][tuple(fixed)], before)
+        assert not torch.equal(
+            point["0.weight"], weights["0.weight"].masked_fill(~masks["0.weight"], 0)
+        )
+
+
 def test_the_occam_gain_is_that_of_the_evidence_of_a_linear_model():
     model, weights, data, design = problem()
     masks = random_masks(weights, 0.6)
