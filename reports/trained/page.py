@@ -67,8 +67,8 @@ Made by `python reports/trained/make.py`; all numbers are in [prunings.csv](prun
 
 FINDINGS = """Without training, conditioning loses far less than projection at 95 and 98%, and at
 90% of the FCN. It also loses less there than the SparseGPT columns, which move only weights to the
-right of a pruned one. At 90% of the CNN there is little to lose, and the ways differ little. With
-one more epoch of training under the masks the advantage is gone: the projected FCNs are then as
+right of a pruned one. At 90% of the CNN the ways differ little on MNIST and Fashion-MNIST. With one
+more epoch of training under the masks the advantage is gone: the projected FCNs are then as
 accurate as the conditioned ones, and slightly better on CIFAR-10 (the rows "project, one epoch" of
 prunings.csv)."""
 
