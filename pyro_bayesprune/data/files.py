@@ -45,7 +45,9 @@ def read_file(path: Path) -> dict[str, Tensor]:
         raise ValueError(f"{path} is damaged: its checksum does not fit. Get or write it again")
     missing = [name for name in TENSORS if name not in tensors]
     if missing:
-        raise ValueError(f"{path}: the tensor {missing[0]!r} is missing, found {sorted(tensors)}")
+        raise ValueError(
+            f"{path}: the tensor {missing[0]!r} is missing, the file has {sorted(tensors)}"
+        )
     train_images, train_labels, test_images, test_labels = (tensors[name] for name in TENSORS)
     _check_part(path, "train", train_images, train_labels)
     _check_part(path, "test", test_images, test_labels)

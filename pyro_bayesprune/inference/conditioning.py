@@ -139,7 +139,7 @@ class Conditioning:
         return joined(block, kept_weights(self._network, masks)).bool()
 
     def layer_order(self) -> list[str]:
-        """Names of the weights of layers with factors, in the order in which they are used."""
+        """Return the names of the weights of layers with factors, in the order of their use."""
         model = self._network
         with evaluation_mode(model), torch.no_grad():
             inputs = self.sample[0][:1]
@@ -148,7 +148,7 @@ class Conditioning:
         return [call.weight for call in calls if call.weight in factored]
 
     def input_moments(self, name: str, pruned: Weights) -> tuple[Tensor, Tensor]:
-        """E[x̂x̂ᵀ] and E[x̂xᵀ] over the examples and positions of one layer."""
+        """Return E[x̂x̂ᵀ] and E[x̂xᵀ] over the examples and positions of one layer."""
         moments = torch.zeros((), dtype=torch.float64, device=self.sample[0].device)
         for chunk in self.sample[0].split(CHUNK):
             dense = self._layer_inputs(name, self.weights, chunk)
@@ -158,7 +158,7 @@ class Conditioning:
         return moments[0], moments[1]
 
     def _layer_inputs(self, name: str, weights: Weights, x: Tensor) -> Tensor:
-        """The inputs of one layer by `inputs_with_bias`."""
+        """Return the inputs of one layer, see `inputs_with_bias`."""
         model = self._network
         with evaluation_mode(model), torch.no_grad():
             _, calls = record_layers(model, lean_parameters(model, weights), x)

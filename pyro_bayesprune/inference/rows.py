@@ -69,14 +69,14 @@ class Rows(NamedTuple):
         size = first = (residual * z).sum(1, keepdim=True)
         for _ in range(STEPS):
             if bool((size <= TOLERANCE**2 * first).all()):
-                break
+                return x
             image = self.multiply(direction) * keep
             step = _ratio(size, (direction * image).sum(1, keepdim=True))
             x, residual = x + step * direction, residual - step * image
             z, before = residual / jacobi, size
             size = (residual * z).sum(1, keepdim=True)
             direction = z + _ratio(size, before) * direction
-        return x
+        return self._solve_directly(keep, right)  # the iteration has not converged
 
     def log_determinant(self, keep: Tensor) -> float:
         """Return Σ_o ln|(P_o)_KK|."""

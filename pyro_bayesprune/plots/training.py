@@ -21,7 +21,7 @@ def learning_curves(history: pd.DataFrame) -> Figure:
             drawn.
 
     Returns:
-        The figure. It is not shown; ``figure.savefig(path)`` writes it to a file.
+        The figure. It is not displayed; ``figure.savefig(path)`` writes it to a file.
 
     Raises:
         ValueError: if a column is missing.

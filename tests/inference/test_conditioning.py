@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 import pyro_bayesprune as bp
+from pyro_bayesprune.inference import rows
 from pyro_bayesprune.inference.conditioning import Conditioning, prior_curvature
 from pyro_bayesprune.inference.curvature import flat, ggn_full, prior_precision
 from pyro_bayesprune.inference.log_joint import log_joint
@@ -104,15 +105,24 @@ def test_the_occam_gain_is_that_of_the_evidence_of_a_linear_model():
 def test_both_solvers_agree_and_leave_converged_rows_alone(keep):
     torch.manual_seed(0)
     a = torch.randn(30, 8) @ torch.randn(8, 20)  # singular
-    rows = Rows(a.T @ a, torch.rand(7) * 100, torch.rand(7, 20) + 0.01)
-    rows = rows._replace(scale=rows.scale * (torch.arange(7) != 3))  # a dead output
+    system = Rows(a.T @ a, torch.rand(7) * 100, torch.rand(7, 20) + 0.01)
+    system = system._replace(scale=system.scale * (torch.arange(7) != 3))  # a dead output
     mask = torch.rand(7, 20) < keep
     mask[4] = False
     right = torch.randn(7, 20)
-    direct = rows._solve_directly(mask, right)
-    iterated = rows._conjugate_gradients(mask, right, torch.zeros_like(right))
+    direct = system._solve_directly(mask, right)
+    iterated = system._conjugate_gradients(mask, right, torch.zeros_like(right))
     torch.testing.assert_close(direct, iterated, rtol=1e-7, atol=1e-9)
     assert not direct[~mask].any()
+
+
+def test_an_iteration_that_does_not_converge_is_replaced_by_the_direct_solver(monkeypatch):
+    torch.manual_seed(0)
+    a, mask, right = torch.randn(30, 20), torch.rand(7, 20) < 0.5, torch.randn(7, 20)
+    system = Rows(a.T @ a, torch.rand(7) * 100, torch.full((7, 20), 0.01))
+    monkeypatch.setattr(rows, "STEPS", 2)
+    iterated = system._conjugate_gradients(mask, right, torch.zeros_like(right))
+    torch.testing.assert_close(iterated, system._solve_directly(mask, right))
 
 
 class Network(nn.Module):
