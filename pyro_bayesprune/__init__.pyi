@@ -21,6 +21,7 @@ from .pruning.step import prune_step
 from .reporting.page import report
 from .training.fitting import Fit, fit
 from .training.loop import train
+from .training.pruner import Pruner
 from .training.trained import PrunedNetwork, prune
 
 __version__: str

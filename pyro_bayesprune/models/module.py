@@ -125,6 +125,10 @@ class BayesianModule(nn.Module):
         with one_at_a_time():
             return poutine.condition(self.priors, data=dict(weights))()
 
+    def sample_weights(self) -> Weights:
+        """Sample each parameter from its prior, in a Pyro site of its name."""
+        return {name: pyro.sample(name, prior) for name, prior in self.priors().items()}
+
     def _prior(self, name: str, parameter: Tensor) -> dist.TorchDistribution:
         try:
             with _made_like(parameter):
@@ -162,8 +166,7 @@ class BayesianModule(nn.Module):
                 UserWarning,
                 stacklevel=2,
             )
-        weights = {name: pyro.sample(name, prior) for name, prior in self.priors().items()}
-        targets = self.likelihood(self.outputs(weights, x))
+        targets = self.likelihood(self.outputs(self.sample_weights(), x))
         if y is not None and targets.shape() != y.shape:
             raise ValueError(
                 f"targets must have the shape of the outputs' distribution, "

@@ -2,34 +2,32 @@
 
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
-from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import pyro
 import pyro.distributions as dist
 import torch
 from pyro import poutine
-from pyro.distributions.util import scale_and_mask
 from pyro.infer import ELBO
 from pyro.infer.autoguide import AutoDelta
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from pyro_bayesprune.models.handler import masked_prior
 from pyro_bayesprune.models.likelihoods import categorical
 from pyro_bayesprune.models.module import BayesianModule, Model
 from pyro_bayesprune.models.priors import elementwise
 from pyro_bayesprune.models.sites import in_data_plate, scored_sites
 from pyro_bayesprune.models.sparse import Surviving
-from pyro_bayesprune.training.prior_gradients import EnergyGradient, energy_gradient
-
-MASKED_AT_ONCE = 1 << 19  # number of entries; few compared with a layer of a large network
-
-
-class _Terms(NamedTuple):
-    loss: Any  # minus the log likelihood
-    extra: Any  # minus the densities that autograd must differentiate
-    gradients: dict[str, EnergyGradient]  # closed-form gradients of the other priors
+from pyro_bayesprune.training.gradients import (
+    PriorTerms,
+    add_gradients,
+    fixed_priors,
+    gradient,
+    masking_hooks,
+    prior_terms,
+    scaled_log_prob,
+)
+from pyro_bayesprune.training.prior_gradients import EnergyGradient
 
 
 class PointELBO(ELBO):
@@ -91,7 +89,7 @@ class PointELBO(ELBO):
     def loss(self, model: Model, guide: AutoDelta, *args: Any, **kwargs: Any) -> float:
         """Return minus the log likelihood of the batch, scaled to the data set."""
         with torch.no_grad():
-            return float(self._loss(model, point(guide), *args).loss)
+            return float(self._loss(model, point(guide), *args)[0])
 
     def loss_and_grads(
         self,
@@ -104,24 +102,28 @@ class PointELBO(ELBO):
         if guide.prototype_trace is None:
             guide(*args)
         weights = point(guide) | self.survivors
-        loss, extra, gradients = self._loss(model, weights, *args)
+        loss, prior = self._loss(model, weights, *args)
         masks = {n: m for n, m in self.masks.items() if n not in self.unmasked}
-        with _masked_gradients(weights, masks):
-            (loss + extra).backward()
+        hooks = masking_hooks(weights, masks)
+        try:
+            (loss + prior.extra).backward()
+        finally:
+            for hook in hooks:
+                hook.remove()
         weights |= {name: matrix.vector for name, matrix in self.survivors.items()}
         with torch.no_grad():
             for name in self.decayed:
-                _gradient(weights[name])  # without a gradient, the optimiser does not decay
-            for name, add in gradients.items():
-                add(_gradient(weights[name]), weights[name], self.scale)
-                if name in masks:
-                    _mask_gradient(masks[name], weights[name])
+                gradient(weights[name])  # without a gradient, the optimiser does not decay
+            add_gradients(prior.gradients, weights, masks, self.scale)
         return loss.item()
 
     def _get_trace(self, *args: Any) -> Any:  # noqa: ANN401
         raise NotImplementedError  # abstract in `pyro.infer.ELBO`, but not used here
 
-    def _loss(self, model: Model, weights: dict[str, Tensor], x: Tensor, y: Tensor) -> _Terms:
+    def _loss(
+        self, model: Model, weights: dict[str, Tensor], x: Tensor, y: Tensor
+    ) -> tuple[Any, PriorTerms]:
+        """Return minus the log likelihood of a batch, and the terms of the prior."""
         if not self._planned:
             self._fixed, self._planned = fixed_priors(model), True
         if not isinstance(model, BayesianModule) or self._fixed is None:
@@ -130,52 +132,17 @@ class PointELBO(ELBO):
         log_likelihood = _log_likelihood(model, model.outputs(weights, x), y)
         factor = self.scale / self.temperature * model.num_data / len(x)
         own = {n: add for n, add in self._fixed.items() if self.prior and n not in self.decayed}
-        return _Terms(log_likelihood * -factor, 0.0, own)
+        return log_likelihood * -factor, PriorTerms(0.0, own)
 
-    def _traced(self, trace: poutine.Trace, weights: dict[str, Tensor]) -> _Terms:
+    def _traced(self, trace: poutine.Trace, weights: dict[str, Tensor]) -> tuple[Any, PriorTerms]:
         loss: Any = 0.0
-        extra: Any = 0.0
-        gradients = {}
-        for site in scored_sites(trace):
-            name = site["name"]
-            if in_data_plate(site):
-                loss = loss - self.scale / self.temperature * _scaled(site, site["fn"]).sum()
-            elif self.prior and name not in self.decayed:
-                add = _closed_form(site) if name in weights and weights[name].is_leaf else None
-                if add is None:
-                    extra = extra - self.scale * _scaled(site, self._surviving(site)).sum()
-                else:
-                    gradients[name] = add
-        return _Terms(loss, extra, gradients)
-
-    def _surviving(self, site: dict) -> dist.TorchDistribution:
-        mask = self.masks.get(site["name"])
-        if mask is None or elementwise(site["fn"]).event_shape:
-            return site["fn"]
-        return masked_prior(site["name"], site["fn"], mask, "dropped")
-
-
-@contextmanager
-def _masked_gradients(weights: Mapping[str, Tensor], masks: Mapping[str, Tensor]) -> Iterator[None]:
-    """Mask each gradient during the backward pass, while it is in the processor's cache."""
-    hooks = [
-        weights[name].register_post_accumulate_grad_hook(partial(_mask_gradient, mask))
-        for name, mask in masks.items()
-    ]
-    try:
-        yield
-    finally:
-        for hook in hooks:
-            hook.remove()
-
-
-def _mask_gradient(mask: Tensor, weight: Tensor) -> None:
-    # Multiplication by bytes is as fast as by floats, and ten times as fast as by bools. PyTorch
-    # converts the mask to floats; parts of it need less memory.
-    rows = max(1, MASKED_AT_ONCE * len(mask) // mask.numel())
-    parts = zip(_gradient(weight).split(rows), mask.view(torch.uint8).split(rows), strict=True)
-    for grad, part in parts:
-        grad.mul_(part)
+        sites = list(scored_sites(trace))
+        for site in filter(in_data_plate, sites):
+            loss = loss - self.scale / self.temperature * scaled_log_prob(site, site["fn"]).sum()
+        outside = [site for site in sites if self.prior and not in_data_plate(site)]
+        return loss, prior_terms(
+            outside, weights, self.masks, scale=self.scale, omitted=self.decayed
+        )
 
 
 def _log_likelihood(model: BayesianModule, outputs: Tensor, y: Tensor) -> Tensor:
@@ -196,37 +163,7 @@ def point(guide: AutoDelta) -> dict[str, Tensor]:
     return {sites.get(name, name): pyro.param(f"{guide._pyro_name}.{name}") for name in names}
 
 
-def fixed_priors(model: Model) -> dict[str, EnergyGradient] | None:
-    """Return the closed-form gradients of a lifted network's priors, or None if one has none."""
-    if not isinstance(model, BayesianModule):
-        return None
-    traced = poutine.trace(model.priors)
-    with torch.random.fork_rng():  # a prior may sample
-        priors = traced()
-    if any(site["type"] in ("sample", "param") for site in traced.trace.nodes.values()):
-        return None
-    gradients = {name: energy_gradient(prior) for name, prior in priors.items()}
-    known = {name: add for name, add in gradients.items() if add is not None}
-    return known if len(known) == len(gradients) else None
-
-
 def has_equal_elements(prior: dist.TorchDistribution) -> bool:
     """Return whether a prior is the same for each element of its site."""
     base = elementwise(prior)
     return not any(any(getattr(base, name).stride()) for name in base.arg_constraints)
-
-
-def _gradient(weight: Tensor) -> Tensor:
-    """Return the gradient of a leaf; zeros if the likelihood does not depend on it."""
-    if weight.grad is None:
-        weight.grad = torch.zeros_like(weight)
-    return weight.grad
-
-
-def _closed_form(site: dict) -> EnergyGradient | None:
-    plain = site["mask"] is None and not isinstance(site["scale"], Tensor) and site["scale"] == 1
-    return energy_gradient(site["fn"]) if plain else None
-
-
-def _scaled(site: dict, fn: dist.TorchDistribution) -> Tensor:
-    return scale_and_mask(fn.log_prob(site["value"]), site["scale"], site["mask"])

@@ -37,6 +37,7 @@ from pyro_bayesprune.pruning.registry import Objective
 from pyro_bayesprune.pruning.settings import Pruning
 from pyro_bayesprune.pruning.step import prune_step
 from pyro_bayesprune.training.optimizer import adam
+from pyro_bayesprune.training.parameters import Parameters
 from pyro_bayesprune.training.state import Epoch, State
 from pyro_bayesprune.training.trainer import Trainer
 
@@ -52,6 +53,15 @@ def _checked(
     if objective not in get_args(Objective):
         raise ValueError(f"objective must be 'map' or 'mle', got {objective!r}")
     positive("temperature", temp)
+    return checked_sites(model, data, batch_size)
+
+
+def checked_sites(model: Model, data: Dataset, batch_size: int) -> ModelSites:
+    """Return the sites of a model that can be trained on these data.
+
+    Raises:
+        ValueError: if it cannot.
+    """
     x, y = data.train_x, data.train_y
     sites = inspect_model(model, x, y)
     check_num_data(sites, len(x))
@@ -113,7 +123,7 @@ def train(
     optim = optim or adam(1e-3, epochs, annealing=True)
     _check_kind("pruning", pruning, Pruning)
     _check_kind("optim", optim, PyroOptim)
-    with _alone():
+    with alone():
         data, model = _on_device(data, model, device)
         sites = _checked(model, data, epochs, batch_size, objective, temperature)
         _check_initial(model, sites, initial_weights, state)
@@ -129,23 +139,28 @@ def train(
         )
         trainer.freeze(name for name, site in sites.latent.items() if site["infer"].get(EVIDENCE))
         if state is None:
-            names = prunable_sites(model, sites, pruning.sites, data.train_x, pruning.scope)
-            _warn_if_nothing_prunable(names, pruning)
-            masks = {n: torch.ones_like(trainer.params[n], dtype=torch.bool) for n in names}
-            state = State(0, {}, masks, {}, {}, None)
+            state = initial_state(trainer, sites, data, pruning)
         else:
             _continue(trainer, state, pruning)
     for _ in range(state.epoch, epochs):
-        with _alone(), memory_kept():
+        with alone(), memory_kept():
             state, measured = _one_epoch(trainer, data, pruning, state, epochs, batch_size)
         yield state, measured
 
 
 @contextmanager
-def _alone() -> Iterator[None]:
+def alone() -> Iterator[None]:
     """Enable gradients, whatever the caller's mode, and exclude other threads."""
     with one_at_a_time(), torch.inference_mode(False), torch.enable_grad():
         yield
+
+
+def initial_state(trainer: Parameters, sites: ModelSites, data: Dataset, pruning: Pruning) -> State:
+    """Return the state before the first epoch: all weights of the prunable sites are kept."""
+    names = prunable_sites(trainer.model, sites, pruning.sites, data.train_x, pruning.scope)
+    _warn_if_nothing_prunable(names, pruning)
+    masks = {n: torch.ones_like(trainer.params[n], dtype=torch.bool) for n in names}
+    return State(0, {}, masks, {}, {}, None)
 
 
 def _continue(trainer: Trainer, state: State, pruning: Pruning) -> None:
@@ -159,10 +174,37 @@ def _one_epoch(
     trainer: Trainer, data: Dataset, pruning: Pruning, state: State, epochs: int, batch_size: int
 ) -> tuple[State, Epoch]:
     """Train for an epoch, take its pruning step, and evaluate the result."""
-    model, epoch, temperature = trainer.model, state.epoch + 1, trainer.elbo.temperature
     started = time.perf_counter()
-    train_loss = trainer.run_epoch(epoch, batch_size)
-    trained = time.perf_counter()
+    train_loss = trainer.run_epoch(state.epoch + 1, batch_size)
+    seconds = time.perf_counter() - started
+    pruned, measured = end_epoch(trainer, data, pruning, state, epochs, train_loss, seconds)
+    moments = copy.deepcopy(trainer.optim.get_state())
+    epoch, buffers = measured.step.epoch, trainer.buffers()
+    return State(epoch, pruned.weights, pruned.masks, buffers, moments, pruned.log_bf), measured
+
+
+def end_epoch(
+    trainer: Parameters,
+    data: Dataset,
+    pruning: Pruning,
+    state: State,
+    epochs: int,
+    train_loss: float,
+    seconds: float,
+) -> tuple[PruneState, Epoch]:
+    """Take the pruning step at the end of an epoch, and evaluate the result.
+
+    Args:
+        trainer: the parameters, which the step changes.
+        data: its training part decides.
+        pruning: how to prune.
+        state: the state before the epoch.
+        epochs: number of epochs of the training.
+        train_loss: mean loss of the epoch, nats an example.
+        seconds: duration of the epoch's training.
+    """
+    model, epoch, temperature = trainer.model, state.epoch + 1, trainer.temperature
+    started = time.perf_counter()
     if trainer.frozen_sites:
         sample = random_sample(data, random_stream(trainer.seed, "evidence", epoch))
         _set_scales(trainer, sample, state.masks, temperature)
@@ -181,7 +223,7 @@ def _one_epoch(
     if record.decision == "pruned" and pruning.update == "condition":
         trainer.move(pruned.weights)
     trainer.round_parameters()
-    times = trained - started, time.perf_counter() - trained
+    times = seconds, time.perf_counter() - started
     held_out = (
         *_held_out(model, pruned, data.validation_x, data.validation_y),
         *_held_out(model, pruned, data.test_x, data.test_y),
@@ -190,14 +232,10 @@ def _one_epoch(
     if epoch == epochs:
         point, masks = pruned.weights, pruned.masks
         norm = gradient_norm(model, point, masks, data, temperature=temperature)
-    moments = copy.deepcopy(trainer.optim.get_state())
-    return (
-        State(epoch, pruned.weights, pruned.masks, trainer.buffers(), moments, pruned.log_bf),
-        Epoch(record, train_loss, *held_out, *times, temperature, norm),
-    )
+    return pruned, Epoch(record, train_loss, *held_out, *times, temperature, norm)
 
 
-def _set_scales(trainer: Trainer, sample: Pair, masks: Masks, temperature: float) -> None:
+def _set_scales(trainer: Parameters, sample: Pair, masks: Masks, temperature: float) -> None:
     """Move the scales of `priors.evidence_normal` one step towards the largest evidence."""
     model, weights = cast(BayesianModule, trainer.model), trainer.weights()
     scales = evidence_scales(model, weights, sample, masks, temperature=temperature)

@@ -30,8 +30,10 @@ from pyro_bayesprune.models.refusals import normalises_batches
 from pyro_bayesprune.models.sites import inspect_model, is_fixed
 from pyro_bayesprune.models.sparse import Surviving, worthwhile
 from pyro_bayesprune.pruning.registry import Objective
-from pyro_bayesprune.training.elbo import PointELBO, fixed_priors, has_equal_elements, point
+from pyro_bayesprune.training.elbo import PointELBO, has_equal_elements, point
+from pyro_bayesprune.training.gradients import fixed_priors
 from pyro_bayesprune.training.optimizer import JointOptim, couples_decay
+from pyro_bayesprune.training.parameters import Parameters
 from pyro_bayesprune.training.prior_gradients import weight_decay
 
 
@@ -69,7 +71,7 @@ class _Renamed(Messenger):
         msg["name"] = self.names.get(msg["name"], msg["name"])
 
 
-class Trainer:
+class Trainer(Parameters):
     """The model, guide, optimiser and separate parameter store of one fit."""
 
     def __init__(
@@ -85,6 +87,7 @@ class Trainer:
         seed: int,
     ) -> None:
         self.model, self.x, self.y, self.seed = model, x, y, seed
+        self.temperature = temperature
         self.attributes = attribute_shapes(model)
         self.frozen_sites: list[str] = []
         self.store_state: dict[str, Any] = {"params": {}, "constraints": {}}
@@ -148,22 +151,6 @@ class Trainer:
         if module is not None:
             set_buffers(module, buffers)
 
-    def round_parameters(self) -> None:
-        """Recompute the parameter of each constrained site (a scale) from the site's value.
-
-        A continued fit computes it from the value, and log(exp(t)) need not equal t. With this
-        rounding, an uninterrupted fit has the same parameters.
-        """
-        for name, value in self.weights().items():
-            if not torch.equal(value, self.params[name]):
-                self.set(name, value)
-
-    def move(self, weights: Weights) -> None:
-        """Set the sites to new values; the optimiser's moments stay as they are."""
-        for name, value in weights.items():
-            if name not in self.frozen_sites:
-                self.set(name, value)
-
     def set(self, name: str, value: Tensor) -> None:
         """Set the value of a site. The guide computes it from an unconstrained parameter."""
         constraint = self.store_state["constraints"][
@@ -177,12 +164,13 @@ class Trainer:
         for name in self.frozen_sites:
             self.params[name].requires_grad_(False)
 
-    def project(self, masks: Masks, *, persist: bool) -> None:
-        """Zero pruned weights and their moments; with ``persist``, train under these masks."""
-        for name, mask in masks.items():
-            self.params[name].data.masked_fill_(~mask, 0)
+    def mask_moments(self, masks: Masks) -> None:
+        """Zero the moments of pruned weights."""
         self.optim.mask_moments(masks)
-        self.elbo.set_masks(masks if persist else {})
+
+    def set_masks(self, masks: Masks) -> None:
+        """Train under these masks from now on."""
+        self.elbo.set_masks(masks)
 
     @contextmanager
     def under_masks(self) -> Iterator[None]:

@@ -11,7 +11,7 @@ from invariants import CheckedTrainer, checked_step
 
 import pyro_bayesprune as bp
 from pyro_bayesprune.pruning import masks, step
-from pyro_bayesprune.training import elbo, loop, optimizer
+from pyro_bayesprune.training import gradients, loop, optimizer
 
 HALF = bp.Pruning(sparsity=0.5, gate="always", schedule="constant")
 
@@ -33,7 +33,7 @@ def test_moments_that_are_left_are_noticed(monkeypatch):
 
 
 def test_gradients_that_revive_weights_are_noticed(monkeypatch):
-    monkeypatch.setattr(elbo, "_mask_gradient", lambda mask, weight: None)
+    monkeypatch.setattr(gradients, "mask_gradient", lambda mask, weight: None)
     with pytest.raises(AssertionError, match="what is pruned is not zero"):
         fit(optim=pyro.optim.SGD({"lr": 0.1}))
 

@@ -11,7 +11,8 @@ from torch import nn
 from torch.func import functional_call
 
 import pyro_bayesprune as bp
-from pyro_bayesprune.training.elbo import PointELBO, fixed_priors
+from pyro_bayesprune.training.elbo import PointELBO
+from pyro_bayesprune.training.gradients import fixed_priors
 
 TOLERANCE = {torch.float32: 1e-4, torch.float64: 1e-9}
 

@@ -1,0 +1,183 @@
+"""A user's own parameters and optimisers, with the prior and the masks attached by hooks."""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import torch
+from pyro import poutine
+from pyro.infer.autoguide import init_to_median
+from torch import Tensor, nn
+from torch.distributions import transform_to
+from torch.optim import Optimizer
+from torch.utils.hooks import RemovableHandle
+
+from pyro_bayesprune._utils.process import one_at_a_time
+from pyro_bayesprune._utils.random import seeded
+from pyro_bayesprune.models.module import BayesianModule, Masks, Weights
+from pyro_bayesprune.models.priors import EVIDENCE
+from pyro_bayesprune.models.sites import Site, scored_sites
+from pyro_bayesprune.training.gradients import (
+    PriorTerms,
+    add_gradients,
+    fixed_priors,
+    gradient,
+    mask_gradient,
+    masking_hooks,
+    prior_terms,
+)
+from pyro_bayesprune.training.optimizer import mask_moments
+from pyro_bayesprune.training.parameters import Parameters
+
+
+class Attached(Parameters):
+    """The parameters of a lifted network, which optimisers of the user's change.
+
+    The objective of the user's loop is the mean negative log likelihood of an example. In its units
+    the log prior counts with the factor temperature / N.
+
+    Args:
+        model: the lifted network. Its module's parameters are changed in place.
+        temperature: divides the log likelihood, which the loop's loss does not contain.
+        seed: seed of the initial values of the prior's own sites.
+    """
+
+    model: BayesianModule
+
+    def __init__(self, model: BayesianModule, *, temperature: float, seed: int) -> None:
+        self.model, self.temperature, self.seed = model, temperature, seed
+        self.fixed = fixed_priors(model)
+        sites = _hyperparameters(model, seed)
+        self.transforms = {name: transform_to(site["fn"].support) for name, site in sites.items()}
+        self.scales = {
+            name: nn.Parameter(
+                self.transforms[name].inv(site["value"]),
+                requires_grad=not site["infer"].get(EVIDENCE),
+            )
+            for name, site in sites.items()
+        }
+        self.frozen_sites = [n for n, scale in self.scales.items() if not scale.requires_grad]
+        self.net_parameters = model.named_weights()
+        self.params: dict[str, Tensor] = {**self.net_parameters, **self.scales}
+        self.optimizers: list[Optimizer] = []
+        self.hooks: list[RemovableHandle] = []
+        self.mask_hooks: list[RemovableHandle] = []
+        self.set_masks({})
+
+    def weights(self) -> Weights:
+        """Return a copy of the value of each site."""
+        with torch.no_grad():
+            return {name: value.detach().clone() for name, value in self._point().items()}
+
+    def _point(self) -> Weights:
+        scales = {name: self.transforms[name](scale) for name, scale in self.scales.items()}
+        return {**self.net_parameters, **scales}
+
+    def set(self, name: str, value: Tensor) -> None:
+        """Set the value of a site, in place."""
+        if name in self.transforms:
+            value = self.transforms[name].inv(value)
+        self.params[name].data.copy_(value)
+
+    def mask_moments(self, masks: Masks) -> None:
+        """Zero the moments of pruned weights in all optimisers."""
+        for optimizer in self.optimizers:
+            mask_moments(optimizer, self.params, masks)
+
+    def set_masks(self, masks: Masks) -> None:
+        """Mask gradients, and keep pruned weights at zero, from now on."""
+        for hook in self.mask_hooks:
+            hook.remove()
+        self.masks = {name: mask for name, mask in masks.items() if not mask.all()}
+        self.pruned = {name: ~mask for name, mask in self.masks.items()}
+        self.mask_hooks = masking_hooks(self.params, self.masks)
+
+    def attach(self, optimizer: Optimizer) -> None:
+        """Add the prior before each step of an optimiser, and zero pruned weights after it."""
+        own = self.of(optimizer)
+        self.optimizers.append(optimizer)
+        self.hooks += [
+            optimizer.register_step_pre_hook(partial(self._before_step, own)),
+            optimizer.register_step_post_hook(partial(self._after_step, own)),
+        ]
+
+    def of(self, optimizer: Optimizer) -> dict[str, Tensor]:
+        """Return those parameters that an optimiser changes."""
+        changed = {id(p) for group in optimizer.param_groups for p in group["params"]}
+        return {name: param for name, param in self.params.items() if id(param) in changed}
+
+    def detach(self) -> None:
+        """Remove all hooks."""
+        for hook in [*self.hooks, *self.mask_hooks]:
+            hook.remove()
+        self.optimizers, self.hooks, self.mask_hooks = [], [], []
+
+    def _before_step(
+        self, own: dict[str, Tensor], optimizer: Optimizer, args: tuple, kwargs: dict[str, Any]
+    ) -> tuple[tuple, dict[str, Any]] | None:
+        """Add the prior's gradient now, or, if the step calls a closure, after the closure."""
+        closure = args[1] if len(args) > 1 else kwargs.get("closure")
+        if closure is None:
+            self._add_prior(own, optimizer)
+            return None
+
+        def with_prior(closure: Callable[[], Any]) -> Any:  # noqa: ANN401
+            with torch.enable_grad():
+                loss = closure()
+            self._add_prior(own, optimizer)
+            return loss
+
+        return args[:1], kwargs | {"closure": partial(with_prior, closure)}
+
+    @torch.no_grad()
+    def _add_prior(self, own: dict[str, Tensor], optimizer: Optimizer) -> None:
+        """Add the gradient of minus the log prior, in the units of the loss.
+
+        Under a `GradScaler`, fused optimisers divide the gradients by its scale in their step.
+        """
+        scaled = getattr(optimizer, "grad_scale", None)
+        factor = self.temperature / self.model.num_data * (1.0 if scaled is None else float(scaled))
+        prior = self._prior_terms(factor)
+        if isinstance(prior.extra, Tensor):
+            self._add_extra(own, prior.extra)
+        gradients = {name: add for name, add in prior.gradients.items() if name in own}
+        add_gradients(gradients, own, self.masks, factor)
+
+    def _prior_terms(self, factor: float) -> PriorTerms:
+        if self.fixed is not None:
+            return PriorTerms(0.0, self.fixed)
+        with one_at_a_time(), torch.enable_grad():
+            point = self._point()
+            at_point = poutine.condition(self.model.sample_weights, data=point)
+            sites = list(scored_sites(poutine.trace(at_point).get_trace()))
+            return prior_terms(sites, point, self.masks, scale=factor)
+
+    def _add_extra(self, own: dict[str, Tensor], extra: Tensor) -> None:
+        """Add the gradient of densities without a closed form.
+
+        ``extra.backward()`` would run the hooks of DistributedDataParallel a second time.
+        """
+        trained = {name: param for name, param in own.items() if param.requires_grad}
+        grads = torch.autograd.grad(extra, [*trained.values()], allow_unused=True)
+        for (name, param), grad in zip(trained.items(), grads, strict=True):
+            if grad is not None:
+                gradient(param).add_(grad)
+                if name in self.masks:
+                    mask_gradient(self.masks[name], param)
+
+    @torch.no_grad()
+    def _after_step(self, own: dict[str, Tensor], *_: object) -> None:
+        """Zero pruned weights, which an optimiser may change in spite of masked gradients."""
+        for name, pruned in self.pruned.items():
+            if name in own:
+                own[name].masked_fill_(pruned, 0)
+
+
+def _hyperparameters(model: BayesianModule, seed: int) -> dict[str, Site]:
+    """Return the sites that a prior samples itself, with their initial values."""
+    with one_at_a_time(), seeded(seed, "initial"), torch.no_grad():
+        trace = poutine.trace(model.priors).get_trace()
+        sites = {site["name"]: site for site in scored_sites(trace)}
+        for site in sites.values():
+            site["value"] = init_to_median(site)
+    return sites

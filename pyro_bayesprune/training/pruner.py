@@ -1,0 +1,243 @@
+"""Pruning in a training loop of the user's own: `Pruner`."""
+
+import math
+import time
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import pandas as pd
+import pyro.distributions as dist
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+from torch.optim import LBFGS, Optimizer
+
+from pyro_bayesprune._utils.calls import suggests_names
+from pyro_bayesprune._utils.checks import positive
+from pyro_bayesprune.data.dataset import Dataset, Pair
+from pyro_bayesprune.models.buffers import attribute_shapes, buffers_of
+from pyro_bayesprune.models.likelihoods import categorical
+from pyro_bayesprune.models.module import BayesianModule, Masks, Weights
+from pyro_bayesprune.models.priors import Prior
+from pyro_bayesprune.pruning.record import Record
+from pyro_bayesprune.pruning.settings import Pruning
+from pyro_bayesprune.training.attached import Attached
+from pyro_bayesprune.training.fitting import Fit, with_buffers
+from pyro_bayesprune.training.loop import alone, checked_sites, end_epoch, initial_state
+from pyro_bayesprune.training.state import State
+
+
+class Pruner:
+    """Prunes a network in your own PyTorch loop, by the pruning step of `fit`.
+
+    The loop minimises the mean negative log likelihood of an example, for example by
+    ``F.cross_entropy``. `attach` adds the gradient of the prior before each step of the optimiser,
+    and sets pruned weights to exactly zero after it. `step`, at the end of an epoch, builds a
+    pruned candidate, compares it with the network and decides. The guide "Your own loop" in the
+    documentation has examples.
+
+    Args:
+        net: the network, trained in place. Give the plain network before ``torch.compile`` or
+            ``DistributedDataParallel`` (or the result of either, which shares its parameters).
+        prior: function ``(name, shape) -> Distribution``, see `pyro_bayesprune.priors`.
+        num_data: number N of training examples.
+        pruning: how to prune; None never prunes.
+        epochs: number of calls of `step`, for the schedule.
+        likelihood: function from the network's outputs to the distribution of the targets. It must
+            be that of the loop's loss.
+        temperature: divides the log likelihood in decisions. The gradient of the prior is
+            multiplied by it, so that the loss of the loop does not change.
+        seed: seed of the random numbers of pruning.
+
+    Raises:
+        ValueError: if an argument is invalid; the message names it.
+
+    Example:
+        >>> import torch
+        >>> from pyro_bayesprune import priors
+        >>> x, y = torch.randn(60, 8), torch.randint(3, (60,))
+        >>> net = nn.Linear(8, 3)
+        >>> pruner = Pruner(net, priors.normal(0.3), 60, pruning=Pruning(sparsity=0.5), epochs=2)
+        >>> optimizer = torch.optim.SGD(net.parameters(), lr=0.1, momentum=0.9)
+        >>> pruner.attach(optimizer)
+        >>> for epoch in range(2):
+        ...     loss = nn.functional.cross_entropy(net(x), y)
+        ...     optimizer.zero_grad()
+        ...     loss.backward()
+        ...     optimizer.step()
+        ...     record = pruner.step((x, y))
+        >>> record.sparsity, float((net.weight == 0).float().mean())
+        (0.5, 0.5)
+    """
+
+    @suggests_names
+    def __init__(
+        self,
+        net: nn.Module,
+        prior: Prior,
+        num_data: int,
+        *,
+        epochs: int,
+        pruning: Pruning | None = None,
+        likelihood: Callable[[Tensor], dist.TorchDistribution] = categorical,
+        temperature: float = 1.0,
+        seed: int = 0,
+    ) -> None:
+        positive("temperature", temperature)
+        self.model = BayesianModule(_plain(net), prior, num_data, likelihood)
+        if fixed := sorted(self.model.fixed()):
+            raise ValueError(
+                f"the prior of {', '.join(fixed)} is a Delta, a constant: set the value in your "
+                f"network instead, and its requires_grad to False"
+            )
+        self.pruning, self.epochs = pruning or Pruning(sparsity=0.0), epochs
+        self._parameters = Attached(self.model, temperature=temperature, seed=seed)
+        self._state: State | None = None  # until the first step
+        self._rows: list[dict[str, Any]] = []
+        self._started = time.perf_counter()
+
+    def hyperparameters(self) -> Iterator[nn.Parameter]:
+        """Yield the parameters of a prior with learnt scales, for the optimiser."""
+        return (scale for scale in self._parameters.scales.values() if scale.requires_grad)
+
+    def attach(self, optimizer: Optimizer) -> None:
+        """Add the prior's gradient before each step, and zero pruned weights after it.
+
+        Several optimisers may be attached, for example for different layers.
+
+        Args:
+            optimizer: any optimiser of this network's parameters except LBFGS.
+
+        Raises:
+            ValueError: if it is attached already, or has none of the parameters.
+
+        Warns:
+            UserWarning: if its weight decay would count as a second prior.
+        """
+        own = self._parameters.of(optimizer)
+        kind = type(optimizer).__name__
+        if isinstance(optimizer, LBFGS):
+            raise ValueError(
+                "LBFGS cannot be attached: it compares values of the loss within a step, and the "
+                "loss does not contain the log prior"
+            )
+        if optimizer in self._parameters.optimizers:
+            raise ValueError(f"this {kind} is attached already")
+        if not own:
+            raise ValueError(f"this {kind} has no parameter of the pruner's network")
+        decayed = {
+            id(p) for g in optimizer.param_groups if g.get("weight_decay") for p in g["params"]
+        }
+        names = [name for name, param in own.items() if id(param) in decayed]
+        if names:
+            warnings.warn(
+                f"the weight decay of {kind} counts as a second prior of {', '.join(names)}: set "
+                f"weight_decay=0.0",
+                UserWarning,
+                stacklevel=2,
+            )
+        self._parameters.attach(optimizer)
+
+    def step(self, data: Dataset | Pair, *, train_loss: float = math.nan) -> Record:
+        """Build pruned candidates, compare them with the network, decide, and prune the network.
+
+        The network is evaluated in evaluation mode, and then has its former mode again.
+
+        Args:
+            data: all N training examples, without augmentation; they decide.
+            train_loss: mean loss of the epoch, for the history.
+
+        Returns:
+            The record of the step, see `prune_step`.
+
+        Raises:
+            ValueError: if the data do not fit the network, are not N examples, or if a parameter of
+                the prior is in no optimiser.
+        """
+        seconds = time.perf_counter() - self._started
+        self._check_attached()
+        if not isinstance(data, Dataset):
+            data = Dataset(*data)
+        with alone():
+            if self._state is None:
+                sites = checked_sites(self.model, data, batch_size=2)
+                self._state = initial_state(self._parameters, sites, data, self.pruning)
+            pruned, epoch = end_epoch(
+                self._parameters, data, self.pruning, self._state, self.epochs, train_loss, seconds
+            )
+        self._state = State(epoch.step.epoch, {}, pruned.masks, {}, {}, pruned.log_bf)
+        self._rows.append(epoch.row())
+        self._started = time.perf_counter()
+        return epoch.step
+
+    def _check_attached(self) -> None:
+        optimizers = self._parameters.optimizers
+        if not optimizers:
+            raise ValueError("attach the optimiser before the first step: pruner.attach(optimizer)")
+        attached = {name for optimizer in optimizers for name in self._parameters.of(optimizer)}
+        missing = set(self._parameters.scales) - attached - set(self._parameters.frozen_sites)
+        if missing:
+            raise ValueError(
+                f"the prior learns {', '.join(sorted(missing))}, which no attached optimiser has: "
+                f"add pruner.hyperparameters() to its parameters"
+            )
+
+    @property
+    def masks(self) -> Masks:
+        """A bool tensor for each prunable site, True where a weight is kept; empty at first."""
+        return self._state.masks if self._state else {}
+
+    @property
+    def weights(self) -> Weights:
+        """A copy of the value of each latent site."""
+        return self._parameters.weights()
+
+    @property
+    def history(self) -> pd.DataFrame:
+        """One row for each step, with the columns of a fit's history."""
+        return pd.DataFrame(self._rows)
+
+    def to_fit(self) -> Fit:
+        """Return the network as it is now as a `Fit`, for draws, reports and export."""
+        state = self._state or State(0, {}, {}, {}, {}, None)
+        buffers = buffers_of(self.model, attribute_shapes(self.model))
+        state = State(state.epoch, self.weights, state.masks, buffers, {}, state.log_bf)
+        model = with_buffers(self.model, state)
+        return Fit(model, state, self.history, None, self._parameters.temperature)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the state as tensors and plain values.
+
+        The states of the network and of the optimiser are not part of it.
+        """
+        state = self._state or State(0, {}, {}, {}, {}, None)
+        return {
+            "epoch": state.epoch,
+            "masks": state.masks,
+            "log_bf": state.log_bf,
+            "scales": {n: s.detach().clone() for n, s in self._parameters.scales.items()},
+            "history": list(self._rows),
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Continue from a result of `state_dict`.
+
+        Load the states of the network and of the optimiser as well, and attach the optimiser.
+        """
+        masks = {n: m.to(self._parameters.params[n].device) for n, m in state["masks"].items()}
+        for name, scale in state["scales"].items():
+            self._parameters.scales[name].data.copy_(scale)
+        if state["epoch"]:
+            self._state = State(state["epoch"], {}, masks, {}, {}, state["log_bf"])
+        self._parameters.set_masks({} if self.pruning.regrow else masks)
+        self._rows = list(state["history"])
+
+    def detach(self) -> None:
+        """Remove all hooks. The network is then a plain module, whose pruned weights are zero."""
+        self._parameters.detach()
+
+
+def _plain(net: nn.Module) -> nn.Module:
+    """Return the network inside a result of DistributedDataParallel or ``torch.compile``."""
+    net = net.module if isinstance(net, DistributedDataParallel) else net
+    return getattr(net, "_orig_mod", net)
