@@ -20,7 +20,7 @@ from pyro_bayesprune.data.dataset import Dataset, Pair, train_part
 from pyro_bayesprune.inference.jacobians import (
     jacobians,
     layer_gradients,
-    lean_parameters,
+    with_graph,
 )
 from pyro_bayesprune.inference.layers import (
     closed_form_layers,
@@ -119,7 +119,7 @@ def ggn_diagonal(
     squares = _exact_squares
     with torch.enable_grad():
         if has_closed_form(model, point, x):
-            squares, point = _layer_squares, lean_parameters(model, weights)
+            squares = _layer_squares
         with evaluation_mode(model):
             for chunk in x.detach().split(chunk_size):
                 for name, part in squares(model, point, chunk).items():
@@ -134,7 +134,7 @@ def _layer_squares(model: BayesianModule, point: Weights, x: Tensor) -> Weights:
     product suffices for all classes.
     """
     layers = closed_form_layers(model, point, x)
-    outputs, calls = record_layers(model, point, x.requires_grad_(), layers)
+    outputs, calls = record_layers(model, *with_graph(model, point, x), layers)
     squares = {n: torch.zeros(w.shape, dtype=w.dtype, device=w.device) for n, w in point.items()}
     vectors = {c.name: torch.zeros_like(c.outputs) for c in calls if c.outputs.dim() == 2}
     for column in root_columns(model, outputs):

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 from torch.func import jacrev, vmap
 
+from pyro_bayesprune.data.inputs import Inputs, mapped, num_examples, rows, split
 from pyro_bayesprune.inference.layers import (
     LayerCall,
     closed_form_layers,
@@ -15,6 +16,7 @@ from pyro_bayesprune.inference.layers import (
     record_layers,
 )
 from pyro_bayesprune.inference.log_joint import lean
+from pyro_bayesprune.models.graphs import differentiable
 from pyro_bayesprune.models.module import BayesianModule, Weights, evaluation_mode
 
 JACOBIAN_ELEMENTS = 2**25  # of the Jacobians in memory at a time
@@ -24,6 +26,18 @@ COLUMNS = 1024  # of a layer's Jacobian in memory at a time, which fit into a ca
 def lean_parameters(model: BayesianModule, weights: Mapping[str, Tensor]) -> Weights:
     """Return the parameters without gradients, with large sparse matrices as their survivors."""
     return dict(lean(model, {n: w.detach() for n, w in parameters_at(model, weights).items()}))
+
+
+def with_graph(
+    model: BayesianModule, weights: Mapping[str, Tensor], x: Inputs
+) -> tuple[Weights, Inputs]:
+    """Return parameters and inputs through which the outputs of all layers have gradients.
+
+    For a tensor of real numbers the graph starts at the inputs, and parameters have no gradients.
+    """
+    if isinstance(x, Tensor) and x.is_floating_point():
+        return lean_parameters(model, weights), differentiable(x)
+    return parameters_at(model, weights), x
 
 
 def gradients_by_name(value: Tensor, point: Mapping[str, Tensor]) -> Weights:
@@ -45,32 +59,33 @@ def layer_gradients(
 
 
 def jacobians(
-    model: BayesianModule, point: Weights, x: Tensor, names: list[str]
+    model: BayesianModule, point: Weights, x: Inputs, names: list[str]
 ) -> Iterator[tuple[Tensor, Weights]]:
     """Yield outputs (n, K) and Jacobians by parameter (n, K, *shape), a few examples at a time.
 
     The Jacobians are computed under vmap if the network supports it, else one output at a time.
     """
     with torch.no_grad():
-        size = model.outputs(point, x[:1]).numel() * sum(point[n].numel() for n in names)
-    for part in x.split(max(1, JACOBIAN_ELEMENTS // size)):
+        outputs = model.outputs(point, rows(x, slice(1)))
+    size = outputs.numel() * sum(point[n].numel() for n in names)
+    for part in split(x, max(1, JACOBIAN_ELEMENTS // size)):
         with torch.no_grad():
-            outputs = model.outputs(point, part).reshape(len(part), -1)
+            outputs = model.outputs(point, part).reshape(num_examples(part), -1)
         try:
             by_name = _batched_jacobians(model, point, part, names)
         except (RuntimeError, ValueError, NotImplementedError):  # not every operation has a batch
-            rows = [_single_jacobian(model, point, one, names) for one in part.split(1)]
-            by_name = {n: torch.stack([row[n] for row in rows]) for n in names}
+            ones = [_single_jacobian(model, point, one, names) for one in split(part, 1)]
+            by_name = {n: torch.stack([one[n] for one in ones]) for n in names}
         yield outputs, by_name
 
 
 def _batched_jacobians(
-    model: BayesianModule, point: Weights, x: Tensor, names: list[str]
+    model: BayesianModule, point: Weights, x: Inputs, names: list[str]
 ) -> Weights:
     fixed = {n: w.detach() for n, w in point.items()}
 
-    def outputs(chosen: Weights, one: Tensor) -> Tensor:
-        return model.outputs(fixed | chosen, one[None])[0].flatten()
+    def outputs(chosen: Weights, one: Inputs) -> Tensor:
+        return model.outputs(fixed | chosen, mapped(lambda value: value[None], one))[0].flatten()
 
     chosen = {n: fixed[n] for n in names}
     with warnings.catch_warnings():
@@ -79,16 +94,16 @@ def _batched_jacobians(
         return vmap(jacrev(outputs), in_dims=(None, 0))(chosen, x)
 
 
-def _single_jacobian(model: BayesianModule, point: Weights, x: Tensor, names: list[str]) -> Weights:
+def _single_jacobian(model: BayesianModule, point: Weights, x: Inputs, names: list[str]) -> Weights:
     outputs, chosen = model.outputs(point, x).flatten(), {n: point[n] for n in names}
-    rows = [gradients_by_name(o, chosen) for o in outputs]
-    return {n: torch.stack([row[n] for row in rows]) for n in names}
+    gradients = [gradients_by_name(o, chosen) for o in outputs]
+    return {n: torch.stack([by_name[n] for by_name in gradients]) for n in names}
 
 
 def jacobian_products(
     model: BayesianModule,
     weights: Mapping[str, Tensor],
-    x: Tensor,
+    x: Inputs,
     index: Mapping[str, Tensor],
     changes: Mapping[str, Tensor],
 ) -> tuple[Tensor, Tensor]:
@@ -99,18 +114,17 @@ def jacobian_products(
     (S, len(index)).
     """
     with evaluation_mode(model), torch.enable_grad():
-        point = lean_parameters(model, weights)
         layers = closed_form_layers(model, weights, x)
-        outputs, calls = record_layers(model, point, x.detach().requires_grad_(), layers)
-        rows = len(next(iter(changes.values())))
+        outputs, calls = record_layers(model, *with_graph(model, weights, x), layers)
+        number = len(next(iter(changes.values())))
         size = outputs[0].numel()
-        total = outputs.new_zeros(size, rows, len(x))
+        total = outputs.new_zeros(size, number, len(outputs))
         for k, products in enumerate(total):
-            column = outputs.new_zeros(len(x), size)
+            column = outputs.new_zeros(len(outputs), size)
             column[:, k] = 1
             for call, grad in layer_gradients(outputs, calls, column):
                 _add_products(products, call, grad, index, changes)
-    return outputs.detach(), total.permute(1, 2, 0).reshape(rows, *outputs.shape)
+    return outputs.detach(), total.permute(1, 2, 0).reshape(number, *outputs.shape)
 
 
 def _add_products(

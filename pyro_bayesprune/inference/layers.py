@@ -14,6 +14,7 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor, nn
 
+from pyro_bayesprune.data.inputs import Inputs, detached, num_examples, rows
 from pyro_bayesprune.models.graphs import graph_nodes
 from pyro_bayesprune.models.module import BayesianModule, Weights, evaluation_mode
 
@@ -50,7 +51,7 @@ def parameters_at(model: BayesianModule, weights: Mapping[str, Tensor]) -> Weigh
 def record_layers(
     model: BayesianModule,
     point: Mapping[str, Tensor],
-    x: Tensor,
+    x: Inputs,
     layers: Collection[str] | None = None,
 ) -> tuple[Tensor, list[LayerCall]]:
     """Return the outputs for ``x``, and the calls of the named layers (all) with parameters."""
@@ -110,11 +111,11 @@ def positions(call: LayerCall, grad: Tensor) -> tuple[Tensor, Tensor]:
     return input_positions(call), output_positions(call, grad)
 
 
-_agreeing: WeakKeyDictionary[nn.Module, frozenset[str]] = WeakKeyDictionary()
+_agreeing: WeakKeyDictionary[BayesianModule, frozenset[str]] = WeakKeyDictionary()
 
 
 def closed_form_layers(
-    model: BayesianModule, weights: Mapping[str, Tensor], x: Tensor
+    model: BayesianModule, weights: Mapping[str, Tensor], x: Inputs
 ) -> frozenset[str]:
     """Return the names of the layers whose gradients have the closed form.
 
@@ -126,18 +127,19 @@ def closed_form_layers(
         weights: a point.
         x: inputs (n, ...), of which the first few are used.
     """
-    if model.net not in _agreeing:
-        _agreeing[model.net] = frozenset(_compared(model, weights, x[:EXAMPLES].detach()))
-    return _agreeing[model.net]
+    if model not in _agreeing:
+        few = detached(rows(x, slice(EXAMPLES)))
+        _agreeing[model] = frozenset(_compared(model, weights, few))
+    return _agreeing[model]
 
 
-def has_closed_form(model: BayesianModule, weights: Mapping[str, Tensor], x: Tensor) -> bool:
+def has_closed_form(model: BayesianModule, weights: Mapping[str, Tensor], x: Inputs) -> bool:
     """Return whether every parameter belongs to a layer of `closed_form_layers`."""
     layers = closed_form_layers(model, weights, x)
     return {n.rpartition(".")[0] for n in model.named_weights()} <= layers
 
 
-def _compared(model: BayesianModule, weights: Mapping[str, Tensor], x: Tensor) -> Iterator[str]:
+def _compared(model: BayesianModule, weights: Mapping[str, Tensor], x: Inputs) -> Iterator[str]:
     generator = torch.Generator().manual_seed(0)
     point = {
         name: (w.detach() + _noise(w, generator)).requires_grad_()
@@ -173,7 +175,7 @@ def _is_plain(call: LayerCall, calls: list[LayerCall], point: Mapping[str, Tenso
 def _agrees(
     model: BayesianModule,
     point: Weights,
-    x: Tensor,
+    x: Inputs,
     outputs: Tensor,
     cotangent: Tensor,
     call: LayerCall,
@@ -184,8 +186,8 @@ def _agrees(
         (grad,) = torch.autograd.grad(outputs, call.outputs, cotangent, retain_graph=True)
         a, b = positions(call, grad)
         closed = [b @ a.mT, b.sum(2)]
-        for i in range(len(x)):
-            alone = model.outputs(point, x[i : i + 1])
+        for i in range(num_examples(x)):
+            alone = model.outputs(point, rows(x, slice(i, i + 1)))
             exact = torch.autograd.grad(alone, [point[n] for n in names], cotangent[i : i + 1])
             for one, other in zip(exact, closed, strict=False):
                 difference = one.flatten() - other[i].flatten()
@@ -196,7 +198,7 @@ def _agrees(
     return True
 
 
-def output_layers(model: BayesianModule, x: Tensor) -> set[str]:
+def output_layers(model: BayesianModule, x: Inputs) -> set[str]:
     """Return the layers between which and the outputs there is no other layer.
 
     They are determined from the autograd graph, not from the order of registration.
@@ -207,7 +209,7 @@ def output_layers(model: BayesianModule, x: Tensor) -> set[str]:
     """
     point = parameters_at(model, model.named_weights())
     with evaluation_mode(model), torch.enable_grad(), torch.random.fork_rng():
-        outputs, calls = record_layers(model, point, x[:2].detach())
+        outputs, calls = record_layers(model, point, detached(rows(x, slice(2))))
     kinds = (nn.Linear, nn.modules.conv._ConvNd)
     nodes = {c.outputs.grad_fn: c.name for c in calls if isinstance(c.layer, kinds)}
     return {nodes[node] for node in graph_nodes(outputs, stop=nodes) if node in nodes}

@@ -6,20 +6,24 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from pyro_bayesprune.data.inputs import Inputs, mapped, rows
 from pyro_bayesprune.models.module import BayesianModule, Weights, evaluation_mode
 
 
-def outputs_of_two(model: BayesianModule, x: Tensor) -> tuple[Tensor, Tensor, Weights]:
+def outputs_of_two(model: BayesianModule, x: Inputs) -> tuple[Tensor, Inputs, Weights]:
     """Return a network's outputs for two examples, these examples, and the parameters by name.
 
     The outputs have an autograd graph that reaches the parameters and floating-point inputs.
     """
     point = {n: p.detach().requires_grad_() for n, p in model.named_weights().items()}
-    x = x[:2].detach()
-    if x.is_floating_point():
-        x.requires_grad_()
+    x = differentiable(rows(x, slice(2)))
     with evaluation_mode(model), torch.enable_grad(), torch.random.fork_rng():
         return model.outputs(point, x), x, point
+
+
+def differentiable(x: Inputs) -> Inputs:
+    """Return inputs without history, of which those in floating point require a gradient."""
+    return mapped(lambda t: t.detach().requires_grad_(t.is_floating_point()), x)
 
 
 def graph_nodes(value: Tensor, stop: Collection[Any] = ()) -> Iterator[Any]:

@@ -13,11 +13,12 @@ import torch
 from pyro import poutine
 from pyro.poutine.runtime import am_i_wrapped
 from torch import Tensor, nn
-from torch.func import functional_call
 from torch.nn.modules.module import register_module_forward_pre_hook
 from torch.utils.hooks import RemovableHandle
 
 from pyro_bayesprune._utils.process import one_at_a_time
+from pyro_bayesprune.data.inputs import Inputs, tensors
+from pyro_bayesprune.models.adapter import Forward, network_outputs
 from pyro_bayesprune.models.likelihoods import categorical
 from pyro_bayesprune.models.priors import Prior, elementwise
 
@@ -53,6 +54,9 @@ class BayesianModule(nn.Module):
         prior: function ``(name, shape) -> Distribution``, see `pyro_bayesprune.priors`.
         num_data: number N of training examples.
         likelihood: function from the module's outputs to the distribution of the targets.
+        forward: function ``(net, x) -> outputs`` that calls the module. By default it is called as
+            ``net(x)``, of a tuple as ``net(*x)`` and of a dictionary as ``net(**x)``. The result
+            must be one tensor, or have one as its ``logits``.
 
     Raises:
         ValueError: if ``num_data`` is not a positive integer, ``net`` has no parameters or one
@@ -71,6 +75,7 @@ class BayesianModule(nn.Module):
         prior: Prior,
         num_data: int,
         likelihood: Callable[[Tensor], dist.TorchDistribution] = categorical,
+        forward: Forward | None = None,
     ) -> None:
         if not isinstance(num_data, int) or num_data < 1:
             raise ValueError(f"num_data must be a positive integer, got {num_data!r}")
@@ -84,9 +89,12 @@ class BayesianModule(nn.Module):
         for name, parameter in net.named_parameters():
             if not parameter.numel():
                 raise ValueError(f"{name!r} of shape {tuple(parameter.shape)} has no elements")
+        if not (forward is None or callable(forward)):
+            raise ValueError(f"forward must be a function (net, x) -> outputs, got {forward!r}")
         _check_prior(prior)
         super().__init__()
         self.net, self.prior, self.likelihood = net, prior, likelihood
+        self.adapter = forward
         self.num_data = num_data
         self.fitted = False  # true for a fit's copy, which warns when it is called as a network
         self._fixed: Weights | None = None
@@ -145,19 +153,13 @@ class BayesianModule(nn.Module):
             )
         return prior
 
-    def outputs(self, weights: Mapping[str, Tensor], x: Tensor) -> Tensor:
+    def outputs(self, weights: Mapping[str, Tensor], x: Inputs) -> Tensor:
         """Return the module's outputs for inputs ``x`` under ``weights`` by name."""
-        fixed = {name: value.to(x.device) for name, value in self.fixed().items()}
-        outputs = functional_call(self.net, fixed | dict(weights), (x,))
-        if not isinstance(outputs, Tensor):
-            raise ValueError(
-                f"{type(self.net).__name__} must return one tensor of outputs, got a "
-                f"{type(outputs).__name__} (of a recurrent or attention layer, return its first "
-                f"element in a module of your own)"
-            )
-        return outputs
+        device = tensors(x)[0].device
+        fixed = {name: value.to(device) for name, value in self.fixed().items()}
+        return network_outputs(self.net, fixed | dict(weights), x, self.adapter)
 
-    def forward(self, x: Tensor, y: Tensor | None = None) -> Tensor:
+    def forward(self, x: Inputs, y: Tensor | None = None) -> Tensor:
         """Run as a Pyro model: inputs (n, ...), targets (n, ...) or None to sample them."""
         if self.fitted and not am_i_wrapped():
             warnings.warn(
@@ -172,7 +174,7 @@ class BayesianModule(nn.Module):
                 f"targets must have the shape of the outputs' distribution, "
                 f"{tuple(targets.shape())}, got {tuple(y.shape)}"
             )
-        with pyro.plate("data", self.num_data, subsample=x):
+        with pyro.plate("data", self.num_data, subsample=tensors(x)[0]):
             return pyro.sample("obs", targets, obs=y)
 
 

@@ -11,6 +11,7 @@ from pyro import poutine
 from pyro.distributions.util import scale_and_mask
 from torch import Tensor
 
+from pyro_bayesprune.data.inputs import Inputs, described, num_examples, rows
 from pyro_bayesprune.models.handler import MaskedPrior
 from pyro_bayesprune.models.module import BayesianModule, Model, evaluation_mode, network
 from pyro_bayesprune.models.priors import elementwise
@@ -30,7 +31,7 @@ class ModelSites:
     num_data: int
 
 
-def inspect_model(model: Model, x: Tensor, y: Tensor) -> ModelSites:
+def inspect_model(model: Model, x: Inputs, y: Tensor) -> ModelSites:
     """Return the sites of ``model``, read from an unconditioned trace of a few examples.
 
     Args:
@@ -42,8 +43,8 @@ def inspect_model(model: Model, x: Tensor, y: Tensor) -> ModelSites:
         ValueError: if there is no plate ``data`` that takes the batch as its subsample, a latent
             site inside the plate, a parameter site, or no observed site.
     """
-    few = min(2, len(x))
-    trace = _trace_of(model, x[:few], y[:few])
+    few = min(2, num_examples(x))
+    trace = _trace_of(model, rows(x, slice(few)), y[:few])
     nodes, plate = trace.nodes, trace.nodes.get("data")
     if plate is None or not poutine.util.site_is_subsample(plate):
         raise ValueError(
@@ -62,7 +63,7 @@ def inspect_model(model: Model, x: Tensor, y: Tensor) -> ModelSites:
     return ModelSites(latent, observed, frame.full_size)
 
 
-def _trace_of(model: Model, x: Tensor, y: Tensor) -> poutine.Trace:
+def _trace_of(model: Model, x: Inputs, y: Tensor) -> poutine.Trace:
     try:
         with evaluation_mode(model), torch.no_grad(), torch.random.fork_rng():
             return poutine.trace(model).get_trace(x, y)
@@ -70,11 +71,10 @@ def _trace_of(model: Model, x: Tensor, y: Tensor) -> poutine.Trace:
         message = " ".join(str(error).split("Trace Shapes:")[0].split())
         if "plate('data')" in message:
             raise ValueError(
-                f"{NO_SUBSAMPLE}; for {len(x)} examples Pyro reports: {message}"
+                f"{NO_SUBSAMPLE}; for {len(y)} examples Pyro reports: {message}"
             ) from error
-        inputs = f"{x.dtype} of shape (n, {', '.join(map(str, x.shape[1:]))})"
         hint = _hint(model) if isinstance(error, TypeError) else ""
-        raise ValueError(f"model(x, y) fails for inputs {inputs}: {message}{hint}") from error
+        raise ValueError(f"model(x, y) fails for inputs {described(x)}: {message}{hint}") from error
 
 
 def _hint(model: Model) -> str:

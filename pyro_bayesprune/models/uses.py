@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves
 
+from pyro_bayesprune.data.inputs import Inputs, tensors
 from pyro_bayesprune.models.graphs import graph_nodes, outputs_of_two
 from pyro_bayesprune.models.module import BayesianModule
 
@@ -58,7 +59,7 @@ def _tensors(values: Any) -> list[Tensor]:  # noqa: ANN401
     return [value for value in tree_leaves(values) if isinstance(value, Tensor)]
 
 
-def connection_weights(model: BayesianModule, x: Tensor) -> set[str]:
+def connection_weights(model: BayesianModule, x: Inputs) -> set[str]:
     """Return the names of the parameters that are used as weights of a linear operation.
 
     These are the weights of linear layers, matrix products, convolutions, recurrent layers,
@@ -77,12 +78,12 @@ def connection_weights(model: BayesianModule, x: Tensor) -> set[str]:
     return {name for name in used if point[name].dim() >= 2}
 
 
-def _parameters(operand: Tensor, names: Mapping[int, str], x: Tensor) -> set[str]:
+def _parameters(operand: Tensor, names: Mapping[int, str], x: Inputs) -> set[str]:
     """The parameters that an operand is, views, or is computed from without the inputs."""
     for value in (operand, operand._base):
         if id(value) in names:
             return {names[id(value)]}
     leaves = [node.variable for node in graph_nodes(operand) if hasattr(node, "variable")]
-    if any(leaf is x for leaf in leaves):
+    if any(leaf is value for leaf in leaves for value in tensors(x)):
         return set()
     return {names[id(v)] for v in leaves if id(v) in names and v.shape == operand.shape}

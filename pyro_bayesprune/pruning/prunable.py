@@ -4,8 +4,9 @@ from collections.abc import Iterable
 from fnmatch import fnmatchcase
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
+from pyro_bayesprune.data.inputs import Inputs
 from pyro_bayesprune.inference.layers import output_layers
 from pyro_bayesprune.models.module import BayesianModule, Model, network
 from pyro_bayesprune.models.sites import ModelSites
@@ -19,7 +20,7 @@ def prunable_sites(
     model: Model,
     sites: ModelSites,
     patterns: tuple[str, ...] | None,
-    x: Tensor,
+    x: Inputs,
     scope: Scope = "layer",
 ) -> list[str]:
     """Return the names of the sites to prune.
@@ -59,7 +60,7 @@ def _matching(names: Iterable[str], patterns: list[str]) -> list[str]:
     return [name for name in names if any(fnmatchcase(name, p) for p in patterns)]
 
 
-def _default_sites(model: Model, sites: ModelSites, x: Tensor, scope: Scope) -> list[str]:
+def _default_sites(model: Model, sites: ModelSites, x: Inputs, scope: Scope) -> list[str]:
     if scope == "unit":
         return sites_with_units(model, x)
     module = network(model)
@@ -70,7 +71,7 @@ def _default_sites(model: Model, sites: ModelSites, x: Tensor, scope: Scope) -> 
     return [name for name, site in latent if _is_real(site) and site["value"].numel() > 1]
 
 
-def sites_with_units(model: Model, x: Tensor) -> list[str]:
+def sites_with_units(model: Model, x: Inputs) -> list[str]:
     """Return the weights of a lifted network's Linear and Conv layers except the output layers.
 
     The first dimension of such a weight counts units. The units of an output layer, which no other
