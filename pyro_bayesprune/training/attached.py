@@ -24,6 +24,7 @@ from pyro_bayesprune.training.gradients import (
     gradient,
     mask_gradient,
     masking_hooks,
+    moves_zeros,
     prior_terms,
 )
 from pyro_bayesprune.training.optimizer import mask_moments
@@ -59,6 +60,8 @@ class Attached(Parameters):
         self.frozen_sites = [n for n, scale in self.scales.items() if not scale.requires_grad]
         self.net_parameters = model.named_weights()
         self.params: dict[str, Tensor] = {**self.net_parameters, **self.scales}
+        fixed = (self.fixed or {}).items()
+        self.at_rest = {name for name, add in fixed if not moves_zeros(add, self.params[name])}
         self.optimizers: list[Optimizer] = []
         self.hooks: list[RemovableHandle] = []
         self.mask_hooks: list[RemovableHandle] = []
@@ -89,8 +92,11 @@ class Attached(Parameters):
         for hook in self.mask_hooks:
             hook.remove()
         self.masks = {name: mask for name, mask in masks.items() if not mask.all()}
-        self.pruned = {name: ~mask for name, mask in self.masks.items()}
-        self.mask_hooks = masking_hooks(self.params, self.masks)
+        params = self.params.items()
+        self.factors = {
+            n: torch.empty_like(p).copy_(masks[n]) for n, p in params if n in self.masks
+        }
+        self.mask_hooks = masking_hooks(self.params, self.factors)
 
     def attach(self, optimizer: Optimizer) -> None:
         """Add the prior before each step of an optimiser, and zero pruned weights after it."""
@@ -141,7 +147,8 @@ class Attached(Parameters):
         if isinstance(prior.extra, Tensor):
             self._add_extra(own, prior.extra)
         gradients = {name: add for name, add in prior.gradients.items() if name in own}
-        add_gradients(gradients, own, self.masks, factor)
+        masks = {name: mask for name, mask in self.factors.items() if name not in self.at_rest}
+        add_gradients(gradients, own, masks, factor)
 
     def _prior_terms(self, factor: float) -> PriorTerms:
         if self.fixed is not None:
@@ -162,15 +169,15 @@ class Attached(Parameters):
         for (name, param), grad in zip(trained.items(), grads, strict=True):
             if grad is not None:
                 gradient(param).add_(grad)
-                if name in self.masks:
-                    mask_gradient(self.masks[name], param)
+                if name in self.factors:
+                    mask_gradient(self.factors[name], param)
 
     @torch.no_grad()
     def _after_step(self, own: dict[str, Tensor], *_: object) -> None:
         """Zero pruned weights, which an optimiser may change in spite of masked gradients."""
-        for name, pruned in self.pruned.items():
+        for name, factor in self.factors.items():
             if name in own:
-                own[name].masked_fill_(pruned, 0)
+                own[name].mul_(factor)
 
 
 def _hyperparameters(model: BayesianModule, seed: int) -> dict[str, Site]:

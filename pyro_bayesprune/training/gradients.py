@@ -90,6 +90,12 @@ def add_gradients(
             mask_gradient(masks[name], weights[name])
 
 
+def moves_zeros(add: EnergyGradient, weight: Tensor) -> bool:
+    """Return whether a prior has a gradient where weights are zero."""
+    add(result := torch.zeros_like(weight), torch.zeros_like(weight), 1.0)
+    return bool(result.any())
+
+
 def gradient(weight: Tensor) -> Tensor:
     """Return the gradient of a leaf; zeros if the likelihood does not depend on it."""
     if weight.grad is None:
@@ -98,9 +104,18 @@ def gradient(weight: Tensor) -> Tensor:
 
 
 def mask_gradient(mask: Tensor, weight: Tensor) -> None:
-    """Set the gradient of pruned weights to zero."""
-    # Multiplication by bytes is as fast as by floats, and ten times as fast as by bools. PyTorch
-    # converts the mask to floats; parts of it need less memory.
+    """Set the gradient of pruned weights to zero.
+
+    Args:
+        mask: bool tensor; or zeros and ones of the weight's dtype, which need more memory and half
+            of the time.
+        weight: a leaf.
+    """
+    if mask.dtype == weight.dtype:
+        gradient(weight).mul_(mask)
+        return
+    # Multiplication by bytes is ten times as fast as by bools. PyTorch converts the mask to floats;
+    # parts of it need less memory.
     rows = max(1, MASKED_AT_ONCE * len(mask) // mask.numel())
     parts = zip(gradient(weight).split(rows), mask.view(torch.uint8).split(rows), strict=True)
     for grad, part in parts:

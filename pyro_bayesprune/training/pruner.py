@@ -15,6 +15,7 @@ from torch.optim import LBFGS, Optimizer
 from pyro_bayesprune._utils.calls import suggests_names
 from pyro_bayesprune._utils.checks import positive
 from pyro_bayesprune.data.dataset import Dataset, Pair
+from pyro_bayesprune.models.adapter import Forward
 from pyro_bayesprune.models.buffers import attribute_shapes, buffers_of
 from pyro_bayesprune.models.likelihoods import categorical
 from pyro_bayesprune.models.module import BayesianModule, Masks, Weights
@@ -48,6 +49,7 @@ class Pruner:
         temperature: divides the log likelihood in decisions. The gradient of the prior is
             multiplied by it, so that the loss of the loop does not change.
         seed: seed of the random numbers of pruning.
+        forward: function ``(net, x) -> outputs`` that calls the network, see `BayesianModule`.
 
     Raises:
         ValueError: if an argument is invalid; the message names it.
@@ -82,9 +84,10 @@ class Pruner:
         likelihood: Callable[[Tensor], dist.TorchDistribution] = categorical,
         temperature: float = 1.0,
         seed: int = 0,
+        forward: Forward | None = None,
     ) -> None:
         positive("temperature", temperature)
-        self.model = BayesianModule(_plain(net), prior, num_data, likelihood)
+        self.model = BayesianModule(_plain(net), prior, num_data, likelihood, forward)
         if fixed := sorted(self.model.fixed()):
             raise ValueError(
                 f"the prior of {', '.join(fixed)} is a Delta, a constant: set the value in your "
