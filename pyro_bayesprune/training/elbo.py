@@ -15,6 +15,7 @@ from pyro.infer.autoguide import AutoDelta
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
+from pyro_bayesprune.data.inputs import Inputs
 from pyro_bayesprune.models.handler import masked_prior
 from pyro_bayesprune.models.likelihoods import categorical
 from pyro_bayesprune.models.module import BayesianModule, Model
@@ -121,14 +122,14 @@ class PointELBO(ELBO):
     def _get_trace(self, *args: Any) -> Any:  # noqa: ANN401
         raise NotImplementedError  # abstract in `pyro.infer.ELBO`, but not used here
 
-    def _loss(self, model: Model, weights: dict[str, Tensor], x: Tensor, y: Tensor) -> _Terms:
+    def _loss(self, model: Model, weights: dict[str, Tensor], x: Inputs, y: Tensor) -> _Terms:
         if not self._planned:
             self._fixed, self._planned = fixed_priors(model), True
         if not isinstance(model, BayesianModule) or self._fixed is None:
             trace = poutine.trace(poutine.condition(model, data=weights)).get_trace(x, y)
             return self._traced(trace, weights)
         log_likelihood = _log_likelihood(model, model.outputs(weights, x), y)
-        factor = self.scale / self.temperature * model.num_data / len(x)
+        factor = self.scale / self.temperature * model.num_data / len(y)
         own = {n: add for n, add in self._fixed.items() if self.prior and n not in self.decayed}
         return _Terms(log_likelihood * -factor, 0.0, own)
 

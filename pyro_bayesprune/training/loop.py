@@ -6,7 +6,7 @@ import time
 import warnings
 from collections.abc import Generator, Iterator, Mapping
 from contextlib import contextmanager
-from typing import cast, get_args
+from typing import NamedTuple, cast, get_args
 
 import torch
 from pyro.optim import PyroOptim
@@ -16,7 +16,9 @@ from pyro_bayesprune._utils.calls import suggests_names
 from pyro_bayesprune._utils.checks import check_finite, positive
 from pyro_bayesprune._utils.process import memory_kept, one_at_a_time
 from pyro_bayesprune._utils.random import random_stream
-from pyro_bayesprune.data.dataset import Dataset, Pair, random_sample, train_part
+from pyro_bayesprune.data.batches import Batches, TensorBatches
+from pyro_bayesprune.data.dataset import Dataset, Pair
+from pyro_bayesprune.data.loading import Data, as_batches, random_sample
 from pyro_bayesprune.inference.evidence import evidence_scales
 from pyro_bayesprune.inference.mode import gradient_norm
 from pyro_bayesprune.inference.prediction import held_out_loss
@@ -44,7 +46,7 @@ UNPRUNED = Pruning(sparsity=0.0)
 
 
 def _checked(
-    model: Model, data: Dataset, epochs: int, batch_size: int, objective: str, temp: float
+    model: Model, data: "_Read", epochs: int, batch_size: int, objective: str, temp: float
 ) -> ModelSites:
     for name, value in {"epochs": epochs, "batch_size": batch_size}.items():
         if not isinstance(value, int) or value < 1:
@@ -52,24 +54,26 @@ def _checked(
     if objective not in get_args(Objective):
         raise ValueError(f"objective must be 'map' or 'mle', got {objective!r}")
     positive("temperature", temp)
-    x, y = data.train_x, data.train_y
+    x, y = data.train.first(2)
     sites = inspect_model(model, x, y)
-    check_num_data(sites, len(x))
+    num_data = as_batches(data.decisions).num_data
+    check_num_data(sites, num_data)
     if len(sites.observed) != 1:
         raise ValueError(f"training needs one observed site, the model has {list(sites.observed)}")
-    parts = {"train": y, "validation": data.validation_y, "test": data.test_y}
-    for part, targets in parts.items():
-        if targets is not None:
+    check_targets(sites, y)
+    for part in ("train", "validation", "test"):
+        if (targets := getattr(data.dataset, f"{part}_y", None)) is not None:
             check_targets(sites, targets, part)
-    check_modules(model, x, y, batch_size)
+    check_modules(model, x, y, batch_size, num_data)
     return sites
 
 
 @suggests_names
 def train(
     model: Model,
-    data: Dataset | Pair,
+    data: Data,
     *,
+    decide_on: Data | None = None,
     pruning: Pruning | None = None,
     epochs: int = 25,
     batch_size: int = 64,
@@ -89,10 +93,13 @@ def train(
 
     Args:
         model: a Pyro model called as ``model(x, y)`` with a plate ``data``.
-        data: a `Dataset` or a pair. Its training part decides; its validation part is measured.
+        data: a `Dataset`, whose training part is used and whose validation part is measured, or
+            another form that `as_batches` accepts. A loader keeps its order and augmentation.
+        decide_on: all N training examples for the decisions, in any form; by default ``data``. If
+            these are augmented at random, decisions read them with one fixed augmentation.
         pruning: how to prune; None trains without pruning.
         epochs: total number of passes over the data, including those of ``state``.
-        batch_size: examples of a training step.
+        batch_size: examples of a training step; a loader has its own.
         optim: any `pyro.optim` optimiser; by default Adam of learning rate 0.001 that falls to
             zero over the last 40% of the epochs. A schedule takes one step after each epoch.
         objective: ``"map"``: −(log likelihood + log prior)/N; ``"mle"``: −log likelihood/N.
@@ -114,13 +121,12 @@ def train(
     _check_kind("pruning", pruning, Pruning)
     _check_kind("optim", optim, PyroOptim)
     with _alone():
-        data, model = _on_device(data, model, device)
-        sites = _checked(model, data, epochs, batch_size, objective, temperature)
+        read, model = _on_device(data, decide_on, model, device)
+        sites = _checked(model, read, epochs, batch_size, objective, temperature)
         _check_initial(model, sites, initial_weights, state)
         trainer = Trainer(
             model,
-            data.train_x,
-            data.train_y,
+            read.train,
             initial_weights=state.weights if state else initial_weights or {},
             optim=optim,
             objective=objective,
@@ -129,7 +135,8 @@ def train(
         )
         trainer.freeze(name for name, site in sites.latent.items() if site["infer"].get(EVIDENCE))
         if state is None:
-            names = prunable_sites(model, sites, pruning.sites, data.train_x, pruning.scope)
+            x, _ = read.train.first(2)
+            names = prunable_sites(model, sites, pruning.sites, x, pruning.scope)
             _warn_if_nothing_prunable(names, pruning)
             masks = {n: torch.ones_like(trainer.params[n], dtype=torch.bool) for n in names}
             state = State(0, {}, masks, {}, {}, None)
@@ -137,7 +144,7 @@ def train(
             _continue(trainer, state, pruning)
     for _ in range(state.epoch, epochs):
         with _alone(), memory_kept():
-            state, measured = _one_epoch(trainer, data, pruning, state, epochs, batch_size)
+            state, measured = _one_epoch(trainer, read, pruning, state, epochs, batch_size)
         yield state, measured
 
 
@@ -156,7 +163,7 @@ def _continue(trainer: Trainer, state: State, pruning: Pruning) -> None:
 
 
 def _one_epoch(
-    trainer: Trainer, data: Dataset, pruning: Pruning, state: State, epochs: int, batch_size: int
+    trainer: Trainer, read: "_Read", pruning: Pruning, state: State, epochs: int, batch_size: int
 ) -> tuple[State, Epoch]:
     """Train for an epoch, take its pruning step, and evaluate the result."""
     model, epoch, temperature = trainer.model, state.epoch + 1, trainer.elbo.temperature
@@ -164,12 +171,12 @@ def _one_epoch(
     train_loss = trainer.run_epoch(epoch, batch_size)
     trained = time.perf_counter()
     if trainer.frozen_sites:
-        sample = random_sample(data, random_stream(trainer.seed, "evidence", epoch))
+        sample = random_sample(read.decisions, random_stream(trainer.seed, "evidence", epoch))
         _set_scales(trainer, sample, state.masks, temperature)
     pruned, record = prune_step(
         model,
         PruneState(trainer.weights(), state.masks, state.log_bf),
-        data,
+        read.decisions,
         pruning,
         epoch=epoch,
         epochs=epochs,
@@ -183,13 +190,13 @@ def _one_epoch(
     trainer.round_parameters()
     times = trained - started, time.perf_counter() - trained
     held_out = (
-        *_held_out(model, pruned, data.validation_x, data.validation_y),
-        *_held_out(model, pruned, data.test_x, data.test_y),
+        *_held_out(model, pruned, read.dataset, "validation"),
+        *_held_out(model, pruned, read.dataset, "test"),
     )
     norm = math.nan
     if epoch == epochs:
         point, masks = pruned.weights, pruned.masks
-        norm = gradient_norm(model, point, masks, data, temperature=temperature)
+        norm = gradient_norm(model, point, masks, read.decisions, temperature=temperature)
     moments = copy.deepcopy(trainer.optim.get_state())
     return (
         State(epoch, pruned.weights, pruned.masks, trainer.buffers(), moments, pruned.log_bf),
@@ -230,19 +237,42 @@ def _check_kind(name: str, value: object, kind: type) -> None:
         raise ValueError(f"{name} must be a {kind.__name__}, got {type(value).__name__}{text}")
 
 
+class _Read(NamedTuple):
+    """What a training reads: its batches, the data of its decisions, and a data set in memory."""
+
+    train: Batches
+    decisions: Data
+    dataset: Dataset | None
+
+
 def _on_device(
-    data: Dataset | Pair, model: Model, device: str | torch.device | None
-) -> tuple[Dataset, Model]:
+    data: Data, decide_on: Data | None, model: Model, device: str | torch.device | None
+) -> tuple[_Read, Model]:
     """Return the data, and a copy of the model in training mode, on the device."""
-    if not isinstance(data, Dataset):
-        data = Dataset(*train_part(data))
-    if device is not None:
-        data = data.to(device)
     module = network(model := copied(model))  # functions are not copied
+    weight = next(iter(module.parameters()), None) if module is not None else None
+    like = torch.empty(0) if weight is None else weight.detach().new_empty(0)
+    like = like if device is None else like.to(device)
+    if isinstance(data, Dataset) and device is not None:
+        data = data.to(device)
+    train = _placed(data, like, device)
+    dataset = None
+    if isinstance(train, TensorBatches):  # criteria of the user's get a data set
+        dataset = data if isinstance(data, Dataset) else Dataset(train.x, train.y)
+    decisions: Data = dataset or train
+    if decide_on is not None:
+        decisions = _placed(decide_on, like.to(train.device), train.device)
     if module is not None:
-        module.to(data.train_x.device)
+        module.to(train.device)
     training_mode(model)
-    return data, model
+    return _Read(train, decisions, dataset), model
+
+
+def _placed(data: Data, like: Tensor, device: str | torch.device | None) -> Batches:
+    batches = as_batches(data, like=like)
+    if isinstance(batches, TensorBatches) and device is not None:
+        return batches.to(device)
+    return batches
 
 
 def _check_initial(
@@ -265,8 +295,9 @@ def _check_initial(
 
 
 def _held_out(
-    model: Model, state: PruneState, x: Tensor | None, y: Tensor | None
+    model: Model, state: PruneState, dataset: Dataset | None, part: str
 ) -> tuple[float, float]:
+    x, y = (getattr(dataset, f"{part}_{name}", None) for name in "xy")
     if x is None or y is None:
         return math.nan, math.nan
-    return held_out_loss(model, state.weights, x, y)
+    return held_out_loss(model, state.weights, (x, y))
