@@ -2,6 +2,7 @@ from . import data, diagnostics, experiments, export, inference, models, paper, 
 from . import reporting, training
 from .data.builtin import load_dataset
 from .data.dataset import Dataset
+from .data.loading import as_batches
 from .experiments.config import Config, configure
 from .experiments.grids import grid
 from .experiments.loading import Run, load_run, load_runs

@@ -13,6 +13,20 @@ def positive(name: str, value: float) -> None:
         raise ValueError(f"{name} must be a positive finite number, got {value!r}")
 
 
+def positive_integer(name: str, value: object) -> None:
+    """Raise a ValueError that names ``name`` unless ``value`` is a positive integer."""
+    if not isinstance(value, int) or value < 1:
+        raise ValueError(f"{name} must be a positive integer, got {value!r}")
+
+
+def check_kind(name: str, value: object, kind: type) -> None:
+    """Raise a ValueError that names ``name`` unless ``value`` is a ``kind``."""
+    if not isinstance(value, kind):
+        text = f" {value!r}: write {name}={kind.__name__}({value!r})"
+        hint = text if isinstance(value, str) and kind.__name__ == "Pruning" else ""
+        raise ValueError(f"{name} must be a {kind.__name__}, got {type(value).__name__}{hint}")
+
+
 def check_finite(name: str, values: Tensor) -> None:
     """Raise a ValueError that names ``name`` if ``values`` contain NaN or infinity."""
     if not values.is_floating_point() or not values.numel():

@@ -1,10 +1,15 @@
 """Random streams, one for each seed, purpose and epoch."""
 
 import hashlib
-from collections.abc import Iterator
+import random
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from typing import Any, TypeVar
 
+import numpy as np
 import torch
+
+T = TypeVar("T")
 
 
 def random_stream(seed: int, purpose: str, epoch: int = 0) -> torch.Generator:
@@ -23,3 +28,43 @@ def seeded(seed: int, purpose: str, epoch: int = 0) -> Iterator[None]:
     with torch.random.fork_rng():
         torch.manual_seed(random_stream(seed, purpose, epoch).initial_seed())
         yield
+
+
+def apart(source: Iterable[T], seed: int) -> Iterator[T]:
+    """Yield the items of an iterable that draws random numbers, from a seed of its own.
+
+    The global generators of torch (CPU), NumPy and Python have this seed while an item is made. The
+    caller's random numbers are as without the iterable.
+    """
+    iterator, own = None, None
+    while True:
+        outer = _states()
+        try:
+            if iterator is None:
+                _seed_all(seed)
+                iterator = iter(source)
+            else:
+                _restore(own)
+            item = next(iterator)
+        except StopIteration:
+            return
+        finally:
+            own = _states()
+            _restore(outer)
+        yield item
+
+
+def _states() -> Any:  # noqa: ANN401
+    return torch.get_rng_state(), np.random.get_state(), random.getstate()
+
+
+def _restore(states: Any) -> None:  # noqa: ANN401
+    torch.set_rng_state(states[0])
+    np.random.set_state(states[1])
+    random.setstate(states[2])
+
+
+def _seed_all(seed: int) -> None:
+    torch.default_generator.manual_seed(seed)
+    np.random.seed(seed % 2**32)
+    random.seed(seed)

@@ -131,17 +131,18 @@ def _trainer(
     model: Model, x: Tensor, y: Tensor, initial_weights: Mapping[str, Tensor] | None = None
 ) -> Trainer:
     options: dict[str, Any] = {"objective": "map", "temperature": 1.0, "seed": 0}
+    options["initial_weights"] = initial_weights or {}
     adam = pyro.optim.Adam({"lr": 1e-3, "fused": True})
-    return Trainer(model, x, y, initial_weights=initial_weights or {}, optim=adam, **options)
+    return Trainer(model, (x, y), optim=adam, **options)
 
 
 def _epoch(trainer: Trainer, setting: Setting, sparsity: float = 0.0) -> Round:
-    x, y = trainer.x, trainer.y
+    x, y = trainer.data.whole()
     if sparsity:
         sites = inspect_model(trainer.model, x, y)
         names = prunable_sites(trainer.model, sites, None, x)
         with trainer.scope():  # the first epoch of a training is dense
-            trainer.svi.step(x[:2], y[:2])
+            trainer.svi.step(*trainer.data.first(2))
         generator = torch.Generator().manual_seed(0)
         shapes = {name: trainer.params[name].shape for name in names}
         masks = {n: torch.rand(s, generator=generator) >= sparsity for n, s in shapes.items()}

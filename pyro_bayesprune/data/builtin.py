@@ -11,7 +11,7 @@ from filelock import FileLock
 from torch import Tensor
 
 from pyro_bayesprune._utils.files import path_of
-from pyro_bayesprune.data.dataset import Dataset, Pair
+from pyro_bayesprune.data.dataset import Dataset
 from pyro_bayesprune.data.files import TENSORS, read_file, write_file
 from pyro_bayesprune.data.splitting import held_out, split
 
@@ -105,7 +105,7 @@ def _download(name: str, path: Path) -> None:
         write_file(path, dict(zip(TENSORS, (*train, *test), strict=True)))
 
 
-def _tensors(images: Any) -> Pair:  # noqa: ANN401  (one of torchvision's data sets)
+def _tensors(images: Any) -> tuple[Tensor, Tensor]:  # noqa: ANN401  (one of torchvision's data sets)
     """Return images (n, c, h, w) and labels; torchvision has (n, h, w) or (n, h, w, c)."""
     pixels = torch.as_tensor(images.data)
     pixels = pixels.unsqueeze(1) if pixels.dim() == 3 else pixels.permute(0, 3, 1, 2)

@@ -1,5 +1,6 @@
 """Data sets as tensors in memory."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -8,6 +9,7 @@ from torch import Tensor
 
 from pyro_bayesprune._utils.checks import check_finite
 from pyro_bayesprune._utils.files import digest
+from pyro_bayesprune.data.inputs import Inputs, described, mapped, num_examples, tensors
 
 
 @dataclass(frozen=True, repr=False)
@@ -15,7 +17,7 @@ class Dataset:
     """Training, validation and test examples, normalised, in memory.
 
     Args:
-        train_x: inputs (n, ...), floating point.
+        train_x: inputs (n, ...), or a tuple or a dictionary of them.
         train_y: class labels (n,) int64, or real targets (n, ...).
         validation_x: validation inputs, or None. They may inform decisions.
         validation_y: validation targets.
@@ -32,11 +34,11 @@ class Dataset:
         (6, (2,), 3)
     """
 
-    train_x: Tensor
+    train_x: Any
     train_y: Tensor
-    validation_x: Tensor | None = None
+    validation_x: Any = None
     validation_y: Tensor | None = None
-    test_x: Tensor | None = None
+    test_x: Any = None
     test_y: Tensor | None = None
     name: str = "data"
 
@@ -47,30 +49,31 @@ class Dataset:
                 raise ValueError(f"{part}_x and {part}_y must be given together")
             if x is not None:
                 check_pair(x, y, part)
-                for name, value in {"x": x, "y": y}.items():
-                    if value.requires_grad:  # a fit must not use the caller's graph
-                        object.__setattr__(self, f"{part}_{name}", value.detach())
+                for name, value in {"x": x, "y": y}.items():  # without the caller's graph
+                    object.__setattr__(self, f"{part}_{name}", mapped(_without_history, value))
 
     def __repr__(self) -> str:
         """Return a summary: numbers of examples, shape and dtype of inputs, and targets."""
         parts = {"train": self.train_x, "validation": self.validation_x, "test": self.test_x}
-        counts = ", ".join(f"{len(x)} {part}" for part, x in parts.items() if x is not None)
-        inputs = f"inputs {tuple(self.shape)} {str(self.train_x.dtype).removeprefix('torch.')}"
+        counts = [f"{num_examples(x)} {part}" for part, x in parts.items() if x is not None]
         real = self.train_y.is_floating_point()
         targets = (
             f"targets {tuple(self.train_y.shape[1:])}" if real else f"{self.num_classes} classes"
         )
-        return f"Dataset({self.name!r}: {counts}; {inputs}, {targets})"
+        inputs = described(self.train_x).replace("torch.", "")
+        return f"Dataset({self.name!r}: {', '.join(counts)}; inputs {inputs}, {targets})"
 
     @property
     def shape(self) -> torch.Size:
-        """Shape of one input."""
+        """Shape of one input, which must be a tensor."""
+        if not isinstance(self.train_x, Tensor):
+            raise ValueError(f"inputs of several tensors have no one shape: {self!r}")
         return self.train_x.shape[1:]
 
     @property
     def num_train(self) -> int:
         """Number N of training examples."""
-        return len(self.train_x)
+        return len(self.train_y)
 
     @property
     def num_classes(self) -> int:
@@ -90,50 +93,45 @@ class Dataset:
 
     def to(self, device: str | torch.device) -> "Dataset":
         """Return the data set with its tensors on ``device``."""
-        return replace(self, **{name: t.to(device) for name, t in self._tensors().items()})
+        moved: dict[str, Any] = {}
+        for name, value in vars(self).items():
+            if name != "name" and value is not None:
+                moved[name] = mapped(lambda values: values.to(device), value)
+        return replace(self, **moved)
 
-    def _tensors(self) -> dict[str, Any]:
-        return {name: value for name, value in vars(self).items() if isinstance(value, Tensor)}
+    def _tensors(self) -> dict[str, Tensor]:
+        result: dict[str, Tensor] = {}
+        for name, value in vars(self).items():
+            if isinstance(value, (tuple, Mapping)):
+                keys = value if isinstance(value, Mapping) else range(len(value))
+                result |= {f"{name}.{key}": value[key] for key in keys}
+            elif isinstance(value, Tensor):
+                result[name] = value
+        return result
 
 
-Pair = tuple[Tensor, Tensor]
+def _without_history(values: Tensor) -> Tensor:
+    return values.detach() if values.requires_grad else values
 
 
-def check_pair(x: Tensor, y: Tensor, part: str = "train") -> None:
+Pair = tuple[Inputs, Tensor]
+
+
+def check_pair(x: Inputs, y: Tensor, part: str = "train") -> None:
     """Raise a ValueError unless ``x`` and ``y`` are equally many finite inputs and targets."""
-    if not (isinstance(x, Tensor) and isinstance(y, Tensor)):
+    inputs: list = tensors(x) if isinstance(x, (Tensor, tuple, Mapping)) else [x]
+    if not all(isinstance(values, Tensor) for values in (*inputs, y)):
         raise ValueError(f"{part} data must be tensors, got {type(x).__name__}, {type(y).__name__}")
-    for values in (x, y):
+    for values in (*inputs, y):
         if values.layout != torch.strided or values.is_complex() or not values.dim():
             kind = f"{values.dtype} of shape {tuple(values.shape)}, {values.layout}"
             raise ValueError(f"{part} data must be dense and real, an example a row, got {kind}")
-    if not len(x) or len(x) != len(y):
-        raise ValueError(f"{part}: inputs and targets must be equally many, got {len(x)}, {len(y)}")
-    check_finite(f"{part} inputs", x)
+    for values in inputs:
+        if not len(values) or len(values) != len(y):
+            raise ValueError(
+                f"{part}: inputs and targets must be equally many, got {len(values)}, {len(y)}"
+            )
+        check_finite(f"{part} inputs", values)
     check_finite(f"{part} targets", y)
     if not y.is_floating_point() and int(y.min()) < 0:
         raise ValueError(f"{part} labels must not be negative, got {int(y.min())}")
-
-
-def train_part(data: Dataset | Pair) -> Pair:
-    """Return the training inputs and targets of a `Dataset` or of a pair ``(x, y)``."""
-    if isinstance(data, Dataset):
-        return data.train_x, data.train_y
-    if not (isinstance(data, tuple) and len(data) == 2):
-        kind = type(data).__name__
-        hint = ": put its batches together, torch.cat" if hasattr(data, "batch_size") else ""
-        raise ValueError(f"data must be a Dataset or a pair (x, y), got {kind}{hint}")
-    check_pair(*data)
-    return data[0].detach(), data[1].detach()
-
-
-SAMPLE = 2048  # number of examples that estimate the curvature in a pruning step
-
-
-def random_sample(data: Dataset | Pair, generator: torch.Generator | None = None) -> Pair:
-    """Return `SAMPLE` random training examples, or all if there are fewer."""
-    x, y = train_part(data)
-    if len(x) <= SAMPLE:
-        return x, y
-    chosen = torch.randperm(len(x), generator=generator, device="cpu")[:SAMPLE].to(x.device)
-    return x[chosen], y[chosen]

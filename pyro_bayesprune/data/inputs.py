@@ -34,7 +34,7 @@ def num_examples(x: Inputs) -> int:
     return len(tensors(x)[0])
 
 
-def rows(x: Inputs, index: Tensor | slice) -> Inputs:
+def examples(x: Inputs, index: Tensor | slice) -> Inputs:
     """Return the examples at an index."""
     return x[index] if isinstance(x, Tensor) else mapped(lambda value: value[index], x)
 
@@ -42,7 +42,7 @@ def rows(x: Inputs, index: Tensor | slice) -> Inputs:
 def split(x: Inputs, size: int) -> Iterator[Inputs]:
     """Yield at most ``size`` examples at a time."""
     for start in range(0, num_examples(x), size):
-        yield rows(x, slice(start, start + size))
+        yield examples(x, slice(start, start + size))
 
 
 def joined(parts: Sequence[Inputs]) -> Inputs:
@@ -56,7 +56,7 @@ def joined(parts: Sequence[Inputs]) -> Inputs:
 
 def described(x: Inputs) -> str:
     """Return dtypes and shapes in words, for messages."""
-    texts = [f"{t.dtype} of shape ({', '.join(map(str, ('n', *t.shape[1:])))})" for t in tensors(x)]
+    texts = [f"{t.dtype} of shape (n, {', '.join(map(str, t.shape[1:]))})" for t in tensors(x)]
     if isinstance(x, Mapping):
         texts = [f"{name} {text}" for name, text in zip(x, texts, strict=True)]
     return ", ".join(texts)

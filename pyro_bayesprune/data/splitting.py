@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from pyro_bayesprune._utils.random import random_stream
-from pyro_bayesprune.data.dataset import Dataset, Pair
+from pyro_bayesprune.data.dataset import Dataset
 
 SMALL = 5  # number of examples; rounding changes a larger number by at most 10%
 ROWS = 512  # number of images converted at a time, so that they fit into a processor's cache
@@ -57,7 +57,7 @@ def split(
     train_rows, validation_rows = (~in_validation).nonzero()[:, 0], in_validation.nonzero()[:, 0]
     mean, std = _channel_statistics(images, train_rows)
 
-    def part(images: Tensor, labels: Tensor, rows: Tensor) -> Pair:
+    def part(images: Tensor, labels: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
         return _normalised(images, rows, mean, std), labels[rows]
 
     train_x, train_y = part(images, labels, train_rows)

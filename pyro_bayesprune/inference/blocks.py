@@ -19,7 +19,9 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
-from pyro_bayesprune.data.dataset import Dataset, Pair, train_part
+from pyro_bayesprune.data.batches import Batches
+from pyro_bayesprune.data.inputs import Inputs, num_examples
+from pyro_bayesprune.data.loading import Data
 from pyro_bayesprune.inference.curvature import (
     CHUNK,
     check_lifted,
@@ -28,12 +30,14 @@ from pyro_bayesprune.inference.curvature import (
 )
 from pyro_bayesprune.inference.jacobians import layer_gradients
 from pyro_bayesprune.inference.layers import (
+    EXAMPLES,
     closed_form_layers,
     inputs_with_bias,
     output_positions,
     parameters_at,
     record_layers,
 )
+from pyro_bayesprune.inference.log_joint import batches_at
 from pyro_bayesprune.inference.rows import Rows
 from pyro_bayesprune.models.module import BayesianModule, Masks, Weights, evaluation_mode
 
@@ -148,7 +152,7 @@ class Block:
 def layer_blocks(
     model: BayesianModule,
     weights: Mapping[str, Tensor],
-    data: Dataset | Pair,
+    data: Data,
     sites: Collection[str] | None = None,
     *,
     temperature: float = 1.0,
@@ -168,12 +172,12 @@ def layer_blocks(
     check_lifted(model)
     owners = _owners(model)
     required = set(owners) if sites is None else {name.rpartition(".")[0] for name in sites}
-    x, _ = train_part(data)
-    factored = required & closed_form_layers(model, weights, x)
-    factors = _kronecker_factors(model, weights, x, factored) if factored else {}
+    batches = batches_at(data, weights)
+    factored = required & closed_form_layers(model, weights, batches.first(EXAMPLES)[0])
+    factors = _kronecker_factors(model, weights, batches, factored) if factored else {}
     blocks = [Block(tuple(owners[name]), *parts) for name, parts in factors.items()]
     for owner in (o for o in owners if o in required - factored):
-        blocks.append(_exact_block(model, weights, data, owners[owner]))
+        blocks.append(_exact_block(model, weights, batches, owners[owner]))
     return [block.tempered(temperature) for block in blocks]
 
 
@@ -185,7 +189,7 @@ def _owners(model: BayesianModule) -> dict[str, list[str]]:
     return owners
 
 
-def has_block(model: BayesianModule, weights: Mapping[str, Tensor], x: Tensor, site: str) -> bool:
+def has_block(model: BayesianModule, weights: Mapping[str, Tensor], x: Inputs, site: str) -> bool:
     """Return whether `layer_blocks` has a block for the layer that owns a parameter."""
     owner = site.rpartition(".")[0]
     size = sum(weights[n].numel() for n in _owners(model)[owner])
@@ -193,7 +197,7 @@ def has_block(model: BayesianModule, weights: Mapping[str, Tensor], x: Tensor, s
 
 
 def _exact_block(
-    model: BayesianModule, weights: Mapping[str, Tensor], data: Dataset | Pair, names: list[str]
+    model: BayesianModule, weights: Mapping[str, Tensor], data: Data, names: list[str]
 ) -> Block:
     size = sum(weights[n].numel() for n in names)
     if size > MAX_EXACT:
@@ -207,27 +211,28 @@ def _exact_block(
 
 
 def _kronecker_factors(
-    model: BayesianModule, weights: Mapping[str, Tensor], x: Tensor, layers: Collection[str]
+    model: BayesianModule, weights: Mapping[str, Tensor], data: Batches, layers: Collection[str]
 ) -> dict[str, tuple[Tensor, Tensor]]:
     """A, the mean of aaᵀ over the examples, and B, the sum of bbᵀ scaled to N, by layer."""
     sums: dict[str, tuple[Tensor, Tensor]] = {}
     with evaluation_mode(model), torch.enable_grad():
         point = parameters_at(model, weights)
-        for chunk in x.detach().split(CHUNK):
+        for chunk in data.inputs(CHUNK):
             for name, (a, b) in _chunk_factors(model, point, chunk, layers).items():
                 sums[name] = (sums[name][0] + a, sums[name][1] + b) if name in sums else (a, b)
-    scale = model.num_data / len(x)
-    return {name: (a / len(x), b * scale) for name, (a, b) in sums.items()}
+    number = data.num_data
+    scale = model.num_data / number
+    return {name: (a / number, b * scale) for name, (a, b) in sums.items()}
 
 
 def _chunk_factors(
-    model: BayesianModule, point: Weights, x: Tensor, layers: Collection[str]
+    model: BayesianModule, point: Weights, x: Inputs, layers: Collection[str]
 ) -> dict[str, tuple[Tensor, Tensor]]:
     outputs, calls = record_layers(model, point, x, layers)
     factors: dict[str, tuple[Tensor, Tensor]] = {}
     for call in calls:
         a, units = inputs_with_bias(call), len(cast(Tensor, call.layer.weight))
-        factors[call.name] = a @ a.T * (len(x) / a.shape[1]), a.new_zeros(units, units)
+        factors[call.name] = a @ a.T * (num_examples(x) / a.shape[1]), a.new_zeros(units, units)
     for column in root_columns(model, outputs):
         for call, grad in layer_gradients(outputs, calls, column):
             b = output_positions(call, grad).transpose(0, 1).flatten(1)

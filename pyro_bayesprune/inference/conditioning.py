@@ -29,6 +29,7 @@ import torch
 from torch import Tensor
 
 from pyro_bayesprune.data.dataset import Pair
+from pyro_bayesprune.data.inputs import Inputs, examples, num_examples, split
 from pyro_bayesprune.inference.blocks import Block, has_block, kept_weights, layer_blocks
 from pyro_bayesprune.inference.curvature import CHUNK, has_known_likelihood
 from pyro_bayesprune.inference.jacobians import lean_parameters
@@ -142,22 +143,22 @@ class Conditioning:
         """Return the names of the weights of layers with factors, in the order of their use."""
         model = self._network
         with evaluation_mode(model), torch.no_grad():
-            inputs = self.sample[0][:1]
+            inputs = examples(self.sample[0], slice(1))
             _, calls = record_layers(model, lean_parameters(model, self.weights), inputs)
         factored = {block.names[0] for block in self.blocks if block.inputs is not None}
         return [call.weight for call in calls if call.weight in factored]
 
     def input_moments(self, name: str, pruned: Weights) -> tuple[Tensor, Tensor]:
         """Return E[x̂x̂ᵀ] and E[x̂xᵀ] over the examples and positions of one layer."""
-        moments = torch.zeros((), dtype=torch.float64, device=self.sample[0].device)
-        for chunk in self.sample[0].split(CHUNK):
+        moments = torch.zeros((), dtype=torch.float64, device=self.sample[1].device)
+        for chunk in split(self.sample[0], CHUNK):
             dense = self._layer_inputs(name, self.weights, chunk)
             sparse = self._layer_inputs(name, pruned, chunk)
             part = torch.stack([sparse @ sparse.T, sparse @ dense.T]).double() / dense.shape[1]
-            moments = moments + part * (len(chunk) / len(self.sample[0]))
+            moments = moments + part * (num_examples(chunk) / len(self.sample[1]))
         return moments[0], moments[1]
 
-    def _layer_inputs(self, name: str, weights: Weights, x: Tensor) -> Tensor:
+    def _layer_inputs(self, name: str, weights: Weights, x: Inputs) -> Tensor:
         """Return the inputs of one layer, see `inputs_with_bias`."""
         model = self._network
         with evaluation_mode(model), torch.no_grad():

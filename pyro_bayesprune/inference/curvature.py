@@ -16,19 +16,23 @@ import pyro.distributions as dist
 import torch
 from torch import Tensor
 
-from pyro_bayesprune.data.dataset import Dataset, Pair, train_part
+from pyro_bayesprune.data.inputs import Inputs
+from pyro_bayesprune.data.loading import Data
 from pyro_bayesprune.inference.jacobians import (
+    at_once,
     jacobians,
     layer_gradients,
     with_graph,
 )
 from pyro_bayesprune.inference.layers import (
+    EXAMPLES,
     closed_form_layers,
     has_closed_form,
     parameters_at,
     positions,
     record_layers,
 )
+from pyro_bayesprune.inference.log_joint import batches_at
 from pyro_bayesprune.models.likelihoods import categorical, gaussian
 from pyro_bayesprune.models.module import BayesianModule, Model, Weights, evaluation_mode
 from pyro_bayesprune.models.priors import elementwise
@@ -96,7 +100,7 @@ def root_columns(model: BayesianModule, outputs: Tensor) -> Iterator[Tensor]:
 def ggn_diagonal(
     model: BayesianModule,
     weights: Mapping[str, Tensor],
-    data: Dataset | Pair,
+    data: Data,
     *,
     chunk_size: int = CHUNK,
 ) -> Weights:
@@ -113,21 +117,21 @@ def ggn_diagonal(
         chunk_size: examples in memory at a time.
     """
     check_lifted(model)
-    x, _ = train_part(data)
-    point = parameters_at(model, weights)
+    batches, point = batches_at(data, weights), parameters_at(model, weights)
     total = {n: torch.zeros(w.shape, dtype=torch.float64, device="cpu") for n, w in point.items()}
     squares = _exact_squares
     with torch.enable_grad():
-        if has_closed_form(model, point, x):
+        if has_closed_form(model, point, batches.first(EXAMPLES)[0]):
             squares = _layer_squares
         with evaluation_mode(model):
-            for chunk in x.detach().split(chunk_size):
+            for chunk in batches.inputs(chunk_size):
                 for name, part in squares(model, point, chunk).items():
                     total[name] += part.cpu()
-    return {n: (t * (model.num_data / len(x))).to(weights[n].device) for n, t in total.items()}
+    scale = model.num_data / batches.num_data
+    return {n: (t * scale).to(weights[n].device) for n, t in total.items()}
 
 
-def _layer_squares(model: BayesianModule, point: Weights, x: Tensor) -> Weights:
+def _layer_squares(model: BayesianModule, point: Weights, x: Inputs) -> Weights:
     """Σ_n Σ_c (J_nᵀ s_nc)² from the inputs and the gradients of each layer.
 
     For a Linear layer of vectors the square of b aᵀ is b² (a²)ᵀ. Only b depends on c, so that one
@@ -162,7 +166,7 @@ def _rooted(model: BayesianModule, outputs: Tensor, jacobian: Tensor) -> Tensor:
     return (jacobian - mean[:, None]) * p.sqrt().view(*p.shape, *[1] * (jacobian.dim() - 2))
 
 
-def _exact_squares(model: BayesianModule, point: Weights, x: Tensor) -> Weights:
+def _exact_squares(model: BayesianModule, point: Weights, x: Inputs) -> Weights:
     """Σ_n Σ_c (J_nᵀ s_nc)² for any module that treats examples independently."""
     total = {n: torch.zeros(w.shape, dtype=torch.float64, device="cpu") for n, w in point.items()}
     for outputs, by_name in jacobians(model, point, x, list(point)):
@@ -174,7 +178,7 @@ def _exact_squares(model: BayesianModule, point: Weights, x: Tensor) -> Weights:
 def ggn_full(
     model: BayesianModule,
     weights: Mapping[str, Tensor],
-    data: Dataset | Pair,
+    data: Data,
     names: list[str] | None = None,
 ) -> Tensor:
     """Return the exact GGN (W, W), float64, over all W weights in the order of `flat`.
@@ -188,17 +192,18 @@ def ggn_full(
         names: names of parameters, by default all.
     """
     check_lifted(model)
-    x, _ = train_part(data)
-    point = parameters_at(model, weights)
+    batches, point = batches_at(data, weights), parameters_at(model, weights)
     names = list(point) if names is None else names
     size = sum(point[n].numel() for n in names)
     total = torch.zeros(size, size, dtype=torch.float64, device="cpu")
     with evaluation_mode(model), torch.enable_grad():
-        for outputs, by_name in jacobians(model, point, x.detach(), names):
-            parts = [_rooted(model, outputs, by_name[n]).flatten(2) for n in names]
-            rows = torch.cat(parts, 2).flatten(0, 1).double().cpu()
-            total += rows.mT @ rows
-    return total * (model.num_data / len(x))
+        number = at_once(model, point, batches.first(1)[0], names)
+        for x in batches.inputs(number):
+            for outputs, by_name in jacobians(model, point, x, names):
+                parts = [_rooted(model, outputs, by_name[n]).flatten(2) for n in names]
+                rows = torch.cat(parts, 2).flatten(0, 1).double().cpu()
+                total += rows.mT @ rows
+    return total * (model.num_data / batches.num_data)
 
 
 def flat(model: BayesianModule, values: Mapping[str, Tensor]) -> Tensor:

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.func import jvp, vmap
 
 from pyro_bayesprune._utils.random import seeded
+from pyro_bayesprune.data.inputs import Inputs, examples, num_examples, split
 from pyro_bayesprune.inference.draws import Draws, gather, weights_with
 from pyro_bayesprune.inference.jacobians import jacobian_products
 from pyro_bayesprune.inference.layers import LayerCall, has_closed_form, record_layers
@@ -21,17 +22,16 @@ CHUNK = 1000  # examples
 
 
 def network_of(
-    model: BayesianModule, weights: Weights, index: Mapping[str, Tensor], x: Tensor
+    model: BayesianModule, weights: Weights, index: Mapping[str, Tensor], x: Inputs
 ) -> VectorFunction:
     """Return the outputs for ``x`` (n, ...) as a function of the drawn vector (d,).
 
     If only the last layer is drawn, its inputs are computed once, and only for the columns that
     have a nonzero or drawn weight.
     """
-    last = only_last_layer(model, weights, index, x)
-    if last is None:
+    if not only_last_layer(model, weights, index, x):
         return lambda vector: model.outputs(weights_with(vector, weights, index), x)
-    names, features = last
+    names, features = last_layer(model, weights, x)
     weight = next(n for n in names if n.endswith("weight"))
     bias = next((n for n in names if n.endswith("bias")), None)
     used = weights[weight] != 0
@@ -49,30 +49,30 @@ def network_of(
     return outputs
 
 
-def last_layer(model: BayesianModule, weights: Weights, x: Tensor) -> tuple[list[str], Tensor]:
+def last_layer(model: BayesianModule, weights: Weights, x: Inputs) -> tuple[list[str], Tensor]:
     """Return the names of the last layer's parameters, and its inputs (n, features) for ``x``.
 
     Raises:
         ValueError: if the network does not end in a Linear layer.
     """
     with evaluation_mode(model), torch.no_grad():
-        calls = [_last_linear(model, weights, chunk) for chunk in x.split(CHUNK)]
+        calls = [_last_linear(model, weights, chunk) for chunk in split(x, CHUNK)]
     names = [n for n in (calls[0].weight, calls[0].bias) if n in model.named_weights()]
     return names, torch.cat([call.inputs for call in calls])
 
 
 def only_last_layer(
-    model: BayesianModule, weights: Weights, index: Mapping[str, Tensor], x: Tensor
-) -> tuple[list[str], Tensor] | None:
-    """Return the result of `last_layer`, or None if parameters of other layers are drawn too."""
+    model: BayesianModule, weights: Weights, index: Mapping[str, Tensor], x: Inputs
+) -> bool:
+    """Return whether all drawn parameters are those of `last_layer`."""
     try:
-        names, _ = last_layer(model, weights, x[:1])
+        names, _ = last_layer(model, weights, examples(x, slice(1)))
     except ValueError:
-        return None
-    return last_layer(model, weights, x) if set(index) <= set(names) else None
+        return False
+    return set(index) <= set(names)
 
 
-def _last_linear(model: BayesianModule, weights: Weights, x: Tensor) -> LayerCall:
+def _last_linear(model: BayesianModule, weights: Weights, x: Inputs) -> LayerCall:
     """The call of the Linear layer whose outputs are those of the network."""
     linear = [name for name, m in model.net.named_modules() if isinstance(m, nn.Linear)]
     outputs, calls = record_layers(model, weights, x, linear)
@@ -81,7 +81,7 @@ def _last_linear(model: BayesianModule, weights: Weights, x: Tensor) -> LayerCal
     return calls[-1]
 
 
-def draw_outputs(draws: Draws, x: Tensor) -> Tensor:
+def draw_outputs(draws: Draws, x: Inputs) -> Tensor:
     """Return the network's outputs for ``x`` under every draw (chains, draws, n, ...).
 
     For draws of method ``laplace``, these are outputs of the network linearised at the point.
@@ -96,31 +96,31 @@ def draw_outputs(draws: Draws, x: Tensor) -> Tensor:
             return _linearised(draws, x)
         # PyTorch issues this warning at the first jvp of a process.
         warnings.filterwarnings("ignore", "`torch.jit.script` is deprecated")
-        chunks = [_chunk_outputs(draws, chunk, linearised) for chunk in x.split(CHUNK)]
+        chunks = [_chunk_outputs(draws, chunk, linearised) for chunk in split(x, CHUNK)]
     return torch.cat(chunks, 2)
 
 
-def _jacobian_is_cheaper(draws: Draws, x: Tensor) -> bool:
+def _jacobian_is_cheaper(draws: Draws, x: Inputs) -> bool:
     """Whether the Jacobian by the drawn weights costs less than one tangent for each draw."""
-    classes = draws.model.outputs(draws.weights, x[:1]).numel()
+    classes = draws.model.outputs(draws.weights, examples(x, slice(1))).numel()
     size = sum(w.numel() for w in draws.weights.values())
     few = classes * draws.values.shape[-1] <= FEW * size
     return few and has_closed_form(draws.model, draws.weights, x)
 
 
-def _linearised(draws: Draws, x: Tensor) -> Tensor:
+def _linearised(draws: Draws, x: Inputs) -> Tensor:
     """f(x, θ) + J(x) (w - θ) for all draws w, with one computation of the Jacobian J(x)."""
     changes = (draws.values - gather(draws.weights, draws.index)).flatten(0, 1)
     sizes = [len(i) for i in draws.index.values()]
     parts = dict(zip(draws.index, changes.split(sizes, -1), strict=True))
     outputs = []
-    for chunk in x.split(CHUNK):
+    for chunk in split(x, CHUNK):
         value, change = jacobian_products(draws.model, draws.weights, chunk, draws.index, parts)
         outputs.append(value + change)
     return torch.cat(outputs, 1).unflatten(0, draws.values.shape[:2])
 
 
-def _chunk_outputs(draws: Draws, x: Tensor, linearised: bool) -> Tensor:
+def _chunk_outputs(draws: Draws, x: Inputs, linearised: bool) -> Tensor:
     forward = network_of(draws.model, draws.weights, draws.index, x)
     centre = gather(draws.weights, draws.index).to(draws.values.dtype)
 
@@ -130,7 +130,7 @@ def _chunk_outputs(draws: Draws, x: Tensor, linearised: bool) -> Tensor:
         value, change = jvp(forward, (centre,), (vector - centre,))[:2]
         return value + change
 
-    size = sum(w.numel() for w in draws.weights.values()) + 100 * len(x)
+    size = sum(w.numel() for w in draws.weights.values()) + 100 * num_examples(x)
     rows = draws.values.flatten(0, 1)
     try:
         outputs = vmap(output, chunk_size=max(1, BATCH_ELEMENTS // size))(rows)
@@ -151,13 +151,13 @@ def log_likelihood(model: BayesianModule, outputs: Tensor, y: Tensor) -> Tensor:
     return torch.stack(flat).view(*outputs.shape[:2], -1)
 
 
-def predict_proba(draws: Draws, x: Tensor) -> Tensor:
+def predict_proba(draws: Draws, x: Inputs) -> Tensor:
     """Return class probabilities (n, classes), averaged over all draws."""
-    chunks = [draw_outputs(draws, chunk).softmax(-1).mean((0, 1)) for chunk in x.split(CHUNK)]
+    chunks = [draw_outputs(draws, chunk).softmax(-1).mean((0, 1)) for chunk in split(x, CHUNK)]
     return torch.cat(chunks)
 
 
-def prior_predictive(model: Model, x: Tensor, *, draws: int = 50, seed: int = 0) -> Tensor:
+def prior_predictive(model: Model, x: Inputs, *, draws: int = 50, seed: int = 0) -> Tensor:
     """Return targets (draws, n, ...) that the model samples for ``x`` from its prior.
 
     Args:

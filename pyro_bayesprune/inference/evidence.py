@@ -28,7 +28,7 @@ import torch
 from torch import Tensor
 
 from pyro_bayesprune._utils.checks import check_finite
-from pyro_bayesprune.data.dataset import Dataset, Pair
+from pyro_bayesprune.data.loading import Data
 from pyro_bayesprune.inference.blocks import kept_weights, layer_blocks
 from pyro_bayesprune.inference.curvature import (
     flat,
@@ -36,7 +36,7 @@ from pyro_bayesprune.inference.curvature import (
     ggn_full,
     prior_precision,
 )
-from pyro_bayesprune.inference.log_joint import log_joint
+from pyro_bayesprune.inference.log_joint import batches_at, log_joint
 from pyro_bayesprune.inference.mode import log_joint_gradient, warn_if_far
 from pyro_bayesprune.models.module import BayesianModule, Weights
 
@@ -70,7 +70,7 @@ class Evidence:
 def log_evidence(
     model: BayesianModule,
     weights: Mapping[str, Tensor],
-    data: Dataset | Pair,
+    data: Data,
     masks: Mapping[str, Tensor] | None = None,
     structure: Structure = "diagonal",
     *,
@@ -93,7 +93,7 @@ def log_evidence(
     Warns:
         UserWarning: if the point is far from a mode, see `mode.warn_if_far`.
     """
-    keep_by_name = kept_weights(model, masks)
+    keep_by_name, data = kept_weights(model, masks), batches_at(data, weights)
     keep = flat(model, keep_by_name).bool()
     point = {n: w * masks[n] if masks and n in masks else w for n, w in weights.items()}
     precisions = prior_precision(model, point)
@@ -126,7 +126,7 @@ def log_evidence(
 def marginal_precision(
     model: BayesianModule,
     weights: Mapping[str, Tensor],
-    data: Dataset | Pair,
+    data: Data,
     masks: Mapping[str, Tensor] | None = None,
     *,
     temperature: float = 1.0,
@@ -166,7 +166,7 @@ def marginal_precision(
 def occam_gains(
     model: BayesianModule,
     weights: Mapping[str, Tensor],
-    data: Dataset | Pair,
+    data: Data,
     *,
     temperature: float = 1.0,
     sites: Collection[str] | None = None,
@@ -197,7 +197,7 @@ def occam_gains(
 def evidence_scales(
     model: BayesianModule,
     weights: Mapping[str, Tensor],
-    data: Dataset | Pair,
+    data: Data,
     masks: Mapping[str, Tensor] | None = None,
     *,
     temperature: float = 1.0,

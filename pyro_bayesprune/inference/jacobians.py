@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.func import jacrev, vmap
 
-from pyro_bayesprune.data.inputs import Inputs, mapped, num_examples, rows, split
+from pyro_bayesprune.data.inputs import Inputs, examples, mapped, num_examples, split
 from pyro_bayesprune.inference.layers import (
     LayerCall,
     closed_form_layers,
@@ -58,6 +58,14 @@ def layer_gradients(
     yield from zip(calls, (g.detach() for g in grads), strict=True)
 
 
+def at_once(model: BayesianModule, point: Weights, x: Inputs, names: list[str]) -> int:
+    """Return the number of examples whose Jacobians are in memory at a time."""
+    with torch.no_grad():
+        outputs = model.outputs(point, examples(x, slice(1)))
+    size = outputs.numel() * sum(point[n].numel() for n in names)
+    return max(1, JACOBIAN_ELEMENTS // size)
+
+
 def jacobians(
     model: BayesianModule, point: Weights, x: Inputs, names: list[str]
 ) -> Iterator[tuple[Tensor, Weights]]:
@@ -65,10 +73,7 @@ def jacobians(
 
     The Jacobians are computed under vmap if the network supports it, else one output at a time.
     """
-    with torch.no_grad():
-        outputs = model.outputs(point, rows(x, slice(1)))
-    size = outputs.numel() * sum(point[n].numel() for n in names)
-    for part in split(x, max(1, JACOBIAN_ELEMENTS // size)):
+    for part in split(x, at_once(model, point, x, names)):
         with torch.no_grad():
             outputs = model.outputs(point, part).reshape(num_examples(part), -1)
         try:

@@ -7,16 +7,16 @@ import torch
 from torch import Tensor, nn
 
 from pyro_bayesprune._utils.random import seeded
-from pyro_bayesprune.data.dataset import Dataset, Pair, train_part
+from pyro_bayesprune.data.batches import Batches
 from pyro_bayesprune.inference.blocks import layer_blocks
 from pyro_bayesprune.inference.curvature import ggn_diagonal, prior_precision
-from pyro_bayesprune.inference.draw_predictions import CHUNK, only_last_layer
+from pyro_bayesprune.inference.draw_predictions import CHUNK, last_layer, only_last_layer
 from pyro_bayesprune.inference.draws import gather
 from pyro_bayesprune.inference.mode import log_joint_gradient, warn_if_far
 from pyro_bayesprune.models.module import BayesianModule, Weights
 
 MAX_KRON = 12000  # surviving weights of a pruned layer: their precision matrix takes 1 GiB
-AtPoint = tuple[BayesianModule, Weights, Dataset | Pair]
+AtPoint = tuple[BayesianModule, Weights, Batches]
 Drawn = tuple[Tensor, Tensor, dict[str, Tensor]]
 
 
@@ -24,7 +24,7 @@ def laplace_draws(
     model: BayesianModule,
     weights: Weights,
     index: dict[str, Tensor],
-    data: Dataset | Pair,
+    data: Batches,
     draws: int,
     seed: int,
     temperature: float,
@@ -54,27 +54,27 @@ def _precision(at_point: AtPoint, index: Mapping[str, Tensor], temperature: floa
 
 
 def _last_layer_as_model(
-    model: BayesianModule, weights: Weights, index: Mapping[str, Tensor], data: Dataset | Pair
+    model: BayesianModule, weights: Weights, index: Mapping[str, Tensor], data: Batches
 ) -> AtPoint | None:
     """The last layer as a model of its inputs, or None if parameters of other layers are drawn."""
-    x, y = train_part(data)
-    last = only_last_layer(model, weights, index, x)
-    if last is None:
+    one, _ = data.first(1)
+    if not only_last_layer(model, weights, index, one):
         return None
-    names, features = last
+    names, few = last_layer(model, weights, one)
+    features = data.transformed(lambda x: last_layer(model, weights, x)[1])
     outputs, inputs = weights[names[0]].shape
-    net: nn.Module = nn.Linear(inputs, outputs, len(names) > 1, dtype=features.dtype)
+    net: nn.Module = nn.Linear(inputs, outputs, len(names) > 1, dtype=few.dtype)
     for part in reversed(names[0].split(".")[:-1]):  # priors depend on the names of parameters
         net = nn.Sequential(OrderedDict({part: net}))
     head = BayesianModule(net, model.prior, model.num_data, model.likelihood)
-    return head, {n: weights[n] for n in names}, (features, y)
+    return head, {n: weights[n] for n in names}, features
 
 
 def last_layer_laplace_draws(
     model: BayesianModule,
     weights: Weights,
     index: dict[str, Tensor],
-    data: Dataset | Pair,
+    data: Batches,
     draws: int,
     seed: int,
     temperature: float,

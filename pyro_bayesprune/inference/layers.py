@@ -14,7 +14,7 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor, nn
 
-from pyro_bayesprune.data.inputs import Inputs, detached, num_examples, rows
+from pyro_bayesprune.data.inputs import Inputs, detached, examples, num_examples
 from pyro_bayesprune.models.graphs import graph_nodes
 from pyro_bayesprune.models.module import BayesianModule, Weights, evaluation_mode
 
@@ -128,7 +128,7 @@ def closed_form_layers(
         x: inputs (n, ...), of which the first few are used.
     """
     if model not in _agreeing:
-        few = detached(rows(x, slice(EXAMPLES)))
+        few = detached(examples(x, slice(EXAMPLES)))
         _agreeing[model] = frozenset(_compared(model, weights, few))
     return _agreeing[model]
 
@@ -187,7 +187,7 @@ def _agrees(
         a, b = positions(call, grad)
         closed = [b @ a.mT, b.sum(2)]
         for i in range(num_examples(x)):
-            alone = model.outputs(point, rows(x, slice(i, i + 1)))
+            alone = model.outputs(point, examples(x, slice(i, i + 1)))
             exact = torch.autograd.grad(alone, [point[n] for n in names], cotangent[i : i + 1])
             for one, other in zip(exact, closed, strict=False):
                 difference = one.flatten() - other[i].flatten()
@@ -209,7 +209,7 @@ def output_layers(model: BayesianModule, x: Inputs) -> set[str]:
     """
     point = parameters_at(model, model.named_weights())
     with evaluation_mode(model), torch.enable_grad(), torch.random.fork_rng():
-        outputs, calls = record_layers(model, point, detached(rows(x, slice(2))))
+        outputs, calls = record_layers(model, point, detached(examples(x, slice(2))))
     kinds = (nn.Linear, nn.modules.conv._ConvNd)
     nodes = {c.outputs.grad_fn: c.name for c in calls if isinstance(c.layer, kinds)}
     return {nodes[node] for node in graph_nodes(outputs, stop=nodes) if node in nodes}

@@ -9,7 +9,8 @@ from pyro import poutine
 from torch import Tensor
 from torch.nn.utils.parametrize import is_parametrized
 
-from pyro_bayesprune.data.dataset import Dataset, Pair, train_part
+from pyro_bayesprune.data.batches import Batches
+from pyro_bayesprune.data.loading import Data, as_batches
 from pyro_bayesprune.models.handler import PrunedPrior, pruned
 from pyro_bayesprune.models.module import (
     BayesianModule,
@@ -76,10 +77,15 @@ def lean(model: Model, weights: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
     return result
 
 
-def _scored_chunks(model: Model, x: Tensor, y: Tensor, size: int) -> Iterator[list[Site]]:
-    """Yield the sites that have a density, for one chunk of the examples at a time."""
-    for chunk, targets in zip(x.split(size), y.split(size), strict=True):
-        yield list(scored_sites(poutine.trace(model).get_trace(chunk, targets)))
+def batches_at(data: Data, weights: Mapping[str, Tensor]) -> Batches:
+    """Return data on the device and in the dtype of some weights, see `as_batches`."""
+    return as_batches(data, like=next(iter(weights.values()), None))
+
+
+def _scored_chunks(model: Model, data: Batches, size: int) -> Iterator[tuple[Tensor, list[Site]]]:
+    """Yield targets, and the sites that have a density, for one chunk of examples at a time."""
+    for x, y in data.chunks(size):
+        yield y, list(scored_sites(poutine.trace(model).get_trace(x, y)))
 
 
 def _log_prior(sites: list[Site]) -> float:
@@ -90,7 +96,7 @@ def _log_prior(sites: list[Site]) -> float:
 def log_joint(
     model: Model,
     weights: Mapping[str, Tensor],
-    data: Dataset | Pair,
+    data: Data,
     masks: Mapping[str, Tensor] | None = None,
     pruned_prior: PrunedPrior = "density",
     *,
@@ -105,7 +111,7 @@ def log_joint(
     Args:
         model: any Pyro model called as ``model(x, y)``, with a plate ``data``.
         weights: a value for each latent site.
-        data: a `Dataset` (its training part) or a pair ``(x, y)``.
+        data: all training examples in any form that `as_batches` accepts.
         masks: bool tensors for some of the sites; see `pyro_bayesprune.pruned`.
         pruned_prior: ``"density"`` or ``"dropped"``.
         temperature: divides the log likelihood (cold posteriors).
@@ -114,15 +120,15 @@ def log_joint(
     Raises:
         ValueError: for weights or masks that do not fit the model, or if N is not the plate's size.
     """
-    x, y = train_part(data)
-    sites = inspect_model(model, x, y)
-    check_num_data(sites, len(x))
-    check_targets(sites, y)
+    batches = batches_at(data, weights)
+    sites = inspect_model(model, *batches.first(2))
+    check_num_data(sites, batches.num_data)
     check_weights(model, sites, weights)
     conditioned = at_point(model, lean(model, weights), masks, pruned_prior)
     log_likelihood, log_prior = torch.zeros((), dtype=torch.float64, device="cpu"), 0.0
     with evaluation_mode(model):
-        for i, scored in enumerate(_scored_chunks(conditioned, x, y, chunk_size)):
+        for i, (y, scored) in enumerate(_scored_chunks(conditioned, batches, chunk_size)):
+            check_targets(sites, y)
             for site in filter(in_data_plate, scored):
                 log_likelihood = log_likelihood + site_log_prob(site).cpu() / plate_scale(site)
             log_prior = _log_prior(scored) if i == 0 else log_prior
@@ -146,16 +152,16 @@ def _hint(model: Model) -> str:
 
 @torch.no_grad()
 def log_densities(
-    model: Model, weights: Mapping[str, Tensor], data: Pair, *, temperature: float = 1.0
+    model: Model, weights: Mapping[str, Tensor], data: Data, *, temperature: float = 1.0
 ) -> tuple[Tensor, float]:
     """Return each example's log likelihood (n,), float64, and the log prior, in nats.
 
     The sum over all training examples is the result of `log_joint`.
     """
-    conditioned = at_point(model, lean(model, weights))
+    conditioned, batches = at_point(model, lean(model, weights)), batches_at(data, weights)
     examples, log_prior = [], 0.0
     with evaluation_mode(model):
-        for i, scored in enumerate(_scored_chunks(conditioned, *data, CHUNK)):
+        for i, (_, scored) in enumerate(_scored_chunks(conditioned, batches, CHUNK)):
             inside = [example_log_prob(site) for site in scored if in_data_plate(site)]
             examples.append(torch.stack(inside).sum(0).cpu() / temperature)
             log_prior = _log_prior(scored) if i == 0 else log_prior

@@ -12,9 +12,9 @@ import torch
 from pyro import poutine
 from torch import Tensor
 
-from pyro_bayesprune.data.dataset import Dataset, Pair, train_part
+from pyro_bayesprune.data.loading import Data
 from pyro_bayesprune.inference.curvature import CHUNK
-from pyro_bayesprune.inference.log_joint import at_point
+from pyro_bayesprune.inference.log_joint import at_point, batches_at
 from pyro_bayesprune.models.module import Model, Weights, evaluation_mode
 from pyro_bayesprune.models.sites import in_data_plate, plate_scale, scored_sites, site_log_prob
 
@@ -22,7 +22,7 @@ FAR = 1.0  # posterior standard deviations, root mean square over the weights
 
 
 def log_joint_gradient(
-    model: Model, weights: Mapping[str, Tensor], data: Dataset | Pair, *, temperature: float = 1.0
+    model: Model, weights: Mapping[str, Tensor], data: Data, *, temperature: float = 1.0
 ) -> Weights:
     """Return the gradient of the log joint over all training examples, by site, float64.
 
@@ -32,11 +32,10 @@ def log_joint_gradient(
         data: all N training examples.
         temperature: divides the log likelihood.
     """
-    x, y = train_part(data)
     point = {n: w.detach().clone().requires_grad_() for n, w in weights.items()}
     total = {n: torch.zeros_like(w, dtype=torch.float64) for n, w in weights.items()}
     with evaluation_mode(model), torch.enable_grad():
-        for i, chunk in enumerate(zip(x.split(CHUNK), y.split(CHUNK), strict=True)):
+        for i, chunk in enumerate(batches_at(data, weights).chunks(CHUNK)):
             trace = poutine.trace(at_point(model, point)).get_trace(*chunk)
             terms = []
             for site in scored_sites(trace):
@@ -57,7 +56,7 @@ def gradient_norm(
     model: Model,
     weights: Mapping[str, Tensor],
     masks: Mapping[str, Tensor],
-    data: Dataset | Pair,
+    data: Data,
     *,
     temperature: float = 1.0,
 ) -> float:
@@ -66,9 +65,10 @@ def gradient_norm(
     The gradient is taken with respect to the surviving weights. It is zero at a mode. The unit is
     nats per training example and per unit of the weights.
     """
-    gradient = log_joint_gradient(model, weights, data, temperature=temperature)
+    batches = batches_at(data, weights)
+    gradient = log_joint_gradient(model, weights, batches, temperature=temperature)
     squares = [(g * masks.get(n, 1)).square().sum().item() for n, g in gradient.items()]
-    return math.sqrt(sum(squares)) / len(train_part(data)[0])
+    return math.sqrt(sum(squares)) / batches.num_data
 
 
 def warn_if_far(what: str, gradient: Tensor, precision: Tensor) -> None:

@@ -8,10 +8,11 @@ from pyro.infer import MCMC, NUTS
 from torch import Tensor
 
 from pyro_bayesprune._utils.random import seeded
-from pyro_bayesprune.data.dataset import Dataset, Pair, train_part
+from pyro_bayesprune.data.loading import Data
 from pyro_bayesprune.inference.draw_predictions import VectorFunction, network_of
 from pyro_bayesprune.inference.draws import scatter
 from pyro_bayesprune.inference.laplace import Drawn
+from pyro_bayesprune.inference.log_joint import batches_at
 from pyro_bayesprune.models.module import BayesianModule, Weights
 
 
@@ -19,14 +20,14 @@ def log_density(
     model: BayesianModule,
     weights: Weights,
     index: Mapping[str, Tensor],
-    data: Dataset | Pair,
+    data: Data,
     temperature: float = 1.0,
 ) -> VectorFunction:
     """Return log p(D|w) / T + log p(w) (nats, up to a constant) as a function of the vector (d,).
 
     Pruned weights have the prior's density at zero, a constant.
     """
-    x, y = train_part(data)
+    x, y = batches_at(data, weights).whole()
     forward, priors = network_of(model, weights, index, x), model.priors_at(weights)
 
     def density(vector: Tensor) -> Tensor:

@@ -8,7 +8,8 @@ import torch
 from pyro import poutine
 from torch import Tensor
 
-from pyro_bayesprune.inference.log_joint import CHUNK, at_point
+from pyro_bayesprune.data.loading import Data, as_inputs, has_examples
+from pyro_bayesprune.inference.log_joint import CHUNK, at_point, batches_at
 from pyro_bayesprune.models.module import Model, evaluation_mode
 from pyro_bayesprune.models.priors import elementwise
 from pyro_bayesprune.models.sites import in_data_plate, scored_sites
@@ -16,72 +17,89 @@ from pyro_bayesprune.models.sites import in_data_plate, scored_sites
 
 @torch.no_grad()
 def predictive(
-    model: Model, weights: Mapping[str, Tensor], x: Tensor
-) -> Iterator[dist.TorchDistribution]:
-    """Yield the distributions of the targets of ``x`` (n, ...) at a point, by chunks of examples.
-
-    Inputs without a row are replaced by one row of zeros, since models may not accept them.
+    model: Model, weights: Mapping[str, Tensor], data: Data
+) -> Iterator[tuple[dist.TorchDistribution, Tensor]]:
+    """Yield the distributions of targets at a point, and the targets, by chunks of examples.
 
     Raises:
         ValueError: if the model has not exactly one observed site inside the plate ``data``.
     """
     at_weights = at_point(model, weights)
-    inputs = x if len(x) else x.new_zeros(1, *x.shape[1:])
-    for chunk in inputs.split(CHUNK):
+    for chunk, targets in batches_at(data, weights).chunks(CHUNK):
         with evaluation_mode(model), torch.random.fork_rng():  # targets are sampled
             trace = poutine.trace(at_weights).get_trace(chunk)
         sites = [s for s in scored_sites(trace) if in_data_plate(s) and s["name"] not in weights]
         if len(sites) != 1:
             names = [site["name"] for site in sites]
             raise ValueError(f"prediction needs one observed site, the model has {names}")
-        yield sites[0]["fn"]
+        yield sites[0]["fn"], targets
 
 
-def class_probabilities(model: Model, weights: Mapping[str, Tensor], x: Tensor) -> Tensor:
-    """Return the class probabilities (n, classes) of inputs ``x`` (n, ...) at a point.
+def _of_inputs(
+    model: Model, weights: Mapping[str, Tensor], x: Data
+) -> Iterator[dist.TorchDistribution]:
+    """Yield the distributions of the targets of inputs, by chunks."""
+    inputs = as_inputs(x, like=next(iter(weights.values()), None))
+    return (distribution for distribution, _ in predictive(model, weights, inputs))
+
+
+def _joined(chunks: list[Tensor], x: Data) -> Tensor:
+    return torch.cat(chunks)[: None if has_examples(x) else 0]
+
+
+def class_probabilities(model: Model, weights: Mapping[str, Tensor], x: Data) -> Tensor:
+    """Return the class probabilities (n, classes) of inputs ``x`` at a point.
+
+    Args:
+        model: any Pyro model with one categorical site.
+        weights: the point.
+        x: inputs as a tensor (n, ...), a tuple or a dictionary, an array, a torch data set or a
+            loader without shuffling. The targets of pairs are ignored.
 
     Raises:
         ValueError: if the observed site is not a categorical distribution.
     """
     chunks = []
-    for target in predictive(model, weights, x):
+    for target in _of_inputs(model, weights, x):
         base = elementwise(target)
         if not isinstance(base, torch.distributions.Categorical):
             raise ValueError(f"class probabilities need a categorical site, got {base}")
         chunks.append(base.probs)
-    return torch.cat(chunks)[: len(x)]
+    return _joined(chunks, x)
 
 
-def mean_prediction(model: Model, weights: Mapping[str, Tensor], x: Tensor) -> Tensor:
-    """Return the mean of the targets' distribution for inputs ``x`` (n, ...) at a point.
+def mean_prediction(model: Model, weights: Mapping[str, Tensor], x: Data) -> Tensor:
+    """Return the mean of the targets' distribution for inputs as in `class_probabilities`.
 
     Raises:
         ValueError: if the observed site is categorical: classes have no mean.
     """
     means = []
-    for target in predictive(model, weights, x):
+    for target in _of_inputs(model, weights, x):
         if isinstance(elementwise(target), torch.distributions.Categorical):
             raise ValueError("classes have no mean: use their probabilities (predict_proba)")
         means.append(target.mean)
-    return torch.cat(means)[: len(x)]
+    return _joined(means, x)
 
 
 @torch.no_grad()
-def held_out_loss(
-    model: Model, weights: Mapping[str, Tensor], x: Tensor, y: Tensor
-) -> tuple[float, float]:
+def held_out_loss(model: Model, weights: Mapping[str, Tensor], data: Data) -> tuple[float, float]:
     """Return the mean negative log likelihood (nats an example) and the accuracy of held-out data.
 
     The accuracy is NaN where the targets are not classes.
+
+    Args:
+        model: any Pyro model with one observed site.
+        weights: the point.
+        data: held-out examples in any form that `as_batches` accepts.
     """
-    log_likelihood, correct, start = 0.0, 0.0, 0
-    for distribution in predictive(model, weights, x):
+    log_likelihood, correct, number, size = 0.0, 0.0, 0, 0
+    for distribution, targets in predictive(model, weights, data):
         base = elementwise(distribution)
-        targets = y[start : start + CHUNK]
-        start += len(targets)
+        number, size = number + len(targets), size + targets.numel()
         log_likelihood += base.log_prob(targets).sum(dtype=torch.float64).item()
         if isinstance(base, torch.distributions.Categorical):
             correct += (base.logits.argmax(-1) == targets).sum().item()
         else:
             correct = math.nan
-    return -log_likelihood / len(x), correct / y.numel()
+    return -log_likelihood / number, correct / size

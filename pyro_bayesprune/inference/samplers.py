@@ -28,10 +28,11 @@ from collections.abc import Sequence
 from typing import get_args
 
 from pyro_bayesprune._utils.checks import check_choice, positive
-from pyro_bayesprune.data.dataset import Dataset, Pair, train_part
+from pyro_bayesprune.data.loading import Data
 from pyro_bayesprune.inference.draw_predictions import last_layer
 from pyro_bayesprune.inference.draws import Draws, Method, gather, surviving
 from pyro_bayesprune.inference.laplace import laplace_draws, last_layer_laplace_draws
+from pyro_bayesprune.inference.log_joint import batches_at
 from pyro_bayesprune.inference.nuts import log_density, nuts_draws
 from pyro_bayesprune.models.module import BayesianModule, evaluation_mode
 from pyro_bayesprune.models.plain import Fitted
@@ -44,7 +45,7 @@ MAX_ELEMENTS = 2**28  # of all draws: 1 GiB in float32
 
 def posterior_draws(
     fit: Fitted,
-    data: Dataset | Pair,
+    data: Data,
     method: Method = "laplace",
     *,
     sites: Sequence[str] | None = None,
@@ -59,7 +60,8 @@ def posterior_draws(
     Args:
         fit: a `Fit`, a `Run`, or any object with ``model`` (a BayesianModule), ``weights`` and
             ``masks``.
-        data: all N training examples.
+        data: all N training examples in any form that `as_batches` accepts. NUTS reads them into
+            memory.
         method: ``"laplace"``, ``"last_layer_laplace"``, ``"last_layer_nuts"`` or ``"nuts"``.
         sites: parameters to draw; by default the last layer's for ``last_layer_…``, else all.
         draws: number of draws of each chain.
@@ -80,10 +82,10 @@ def posterior_draws(
     started = time.perf_counter()
     model = fit.model
     weights = {n: w.detach() * fit.masks.get(n, 1) for n, w in fit.weights.items()}
-    every = list(model.named_weights())
+    every, data = list(model.named_weights()), batches_at(data, weights)
     if sites is None:
         last = method.startswith("last_layer")
-        sites = last_layer(model, weights, train_part(data)[0][:1])[0] if last else every
+        sites = last_layer(model, weights, data.first(1)[0])[0] if last else every
     unknown = sorted(set(sites) - set(every))
     if unknown:
         raise ValueError(f"unknown sites {unknown}: the network has {every}")

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pyro_bayesprune.data.inputs import Inputs, mapped, rows
+from pyro_bayesprune.data.inputs import Inputs, examples, mapped
 from pyro_bayesprune.models.module import BayesianModule, Weights, evaluation_mode
 
 
@@ -16,7 +16,7 @@ def outputs_of_two(model: BayesianModule, x: Inputs) -> tuple[Tensor, Inputs, We
     The outputs have an autograd graph that reaches the parameters and floating-point inputs.
     """
     point = {n: p.detach().requires_grad_() for n, p in model.named_weights().items()}
-    x = differentiable(rows(x, slice(2)))
+    x = differentiable(examples(x, slice(2)))
     with evaluation_mode(model), torch.enable_grad(), torch.random.fork_rng():
         return model.outputs(point, x), x, point
 

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn.modules.module import register_module_forward_pre_hook
 from torch.utils.hooks import RemovableHandle
 
+from pyro_bayesprune._utils.checks import positive_integer
 from pyro_bayesprune._utils.process import one_at_a_time
 from pyro_bayesprune.data.inputs import Inputs, tensors
 from pyro_bayesprune.models.adapter import Forward, network_outputs
@@ -77,8 +78,7 @@ class BayesianModule(nn.Module):
         likelihood: Callable[[Tensor], dist.TorchDistribution] = categorical,
         forward: Forward | None = None,
     ) -> None:
-        if not isinstance(num_data, int) or num_data < 1:
-            raise ValueError(f"num_data must be a positive integer, got {num_data!r}")
+        positive_integer("num_data", num_data)
         if not isinstance(net, nn.Module):
             raise ValueError(f"net must be an nn.Module, got {type(net).__name__}")
         if not any(p.requires_grad for p in net.parameters()):

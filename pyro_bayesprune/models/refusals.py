@@ -5,7 +5,7 @@ from pyro import poutine
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from pyro_bayesprune.data.inputs import Inputs, rows
+from pyro_bayesprune.data.inputs import Inputs, examples
 from pyro_bayesprune.models.graphs import graph_nodes, outputs_of_two
 from pyro_bayesprune.models.module import (
     BayesianModule,
@@ -19,7 +19,7 @@ from pyro_bayesprune.models.module import (
 REENTRANT = "CheckpointFunctionBackward"
 
 
-def check_modules(model: Model, x: Inputs, y: Tensor, batch_size: int) -> None:
+def check_modules(model: Model, x: Inputs, y: Tensor, batch_size: int, num_data: int) -> None:
     """Raise a ValueError for modules whose densities or gradients would be wrong."""
     norms = [part for part in _modules_that_run(model, x, y) if isinstance(part, _BatchNorm)]
     for norm in norms:
@@ -29,10 +29,10 @@ def check_modules(model: Model, x: Inputs, y: Tensor, batch_size: int) -> None:
                 f"evaluation mode too, so that densities depend on the batch size: use running "
                 f"statistics, or LayerNorm or GroupNorm"
             )
-    if min(batch_size, len(y)) == 1 and any(norm.training for norm in norms):
+    if min(batch_size, num_data) == 1 and any(norm.training for norm in norms):
         raise ValueError(
             f"BatchNorm cannot be trained on batches of one example: batch_size is {batch_size}, "
-            f"and there are {len(y)} examples"
+            f"and there are {num_data} examples"
         )
     if isinstance(model, BayesianModule):
         outputs, _, _ = outputs_of_two(model, x)
@@ -55,5 +55,5 @@ def _modules_that_run(model: Model, x: Inputs, y: Tensor) -> list[nn.Module]:
     parts: list[nn.Module] = []
     with on_modules_that_run(parts.append), evaluation_mode(model), torch.no_grad():
         with torch.random.fork_rng(), poutine.block():
-            model(rows(x, slice(2)), y[:2])
+            model(examples(x, slice(2)), y[:2])
     return parts

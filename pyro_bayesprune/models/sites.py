@@ -11,7 +11,7 @@ from pyro import poutine
 from pyro.distributions.util import scale_and_mask
 from torch import Tensor
 
-from pyro_bayesprune.data.inputs import Inputs, described, num_examples, rows
+from pyro_bayesprune.data.inputs import Inputs, described, examples, num_examples
 from pyro_bayesprune.models.handler import MaskedPrior
 from pyro_bayesprune.models.module import BayesianModule, Model, evaluation_mode, network
 from pyro_bayesprune.models.priors import elementwise
@@ -44,7 +44,7 @@ def inspect_model(model: Model, x: Inputs, y: Tensor) -> ModelSites:
             site inside the plate, a parameter site, or no observed site.
     """
     few = min(2, num_examples(x))
-    trace = _trace_of(model, rows(x, slice(few)), y[:few])
+    trace = _trace_of(model, examples(x, slice(few)), y[:few])
     nodes, plate = trace.nodes, trace.nodes.get("data")
     if plate is None or not poutine.util.site_is_subsample(plate):
         raise ValueError(

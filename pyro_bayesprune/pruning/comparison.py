@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
-from pyro_bayesprune.data.dataset import Pair
+from pyro_bayesprune.data.batches import Batches
 from pyro_bayesprune.inference.bayes_factor import BayesFactor
 from pyro_bayesprune.inference.log_joint import LogJoint, log_densities, log_joint
 from pyro_bayesprune.inference.metrics import sparsity
@@ -27,7 +27,7 @@ class Comparison(ABC):
     Args:
         model: the Pyro model.
         current: the network before the step.
-        data: training inputs and targets.
+        data: all training examples.
         pruning: how to prune.
         temperature: divides the log likelihood.
         log_occam_ratio: log Occam factor under some masks minus the current one, nats; None if it
@@ -37,7 +37,7 @@ class Comparison(ABC):
 
     model: Model
     current: PruneState
-    data: Pair
+    data: Batches
     pruning: Pruning
     temperature: float
     log_occam_ratio: LogOccamRatio | None
@@ -63,7 +63,7 @@ class FullComparison(Comparison):
     def __call__(self, candidate: PruneState) -> tuple[LogJoint, Try]:
         """Return the log joint of a candidate and its Bayes factor."""
         after, occam = self._log_joint(candidate), self.occam(candidate)
-        factor = BayesFactor.joint(after, self.before, len(self.data[0]))
+        factor = BayesFactor.joint(after, self.before, self.data.num_data)
         factor = replace(factor, kind=self.pruning.kind, log_occam_ratio=occam)
         return after, Try(sparsity(candidate.masks), factor)
 
@@ -81,14 +81,19 @@ class SequentialComparison(Comparison):
     """Reads random examples until the decision is clear. Log joints remain unknown."""
 
     def __post_init__(self) -> None:
-        x, _ = self.data
-        self.rows = torch.randperm(len(x), generator=self.order, device="cpu").to(x.device)
+        if not self.data.has_positions:
+            raise ValueError(
+                "evaluation='sequential' reads random examples, but this loader can only be read "
+                "from its beginning: use evaluation='full', or give a torch Dataset"
+            )
+        number = self.data.num_data
+        self.shuffled = self.data.at(torch.randperm(number, generator=self.order, device="cpu"))
         self.current_densities = _Densities(self, self.current.weights)
 
     def __call__(self, candidate: PruneState) -> tuple[LogJoint, Try]:
         """Return an unknown log joint, and an estimate of the candidate's Bayes factor."""
         before, after = self.current_densities, _Densities(self, candidate.weights)
-        num_data, pruning = len(self.rows), self.pruning
+        num_data, pruning = self.data.num_data, self.pruning
         log_occam_ratio = self.occam(candidate)
         log_prior_ratio = after.log_prior - before.log_prior
         estimate = estimate_sum(
@@ -119,10 +124,9 @@ class _Densities:
         return self.computed[:number]
 
     def _compute(self, start: int, end: int) -> tuple[Tensor, float]:
-        (x, y), rows = self.comparison.data, self.comparison.rows[start:end]
-        temperature = self.comparison.temperature
+        comparison, part = self.comparison, self.comparison.shuffled.at(slice(start, end))
         return log_densities(
-            self.comparison.model, self.weights, (x[rows], y[rows]), temperature=temperature
+            comparison.model, self.weights, part, temperature=comparison.temperature
         )
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pyro_bayesprune.data.dataset import Dataset, Pair, random_sample
+from pyro_bayesprune.data.loading import Data, random_sample
 from pyro_bayesprune.inference import curvature, evidence
 from pyro_bayesprune.inference.savage_dickey import savage_dickey as log_factor
 from pyro_bayesprune.models.module import BayesianModule, Masks, Weights
@@ -55,7 +55,7 @@ def _ggn(
     masks: Masks,
     *,
     model: BayesianModule,
-    data: Dataset | Pair,
+    data: Data,
     generator: torch.Generator | None = None,
     temperature: float = 1.0,
 ) -> Weights:
@@ -89,7 +89,7 @@ def snr(
     masks: Masks,
     *,
     model: BayesianModule,
-    data: Dataset | Pair,
+    data: Data,
     generator: torch.Generator | None = None,
     temperature: float = 1.0,
 ) -> Scores:

@@ -9,11 +9,12 @@ import torch
 
 from pyro_bayesprune._utils.calls import call_with
 from pyro_bayesprune._utils.random import random_stream
-from pyro_bayesprune.data.dataset import Dataset, Pair, random_sample, train_part
+from pyro_bayesprune.data.dataset import Dataset
+from pyro_bayesprune.data.loading import Data, random_sample
 from pyro_bayesprune.inference.bayes_factor import BayesFactor
 from pyro_bayesprune.inference.conditioning import Conditioning
 from pyro_bayesprune.inference.evidence import occam_gains
-from pyro_bayesprune.inference.log_joint import LogJoint
+from pyro_bayesprune.inference.log_joint import LogJoint, batches_at
 from pyro_bayesprune.inference.metrics import layer_sparsity, sparsity
 from pyro_bayesprune.models.module import BayesianModule, Masks, Model
 from pyro_bayesprune.pruning.comparison import COMPARISONS, Comparison, LogOccamRatio
@@ -28,7 +29,7 @@ MAX_HALVINGS = 6
 def prune_step(
     model: Model,
     state: PruneState,
-    data: Dataset | Pair,
+    data: Data,
     pruning: Pruning,
     *,
     epoch: int = 1,
@@ -41,7 +42,8 @@ def prune_step(
     Args:
         model: the Pyro model.
         state: weights, masks (of all prunable sites) and the log Bayes factor recorded last.
-        data: training data; decisions use no other data.
+        data: all training examples in any form that `as_batches` accepts; decisions use no
+            others.
         pruning: how to prune.
         epoch: the epoch that has ended, counted from 1.
         epochs: number of epochs of the training, for the schedule.
@@ -54,21 +56,23 @@ def prune_step(
     Raises:
         ValueError: if a log Bayes factor is not a number.
     """
-    x, y = train_part(data)
+    batches = batches_at(data, state.weights)
+    num_data = batches.num_data
+    data = data if isinstance(data, (Dataset, tuple)) else batches  # for a criterion of the user's
     masks = {name: mask | pruning.regrow for name, mask in state.masks.items()}
     current = PruneState(state.weights, masks, state.log_bf)
-    target, threshold = pruning.target(epoch, epochs), pruning.log_threshold(len(x))
+    target, threshold = pruning.target(epoch, epochs), pruning.log_threshold(num_data)
     settings = {"model": model, "data": data, "generator": generator, "temperature": temperature}
     increases = bool(masks) and target > sparsity(masks)
     conditioning = _conditioning(current, settings) if increases and pruning.conditions else None
     occam = _log_occam_ratio(current, pruning, settings, conditioning) if increases else None
     order = random_stream(generator.initial_seed() if generator else 0, "subset", epoch)
     comparison = COMPARISONS[pruning.evaluation]
-    compare = comparison(model, current, (x, y), pruning, temperature, occam, order)
+    compare = comparison(model, current, batches, pruning, temperature, occam, order)
     candidates = _candidates(current, pruning, target, settings) if increases else iter(())
     outcome = _first_accepted(candidates, current, compare, pruning, conditioning, threshold)
     tries, new_masks = outcome.tries, outcome.state.masks
-    factor = tries[-1].bayes_factor if tries else BayesFactor(0.0, 0.0, len(x), pruning.kind)
+    factor = tries[-1].bayes_factor if tries else BayesFactor(0.0, 0.0, num_data, pruning.kind)
     record = Record(
         epoch=epoch,
         before=compare.before,

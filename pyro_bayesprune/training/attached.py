@@ -67,6 +67,11 @@ class Attached(Parameters):
         self.mask_hooks: list[RemovableHandle] = []
         self.set_masks({})
 
+    @property
+    def like(self) -> Tensor:
+        """A tensor of the network's dtype, on its device."""
+        return next(iter(self.net_parameters.values())).detach().new_empty(0)
+
     def weights(self) -> Weights:
         """Return a copy of the value of each site."""
         with torch.no_grad():

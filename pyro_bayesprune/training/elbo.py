@@ -13,6 +13,7 @@ from pyro.infer.autoguide import AutoDelta
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
+from pyro_bayesprune.data.inputs import Inputs
 from pyro_bayesprune.models.likelihoods import categorical
 from pyro_bayesprune.models.module import BayesianModule, Model
 from pyro_bayesprune.models.priors import elementwise
@@ -121,7 +122,7 @@ class PointELBO(ELBO):
         raise NotImplementedError  # abstract in `pyro.infer.ELBO`, but not used here
 
     def _loss(
-        self, model: Model, weights: dict[str, Tensor], x: Tensor, y: Tensor
+        self, model: Model, weights: dict[str, Tensor], x: Inputs, y: Tensor
     ) -> tuple[Any, PriorTerms]:
         """Return minus the log likelihood of a batch, and the terms of the prior."""
         if not self._planned:
@@ -130,7 +131,7 @@ class PointELBO(ELBO):
             trace = poutine.trace(poutine.condition(model, data=weights)).get_trace(x, y)
             return self._traced(trace, weights)
         log_likelihood = _log_likelihood(model, model.outputs(weights, x), y)
-        factor = self.scale / self.temperature * model.num_data / len(x)
+        factor = self.scale / self.temperature * model.num_data / len(y)
         own = {n: add for n, add in self._fixed.items() if self.prior and n not in self.decayed}
         return log_likelihood * -factor, PriorTerms(0.0, own)
 

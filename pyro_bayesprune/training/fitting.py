@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from pyro_bayesprune._utils.calls import suggests_names
 from pyro_bayesprune._utils.progress import epoch_progress
 from pyro_bayesprune._utils.tables import table_html
-from pyro_bayesprune.data.dataset import Dataset, Pair
+from pyro_bayesprune.data.loading import Data
 from pyro_bayesprune.inference.metrics import sparsity
 from pyro_bayesprune.inference.prediction import class_probabilities, mean_prediction
 from pyro_bayesprune.models.buffers import set_buffers
@@ -70,19 +70,13 @@ class Fit:
         """Share of the prunable weights that are zero."""
         return sparsity(self.masks)
 
-    def predict_proba(self, x: Tensor) -> Tensor:
-        """Return class probabilities (n, classes) of inputs (n, ...)."""
-        return class_probabilities(self.model, self.weights, self._like_weights(x))
+    def predict_proba(self, x: Data) -> Tensor:
+        """Return class probabilities (n, classes) of inputs, as in `class_probabilities`."""
+        return class_probabilities(self.model, self.weights, x)
 
-    def predict(self, x: Tensor) -> Tensor:
-        """Return the mean of the targets (n, ...) of inputs (n, ...)."""
-        return mean_prediction(self.model, self.weights, self._like_weights(x))
-
-    def _like_weights(self, x: Tensor) -> Tensor:
-        like = next(iter(self.weights.values()))
-        if not isinstance(x, Tensor):  # a NumPy array
-            x = torch.as_tensor(x, device="cpu")
-        return x.to(like.device, like.dtype if x.is_floating_point() else x.dtype)
+    def predict(self, x: Data) -> Tensor:
+        """Return the mean of the targets (n, ...) of inputs, as in `class_probabilities`."""
+        return mean_prediction(self.model, self.weights, x)
 
     @cached_property
     def module(self) -> nn.Module:
@@ -126,8 +120,9 @@ class Fit:
 @suggests_names
 def fit(
     model: Model,
-    data: Dataset | Pair,
+    data: Data,
     *,
+    decide_on: Data | None = None,
     pruning: Pruning | None = None,
     epochs: int = 25,
     batch_size: int = 64,
@@ -144,8 +139,9 @@ def fit(
 
     Args:
         model: a Pyro model called as ``model(x, y)`` with a plate ``data``.
-        data: a `Dataset` or a pair ``(x, y)``.
-        pruning: as in `train`, like all following arguments except the last.
+        data: a `Dataset`, a pair ``(x, y)``, a loader, or another form that `as_batches` accepts.
+        decide_on: as in `train`, like all following arguments except the last.
+        pruning: how to prune.
         epochs: total number of passes over the data.
         batch_size: examples of a training step.
         optim: any `pyro.optim` optimiser.
@@ -168,6 +164,7 @@ def fit(
     training = train(
         model,
         data,
+        decide_on=decide_on,
         pruning=pruning,
         epochs=epochs,
         batch_size=batch_size,

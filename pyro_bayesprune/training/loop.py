@@ -6,17 +6,19 @@ import time
 import warnings
 from collections.abc import Generator, Iterator, Mapping
 from contextlib import contextmanager
-from typing import cast, get_args
+from typing import NamedTuple, cast, get_args
 
 import torch
 from pyro.optim import PyroOptim
 from torch import Tensor
 
 from pyro_bayesprune._utils.calls import suggests_names
-from pyro_bayesprune._utils.checks import check_finite, positive
+from pyro_bayesprune._utils.checks import check_finite, check_kind, positive, positive_integer
 from pyro_bayesprune._utils.process import memory_kept, one_at_a_time
 from pyro_bayesprune._utils.random import random_stream
-from pyro_bayesprune.data.dataset import Dataset, Pair, random_sample, train_part
+from pyro_bayesprune.data.batches import Batches, TensorBatches
+from pyro_bayesprune.data.dataset import Dataset, Pair
+from pyro_bayesprune.data.loading import Data, as_batches, random_sample
 from pyro_bayesprune.inference.evidence import evidence_scales
 from pyro_bayesprune.inference.mode import gradient_norm
 from pyro_bayesprune.inference.prediction import held_out_loss
@@ -45,41 +47,42 @@ UNPRUNED = Pruning(sparsity=0.0)
 
 
 def _checked(
-    model: Model, data: Dataset, epochs: int, batch_size: int, objective: str, temp: float
+    model: Model, data: "Read", epochs: int, batch_size: int, objective: str, temp: float
 ) -> ModelSites:
-    for name, value in {"epochs": epochs, "batch_size": batch_size}.items():
-        if not isinstance(value, int) or value < 1:
-            raise ValueError(f"{name} must be a positive integer, got {value!r}")
+    positive_integer("epochs", epochs)
+    positive_integer("batch_size", batch_size)
     if objective not in get_args(Objective):
         raise ValueError(f"objective must be 'map' or 'mle', got {objective!r}")
     positive("temperature", temp)
     return checked_sites(model, data, batch_size)
 
 
-def checked_sites(model: Model, data: Dataset, batch_size: int) -> ModelSites:
+def checked_sites(model: Model, data: "Read", batch_size: int) -> ModelSites:
     """Return the sites of a model that can be trained on these data.
 
     Raises:
         ValueError: if it cannot.
     """
-    x, y = data.train_x, data.train_y
+    x, y = data.train.first(2)
     sites = inspect_model(model, x, y)
-    check_num_data(sites, len(x))
+    num_data = as_batches(data.decisions).num_data
+    check_num_data(sites, num_data)
     if len(sites.observed) != 1:
         raise ValueError(f"training needs one observed site, the model has {list(sites.observed)}")
-    parts = {"train": y, "validation": data.validation_y, "test": data.test_y}
-    for part, targets in parts.items():
-        if targets is not None:
+    check_targets(sites, y)
+    for part in ("train", "validation", "test"):
+        if (targets := getattr(data.dataset, f"{part}_y", None)) is not None:
             check_targets(sites, targets, part)
-    check_modules(model, x, y, batch_size)
+    check_modules(model, x, y, batch_size, num_data)
     return sites
 
 
 @suggests_names
 def train(
     model: Model,
-    data: Dataset | Pair,
+    data: Data,
     *,
+    decide_on: Data | None = None,
     pruning: Pruning | None = None,
     epochs: int = 25,
     batch_size: int = 64,
@@ -99,10 +102,13 @@ def train(
 
     Args:
         model: a Pyro model called as ``model(x, y)`` with a plate ``data``.
-        data: a `Dataset` or a pair. Its training part decides; its validation part is measured.
+        data: a `Dataset`, whose training part is used and whose validation part is measured, or
+            another form that `as_batches` accepts. A loader keeps its order and augmentation.
+        decide_on: all N training examples for the decisions, in any form; by default ``data``. If
+            these are augmented at random, decisions read them with one fixed augmentation.
         pruning: how to prune; None trains without pruning.
         epochs: total number of passes over the data, including those of ``state``.
-        batch_size: examples of a training step.
+        batch_size: examples of a training step; a loader has its own.
         optim: any `pyro.optim` optimiser; by default Adam of learning rate 0.001 that falls to
             zero over the last 40% of the epochs. A schedule takes one step after each epoch.
         objective: ``"map"``: −(log likelihood + log prior)/N; ``"mle"``: −log likelihood/N.
@@ -121,16 +127,15 @@ def train(
     """
     pruning = pruning or UNPRUNED
     optim = optim or adam(1e-3, epochs, annealing=True)
-    _check_kind("pruning", pruning, Pruning)
-    _check_kind("optim", optim, PyroOptim)
+    check_kind("pruning", pruning, Pruning)
+    check_kind("optim", optim, PyroOptim)
     with alone():
-        data, model = _on_device(data, model, device)
-        sites = _checked(model, data, epochs, batch_size, objective, temperature)
+        read, model = _on_device(data, decide_on, model, device)
+        sites = _checked(model, read, epochs, batch_size, objective, temperature)
         _check_initial(model, sites, initial_weights, state)
         trainer = Trainer(
             model,
-            data.train_x,
-            data.train_y,
+            read.train,
             initial_weights=state.weights if state else initial_weights or {},
             optim=optim,
             objective=objective,
@@ -139,12 +144,12 @@ def train(
         )
         trainer.freeze(name for name, site in sites.latent.items() if site["infer"].get(EVIDENCE))
         if state is None:
-            state = initial_state(trainer, sites, data, pruning)
+            state = initial_state(trainer, sites, read, pruning)
         else:
             _continue(trainer, state, pruning)
     for _ in range(state.epoch, epochs):
         with alone(), memory_kept():
-            state, measured = _one_epoch(trainer, data, pruning, state, epochs, batch_size)
+            state, measured = _one_epoch(trainer, read, pruning, state, epochs, batch_size)
         yield state, measured
 
 
@@ -155,9 +160,10 @@ def alone() -> Iterator[None]:
         yield
 
 
-def initial_state(trainer: Parameters, sites: ModelSites, data: Dataset, pruning: Pruning) -> State:
+def initial_state(trainer: Parameters, sites: ModelSites, read: "Read", pruning: Pruning) -> State:
     """Return the state before the first epoch: all weights of the prunable sites are kept."""
-    names = prunable_sites(trainer.model, sites, pruning.sites, data.train_x, pruning.scope)
+    x, _ = read.train.first(2)
+    names = prunable_sites(trainer.model, sites, pruning.sites, x, pruning.scope)
     _warn_if_nothing_prunable(names, pruning)
     masks = {n: torch.ones_like(trainer.params[n], dtype=torch.bool) for n in names}
     return State(0, {}, masks, {}, {}, None)
@@ -171,13 +177,13 @@ def _continue(trainer: Trainer, state: State, pruning: Pruning) -> None:
 
 
 def _one_epoch(
-    trainer: Trainer, data: Dataset, pruning: Pruning, state: State, epochs: int, batch_size: int
+    trainer: Trainer, read: "Read", pruning: Pruning, state: State, epochs: int, batch_size: int
 ) -> tuple[State, Epoch]:
     """Train for an epoch, take its pruning step, and evaluate the result."""
     started = time.perf_counter()
     train_loss = trainer.run_epoch(state.epoch + 1, batch_size)
     seconds = time.perf_counter() - started
-    pruned, measured = end_epoch(trainer, data, pruning, state, epochs, train_loss, seconds)
+    pruned, measured = end_epoch(trainer, read, pruning, state, epochs, train_loss, seconds)
     moments = copy.deepcopy(trainer.optim.get_state())
     epoch, buffers = measured.step.epoch, trainer.buffers()
     return State(epoch, pruned.weights, pruned.masks, buffers, moments, pruned.log_bf), measured
@@ -185,7 +191,7 @@ def _one_epoch(
 
 def end_epoch(
     trainer: Parameters,
-    data: Dataset,
+    read: "Read",
     pruning: Pruning,
     state: State,
     epochs: int,
@@ -196,7 +202,7 @@ def end_epoch(
 
     Args:
         trainer: the parameters, which the step changes.
-        data: its training part decides.
+        read: the data of decisions and of the evaluation.
         pruning: how to prune.
         state: the state before the epoch.
         epochs: number of epochs of the training.
@@ -206,12 +212,12 @@ def end_epoch(
     model, epoch, temperature = trainer.model, state.epoch + 1, trainer.temperature
     started = time.perf_counter()
     if trainer.frozen_sites:
-        sample = random_sample(data, random_stream(trainer.seed, "evidence", epoch))
+        sample = random_sample(read.decisions, random_stream(trainer.seed, "evidence", epoch))
         _set_scales(trainer, sample, state.masks, temperature)
     pruned, record = prune_step(
         model,
         PruneState(trainer.weights(), state.masks, state.log_bf),
-        data,
+        read.decisions,
         pruning,
         epoch=epoch,
         epochs=epochs,
@@ -225,13 +231,13 @@ def end_epoch(
     trainer.round_parameters()
     times = seconds, time.perf_counter() - started
     held_out = (
-        *_held_out(model, pruned, data.validation_x, data.validation_y),
-        *_held_out(model, pruned, data.test_x, data.test_y),
+        *_held_out(model, pruned, read.validation),
+        *_held_out(model, pruned, read.test),
     )
     norm = math.nan
     if epoch == epochs:
         point, masks = pruned.weights, pruned.masks
-        norm = gradient_norm(model, point, masks, data, temperature=temperature)
+        norm = gradient_norm(model, point, masks, read.decisions, temperature=temperature)
     return pruned, Epoch(record, train_loss, *held_out, *times, temperature, norm)
 
 
@@ -261,26 +267,53 @@ def _warn_of_empty_layers(epoch: int, before: Masks, after: Masks) -> None:
         warnings.warn(message, RuntimeWarning, stacklevel=2)
 
 
-def _check_kind(name: str, value: object, kind: type) -> None:
-    if not isinstance(value, kind):
-        hint = f" {value!r}: write {name}={kind.__name__}({value!r})" if kind is Pruning else ""
-        text = hint if isinstance(value, str) else ""
-        raise ValueError(f"{name} must be a {kind.__name__}, got {type(value).__name__}{text}")
+class Read(NamedTuple):
+    """What a training reads.
+
+    Args:
+        train: the training examples.
+        decisions: the data of pruning decisions.
+        dataset: the data set in memory, if there is one.
+        validation: data that are evaluated after each epoch.
+        test: data that are evaluated after each epoch.
+    """
+
+    train: Batches
+    decisions: Data
+    dataset: Dataset | None = None
+    validation: Data | None = None
+    test: Data | None = None
 
 
 def _on_device(
-    data: Dataset | Pair, model: Model, device: str | torch.device | None
-) -> tuple[Dataset, Model]:
+    data: Data, decide_on: Data | None, model: Model, device: str | torch.device | None
+) -> tuple[Read, Model]:
     """Return the data, and a copy of the model in training mode, on the device."""
-    if not isinstance(data, Dataset):
-        data = Dataset(*train_part(data))
-    if device is not None:
-        data = data.to(device)
     module = network(model := copied(model))  # functions are not copied
+    weight = next(iter(module.parameters()), None) if module is not None else None
+    like = torch.empty(0) if weight is None else weight.detach().new_empty(0)
+    like = like if device is None else like.to(device)
+    if isinstance(data, Dataset) and device is not None:
+        data = data.to(device)
+    train = _placed(data, like, device)
+    dataset = None
+    if isinstance(train, TensorBatches):  # criteria of the user's get a data set
+        dataset = data if isinstance(data, Dataset) else Dataset(train.x, train.y)
+    decisions: Data = dataset or train
+    if decide_on is not None:
+        decisions = _placed(decide_on, like.to(train.device), train.device)
     if module is not None:
-        module.to(data.train_x.device)
+        module.to(train.device)
     training_mode(model)
-    return data, model
+    held_out = (held_out_part(dataset, part) for part in ("validation", "test"))
+    return Read(train, decisions, dataset, *held_out), model
+
+
+def _placed(data: Data, like: Tensor, device: str | torch.device | None) -> Batches:
+    batches = as_batches(data, like=like)
+    if isinstance(batches, TensorBatches) and device is not None:
+        return batches.to(device)
+    return batches
 
 
 def _check_initial(
@@ -302,9 +335,13 @@ def _check_initial(
             check_finite(f"initial_weights of {name!r}", value)
 
 
-def _held_out(
-    model: Model, state: PruneState, x: Tensor | None, y: Tensor | None
-) -> tuple[float, float]:
-    if x is None or y is None:
+def _held_out(model: Model, state: PruneState, data: Data | None) -> tuple[float, float]:
+    if data is None:
         return math.nan, math.nan
-    return held_out_loss(model, state.weights, x, y)
+    return held_out_loss(model, state.weights, data)
+
+
+def held_out_part(dataset: Dataset | None, part: str) -> Pair | None:
+    """Return the validation or test part of a data set, or None if there is none."""
+    x, y = (getattr(dataset, f"{part}_{name}", None) for name in "xy")
+    return None if x is None or y is None else (x, y)

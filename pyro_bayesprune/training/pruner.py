@@ -13,8 +13,9 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.optim import LBFGS, Optimizer
 
 from pyro_bayesprune._utils.calls import suggests_names
-from pyro_bayesprune._utils.checks import positive
-from pyro_bayesprune.data.dataset import Dataset, Pair
+from pyro_bayesprune._utils.checks import check_kind, positive, positive_integer
+from pyro_bayesprune.data.dataset import Dataset
+from pyro_bayesprune.data.loading import Data, Unpack, as_batches
 from pyro_bayesprune.models.adapter import Forward
 from pyro_bayesprune.models.buffers import attribute_shapes, buffers_of
 from pyro_bayesprune.models.likelihoods import categorical
@@ -24,7 +25,15 @@ from pyro_bayesprune.pruning.record import Record
 from pyro_bayesprune.pruning.settings import Pruning
 from pyro_bayesprune.training.attached import Attached
 from pyro_bayesprune.training.fitting import Fit, with_buffers
-from pyro_bayesprune.training.loop import alone, checked_sites, end_epoch, initial_state
+from pyro_bayesprune.training.loop import (
+    UNPRUNED,
+    Read,
+    alone,
+    checked_sites,
+    end_epoch,
+    held_out_part,
+    initial_state,
+)
 from pyro_bayesprune.training.state import State
 
 
@@ -50,6 +59,7 @@ class Pruner:
             multiplied by it, so that the loss of the loop does not change.
         seed: seed of the random numbers of pruning.
         forward: function ``(net, x) -> outputs`` that calls the network, see `BayesianModule`.
+        unpack: function ``batch -> (inputs, targets)`` for batches of `step` that are no pairs.
 
     Raises:
         ValueError: if an argument is invalid; the message names it.
@@ -85,16 +95,21 @@ class Pruner:
         temperature: float = 1.0,
         seed: int = 0,
         forward: Forward | None = None,
+        unpack: Unpack | None = None,
     ) -> None:
         positive("temperature", temperature)
+        positive_integer("epochs", epochs)
+        pruning = pruning or UNPRUNED
+        check_kind("pruning", pruning, Pruning)
         self.model = BayesianModule(_plain(net), prior, num_data, likelihood, forward)
         if fixed := sorted(self.model.fixed()):
             raise ValueError(
                 f"the prior of {', '.join(fixed)} is a Delta, a constant: set the value in your "
                 f"network instead, and its requires_grad to False"
             )
-        self.pruning, self.epochs = pruning or Pruning(sparsity=0.0), epochs
+        self.pruning, self.epochs = pruning, epochs
         self._parameters = Attached(self.model, temperature=temperature, seed=seed)
+        self._unpack = unpack
         self._state: State | None = None  # until the first step
         self._rows: list[dict[str, Any]] = []
         self._started = time.perf_counter()
@@ -141,14 +156,18 @@ class Pruner:
             )
         self._parameters.attach(optimizer)
 
-    def step(self, data: Dataset | Pair, *, train_loss: float = math.nan) -> Record:
+    def step(
+        self, data: Data, *, train_loss: float = math.nan, validation: Data | None = None
+    ) -> Record:
         """Build pruned candidates, compare them with the network, decide, and prune the network.
 
         The network is evaluated in evaluation mode, and then has its former mode again.
 
         Args:
-            data: all N training examples, without augmentation; they decide.
+            data: all N training examples, in any form that `as_batches` accepts, for example a
+                ``DataLoader`` without augmentation. They decide.
             train_loss: mean loss of the epoch, for the history.
+            validation: data whose loss and accuracy the history contains. They do not decide.
 
         Returns:
             The record of the step, see `prune_step`.
@@ -159,19 +178,28 @@ class Pruner:
         """
         seconds = time.perf_counter() - self._started
         self._check_attached()
-        if not isinstance(data, Dataset):
-            data = Dataset(*data)
         with alone():
-            if self._state is None:
-                sites = checked_sites(self.model, data, batch_size=2)
-                self._state = initial_state(self._parameters, sites, data, self.pruning)
+            read = self._read(data, validation)
+            sites = checked_sites(self.model, read, batch_size=2)
+            state = self._state or initial_state(self._parameters, sites, read, self.pruning)
             pruned, epoch = end_epoch(
-                self._parameters, data, self.pruning, self._state, self.epochs, train_loss, seconds
+                self._parameters, read, self.pruning, state, self.epochs, train_loss, seconds
             )
         self._state = State(epoch.step.epoch, {}, pruned.masks, {}, {}, pruned.log_bf)
         self._rows.append(epoch.row())
         self._started = time.perf_counter()
         return epoch.step
+
+    def _read(self, data: Data, validation: Data | None) -> Read:
+        dataset = data if isinstance(data, Dataset) else None
+        if validation is None:
+            validation = held_out_part(dataset, "validation")
+        batches, held_out = (
+            None if part is None else as_batches(part, self._unpack, like=self._parameters.like)
+            for part in (data, validation)
+        )
+        assert batches is not None
+        return Read(batches, dataset or batches, dataset, held_out, held_out_part(dataset, "test"))
 
     def _check_attached(self) -> None:
         optimizers = self._parameters.optimizers

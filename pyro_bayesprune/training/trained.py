@@ -14,8 +14,10 @@ from torch import Tensor
 
 from pyro_bayesprune._utils.calls import suggests_names
 from pyro_bayesprune._utils.random import random_stream
-from pyro_bayesprune.data.dataset import Dataset, Pair, random_sample, train_part
+from pyro_bayesprune.data.batches import SAMPLE, Batches
+from pyro_bayesprune.data.loading import Data
 from pyro_bayesprune.inference.conditioning import Conditioning
+from pyro_bayesprune.inference.log_joint import batches_at
 from pyro_bayesprune.models.buffers import attribute_shapes, buffers_of
 from pyro_bayesprune.models.module import Model
 from pyro_bayesprune.models.sites import check_num_data, check_weights, inspect_model
@@ -76,7 +78,7 @@ class PrunedNetwork(Fit):
 def prune(
     model: Model,
     weights: Mapping[str, Tensor],
-    data: Dataset | Pair,
+    data: Data,
     sparsity: float | Literal["auto"] = 0.9,
     *,
     update: Update = "condition",
@@ -98,7 +100,7 @@ def prune(
         model: the Pyro model. Its buffers must be those of the training, as in a fit's ``model``.
         weights: the trained weights, best at a mode, by name; those of frozen parameters are
             ignored, since the model has them.
-        data: the training data.
+        data: the training data in any form that `as_batches` accepts.
         sparsity: share of the prunable weights that become zero. With ``"auto"`` it is raised,
             first by halving the share of surviving weights and then by bisection, while the joint
             Bayes factor of the pruned over the trained network is above ``beta`` per datum.
@@ -126,9 +128,10 @@ def prune(
         >>> prune(model, dict(model.net.named_parameters()), data, 0.5).sparsity
         0.5
     """
-    x, y = train_part(data)
+    batches = batches_at(data, weights)
+    x, y = batches.first(2)
     model_sites = inspect_model(model, x, y)
-    check_num_data(model_sites, len(x))
+    check_num_data(model_sites, batches.num_data)
     latent = {n: w.detach() for n, w in weights.items() if n in model_sites.latent}
     check_weights(model, model_sites, latent)
     names = prunable_sites(model, model_sites, sites, x, scope)
@@ -136,7 +139,7 @@ def prune(
     settings = Pruning(
         criterion, 0.0, "always", beta, scope=scope, schedule="constant", sites=sites, update=update
     )
-    attempt = _Attempts(model, dense, (x, y), settings, temperature, seed)
+    attempt = _Attempts(model, dense, batches, settings, temperature, seed)
     attempts = list(_rising(attempt)) if sparsity == "auto" else [attempt(sparsity)]
     chosen = max(attempts, key=lambda a: (a.row["accepted"], a.record.sparsity))
     if sparsity == "auto" and not chosen.row["accepted"]:
@@ -164,7 +167,7 @@ class _Attempts:
 
     model: Model
     dense: PruneState
-    data: Pair
+    data: Batches
     settings: Pruning
     temperature: float
     seed: int
@@ -195,7 +198,7 @@ class _Attempts:
     @cached_property
     def conditioning(self) -> Conditioning:
         """The approximation of the posterior around the dense network, for its evidence."""
-        sample = random_sample(self.data, self._generator())
+        sample = self.data.sample(SAMPLE, self._generator())
         sites = tuple(self.dense.masks)
         return Conditioning(self.model, self.dense.weights, sample, sites, self.temperature)
 

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from typing import Any, cast
 
 import pyro
@@ -16,7 +17,8 @@ from torch import Tensor
 from torch.distributions import transform_to
 
 from pyro_bayesprune._utils.process import flushed_denormals
-from pyro_bayesprune._utils.random import random_stream, seeded
+from pyro_bayesprune._utils.random import seeded
+from pyro_bayesprune.data.loading import Data, as_batches
 from pyro_bayesprune.models.buffers import attribute_shapes, buffers_of, set_buffers
 from pyro_bayesprune.models.module import (
     BayesianModule,
@@ -77,8 +79,7 @@ class Trainer(Parameters):
     def __init__(
         self,
         model: Model,
-        x: Tensor,
-        y: Tensor,
+        data: Data,
         *,
         initial_weights: Mapping[str, Tensor],
         optim: PyroOptim,
@@ -86,7 +87,7 @@ class Trainer(Parameters):
         temperature: float,
         seed: int,
     ) -> None:
-        self.model, self.x, self.y, self.seed = model, x, y, seed
+        self.model, self.data, self.seed = model, as_batches(data), seed
         self.temperature = temperature
         self.attributes = attribute_shapes(model)
         self.frozen_sites: list[str] = []
@@ -97,10 +98,11 @@ class Trainer(Parameters):
             # The store makes values contiguous; a module's own layout (channels_last) is faster.
             weight.copy_(self.params[name].data)
             self.params[name].data = weight
+        num_data = self.num_data
         decay = _decay(model, optim) if objective == "map" else {}
-        self.optim = JointOptim(optim, self.params, {n: d / len(x) for n, d in decay.items()})
+        self.optim = JointOptim(optim, self.params, {n: d / num_data for n, d in decay.items()})
         self.elbo = PointELBO(
-            scale=1 / len(x),
+            scale=1 / num_data,
             temperature=temperature,
             prior=objective == "map",
             decayed=frozenset(decay),
@@ -109,7 +111,9 @@ class Trainer(Parameters):
 
     def _set_up_guide(self, start: Weights) -> None:
         """Create the guide and its parameters at the values ``start`` or at the prior's median."""
-        names = inspect_model(self.model, self.x, self.y).latent
+        few = self.data.first(2)
+        sites = inspect_model(self.model, *few)
+        names, self.num_data = sites.latent, sites.num_data
         self.guide_names = {name: f"site_{i}" for i, name in enumerate(names)}
         site_names = {short: name for name, short in self.guide_names.items()}
 
@@ -121,7 +125,7 @@ class Trainer(Parameters):
         self.guide.site_names = site_names
         mode = evaluation_mode(self.model)
         with self.scope(), seeded(self.seed, "initial"), mode, torch.enable_grad():
-            self.guide(self.x[:2], self.y[:2])
+            self.guide(*few)
             values: dict[str, Any] = point(self.guide)  # Pyro adds an attribute to the tensors
             self.params = {name: value.unconstrained() for name, value in values.items()}
         # The guide would otherwise store two copies of all weights.
@@ -195,23 +199,24 @@ class Trainer(Parameters):
         return {n: m for n, m in masks.items() if n in equal and worthwhile(self.params[n], m)}
 
     def run_epoch(self, epoch: int, batch_size: int) -> float:
-        """Train once on all data in random order; return the mean loss, nats an example."""
-        stream = random_stream(self.seed, "order", epoch)
-        order = torch.randperm(len(self.x), generator=stream, device="cpu")
-        batches = _batches(order.to(self.x.device), batch_size, self.model)
-        total = 0.0
+        """Train once on all data in random order, or once on a loader; return the mean loss.
+
+        The unit of the loss is nats an example.
+        """
+        divide = partial(_batches, batch_size=batch_size, model=self.model)
+        total, number = 0.0, 0
         quiet = pyro.validation_enabled(False)  # otherwise a NaN raises an error first
         noise = seeded(self.seed, "noise", epoch)
         with self.scope(), noise, flushed_denormals(), quiet, self.under_masks():
-            for step, batch in enumerate(batches, start=1):
-                loss = self.svi.step(self.x[batch], self.y[batch])
+            for step, (x, y) in enumerate(self.data.epoch(self.seed, epoch, divide), start=1):
+                loss = self.svi.step(x, y)
                 if not math.isfinite(loss):
                     raise TrainingDiverged(epoch, step, f"the loss became {loss}")
-                total += loss * len(batch)
+                total, number = total + loss * len(y), number + len(y)
         if not all(param.isfinite().all() for param in self.params.values()):
             raise TrainingDiverged(epoch, step, "a weight became NaN or infinite")
-        self.optim.end_epoch(total / len(self.x))
-        return total / len(self.x)
+        self.optim.end_epoch(total / number)
+        return total / number
 
 
 def _batches(order: Tensor, batch_size: int, model: Model) -> list[Tensor]:

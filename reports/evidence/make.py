@@ -19,7 +19,7 @@ from pathlib import Path
 import pandas as pd
 
 from pyro_bayesprune._utils.random import random_stream
-from pyro_bayesprune.data import dataset
+from pyro_bayesprune.data import loading
 from pyro_bayesprune.data.builtin import load_dataset
 from pyro_bayesprune.data.dataset import Dataset
 from pyro_bayesprune.inference import curvature, evidence, savage_dickey
@@ -99,7 +99,7 @@ def log_factors(
     ``savage_dickey`` is the sum over single weights with marginal precisions. The factor of the
     group is not feasible for half a million weights.
     """
-    sample = dataset.random_sample(data, random_stream(0, "curvature"))
+    sample = loading.random_sample(data, random_stream(0, "curvature"))
     precision = evidence.marginal_precision(model, weights, sample)
     delta = curvature.prior_precision(model, weights)
     before = log_joint(model, weights, data).total
@@ -120,12 +120,12 @@ def _log_scores(
     if data.validation_x is None or data.validation_y is None:
         raise ValueError("the data set must have a validation part")
     held_out = data.validation_x, data.validation_y
-    now = -held_out_loss(model, state.weights, *held_out)[0]
+    now = -held_out_loss(model, state.weights, held_out)[0]
     # A copy, because the training changes the tensors of the optimiser's state.
     start = replace(state, optimizer=copy.deepcopy(state.optimizer))
     options = {"epochs": state.epoch + plan.later, "seed": plan.seed, "state": start}
     *_, (end, _) = train(model, data, pruning=UNPRUNED, **options)
-    return now, -held_out_loss(model, end.weights, *held_out)[0]
+    return now, -held_out_loss(model, end.weights, held_out)[0]
 
 
 def summary(table: pd.DataFrame) -> pd.DataFrame:

@@ -24,9 +24,9 @@ BATCH, STEPS = 64, 2
 
 
 class Block(nn.Module):
-    """A basic block of a ResNet (He et al., 2016)."""
+    """A basic block of a ResNet (He et al., 2016): ``Block(channels, width, stride)``."""
 
-    def __init__(self, channels: int, width: int, stride: int) -> None:
+    def __init__(self, channels: int, width: int, stride: int) -> None:  # noqa: D107
         super().__init__()
         self.body = nn.Sequential(
             nn.Conv2d(channels, width, 3, stride, 1, bias=False),

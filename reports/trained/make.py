@@ -19,7 +19,7 @@ from sparsegpt import sparsegpt
 
 import pyro_bayesprune as bp
 from pyro_bayesprune._utils.provenance import provenance
-from pyro_bayesprune.data.dataset import random_sample
+from pyro_bayesprune.data.loading import random_sample
 from pyro_bayesprune.inference.conditioning import Conditioning
 from pyro_bayesprune.inference.prediction import class_probabilities
 from pyro_bayesprune.models.module import Weights

@@ -171,7 +171,7 @@ def test_densities_and_predictions_use_no_random_numbers():
     data, net = class_data(), mlp()
     model, before = lifted(net, data), torch.get_rng_state()
     bp.log_joint(model, net_weights(net), data)
-    held_out_loss(model, net_weights(net), data.validation_x, data.validation_y)
+    held_out_loss(model, net_weights(net), (data.validation_x, data.validation_y))
     assert torch.equal(torch.get_rng_state(), before)
 
 

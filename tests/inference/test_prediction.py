@@ -21,7 +21,7 @@ from pyro_bayesprune.inference.prediction import class_probabilities, held_out_l
 def test_the_held_out_loss_is_the_mean_cross_entropy_and_the_accuracy():
     data, net = class_data(), mlp()
     x, y = data.validation_x, data.validation_y
-    loss, accuracy = held_out_loss(lifted(net, data), net_weights(net), x, y)
+    loss, accuracy = held_out_loss(lifted(net, data), net_weights(net), (x, y))
     assert loss == pytest.approx(nn.functional.cross_entropy(net(x), y).item(), rel=1e-5)
     assert accuracy == (net(x).argmax(1) == y).double().mean().item()
 
@@ -34,7 +34,7 @@ def test_predictions_may_be_more_than_the_training_examples(linear):
 
 def test_the_held_out_loss_of_a_regression_is_a_density(linear):
     x, y, w = linear
-    loss, accuracy = held_out_loss(regression(12, dim=3, noise=0.4), {"w": w}, x, y)
+    loss, accuracy = held_out_loss(regression(12, dim=3, noise=0.4), {"w": w}, (x, y))
     assert loss == pytest.approx(-normal_log_density(y - x @ w, 0.4) / 12, abs=1e-9)
     assert math.isnan(accuracy)
 

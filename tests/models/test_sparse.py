@@ -32,8 +32,7 @@ def trained(monkeypatch, prior, optim, share):
     x, y = torch.randn(40, 8).double(), torch.randint(3, (40,))
     trainer = Trainer(
         bp.BayesianModule(net.double(), prior, 40),
-        x,
-        y,
+        (x, y),
         initial_weights={},
         optim=optim,
         objective="map",

@@ -20,7 +20,7 @@ def test_fixed_entries_train_as_under_masked_gradients(monkeypatch, name, prior)
         data = class_data()
         model = fresh(data=data, prior=prior)
         options = {"optim": OPTIMISERS[name](), "objective": "map", "temperature": 1.0, "seed": 0}
-        trainer = Trainer(model, data.train_x, data.train_y, initial_weights={}, **options)
+        trainer = Trainer(model, data, initial_weights={}, **options)
         trainer.run_epoch(1, 10)
         trainer.project(random_masks(net_weights(model.net)), persist=True)
         return trainer, [trainer.run_epoch(epoch, 10) for epoch in (2, 3)]

@@ -35,7 +35,7 @@ X, Y, _ = linear_data(dtype=torch.float32)
 def test_pruned_weights_are_zero_after_every_step_and_moments_after_every_epoch(name, objective):
     data, model = class_data(), fresh(noisy_net)
     options = {"optim": OPTIMISERS[name](), "objective": objective, "temperature": 1.0, "seed": 0}
-    trainer = Trainer(model.train(), data.train_x, data.train_y, initial_weights={}, **options)
+    trainer = Trainer(model.train(), data, initial_weights={}, **options)
     trainer.run_epoch(1, 10)
     masks = random_masks(trainer.weights())
     trainer.project(masks, persist=True)
@@ -112,8 +112,7 @@ def test_pruned_zeros_do_not_shrink_a_layers_scale():
         model = fresh(prior=bp.priors.layer_scale(0.3, 4.0))
         trainer = Trainer(
             model,
-            data.train_x,
-            data.train_y,
+            data,
             initial_weights={},
             seed=0,
             optim=SGD(lambda n: {"lr": 0.05 if "scale" in n else 0.0}),
