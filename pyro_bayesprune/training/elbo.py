@@ -130,10 +130,10 @@ class PointELBO(ELBO):
         if not isinstance(model, BayesianModule) or self._fixed is None:
             trace = poutine.trace(poutine.condition(model, data=weights)).get_trace(x, y)
             return self._traced(trace, weights)
-        log_likelihood = _log_likelihood(model, model.outputs(weights, x), y)
+        likelihood = log_likelihood(model, model.outputs(weights, x), y)
         factor = self.scale / self.temperature * model.num_data / len(y)
         own = {n: add for n, add in self._fixed.items() if self.prior and n not in self.decayed}
-        return log_likelihood * -factor, PriorTerms(0.0, own)
+        return likelihood * -factor, PriorTerms(0.0, own)
 
     def _traced(self, trace: poutine.Trace, weights: dict[str, Tensor]) -> tuple[Any, PriorTerms]:
         loss: Any = 0.0
@@ -146,7 +146,8 @@ class PointELBO(ELBO):
         )
 
 
-def _log_likelihood(model: BayesianModule, outputs: Tensor, y: Tensor) -> Tensor:
+def log_likelihood(model: BayesianModule, outputs: Tensor, y: Tensor) -> Tensor:
+    """Return the log likelihood of a batch, in nats, from the outputs of the network."""
     if model.likelihood is categorical and outputs.dim() == 2:
         # This is the same value in one operation instead of eight.
         return -cross_entropy(outputs, y.long(), reduction="sum")

@@ -24,6 +24,7 @@ from pyro_bayesprune.models.priors import Prior
 from pyro_bayesprune.pruning.record import Record
 from pyro_bayesprune.pruning.settings import Pruning
 from pyro_bayesprune.training.attached import Attached
+from pyro_bayesprune.training.elbo import log_likelihood
 from pyro_bayesprune.training.fitting import Fit, with_buffers
 from pyro_bayesprune.training.loop import (
     UNPRUNED,
@@ -155,6 +156,17 @@ class Pruner:
                 stacklevel=2,
             )
         self._parameters.attach(optimizer)
+
+    def loss(self, outputs: Tensor, y: Tensor) -> Tensor:
+        """Return the mean negative log likelihood of an example, in nats, which a loop minimises.
+
+        For classes it is ``F.cross_entropy(outputs, y)``.
+
+        Args:
+            outputs: of the network (n, ...).
+            y: targets (n, ...).
+        """
+        return -log_likelihood(self.model, outputs, y) / len(y)
 
     def step(
         self, data: Data, *, train_loss: float = math.nan, validation: Data | None = None
