@@ -22,7 +22,7 @@ from pyro_bayesprune.inference.jacobians import (
     at_once,
     jacobians,
     layer_gradients,
-    with_graph,
+    lean_parameters,
 )
 from pyro_bayesprune.inference.layers import (
     EXAMPLES,
@@ -122,7 +122,7 @@ def ggn_diagonal(
     squares = _exact_squares
     with torch.enable_grad():
         if has_closed_form(model, point, batches.first(EXAMPLES)[0]):
-            squares = _layer_squares
+            squares, point = _layer_squares, lean_parameters(model, weights)
         with evaluation_mode(model):
             for chunk in batches.inputs(chunk_size):
                 for name, part in squares(model, point, chunk).items():
@@ -138,7 +138,7 @@ def _layer_squares(model: BayesianModule, point: Weights, x: Inputs) -> Weights:
     product suffices for all classes.
     """
     layers = closed_form_layers(model, point, x)
-    outputs, calls = record_layers(model, *with_graph(model, point, x), layers)
+    outputs, calls = record_layers(model, point, x, layers)
     squares = {n: torch.zeros(w.shape, dtype=w.dtype, device=w.device) for n, w in point.items()}
     vectors = {c.name: torch.zeros_like(c.outputs) for c in calls if c.outputs.dim() == 2}
     for column in root_columns(model, outputs):

@@ -16,7 +16,6 @@ from pyro_bayesprune.inference.layers import (
     record_layers,
 )
 from pyro_bayesprune.inference.log_joint import lean
-from pyro_bayesprune.models.graphs import differentiable
 from pyro_bayesprune.models.module import BayesianModule, Weights, evaluation_mode
 
 JACOBIAN_ELEMENTS = 2**25  # of the Jacobians in memory at a time
@@ -26,18 +25,6 @@ COLUMNS = 1024  # of a layer's Jacobian in memory at a time, which fit into a ca
 def lean_parameters(model: BayesianModule, weights: Mapping[str, Tensor]) -> Weights:
     """Return the parameters without gradients, with large sparse matrices as their survivors."""
     return dict(lean(model, {n: w.detach() for n, w in parameters_at(model, weights).items()}))
-
-
-def with_graph(
-    model: BayesianModule, weights: Mapping[str, Tensor], x: Inputs
-) -> tuple[Weights, Inputs]:
-    """Return parameters and inputs through which the outputs of all layers have gradients.
-
-    For a tensor of real numbers the graph starts at the inputs, and parameters have no gradients.
-    """
-    if isinstance(x, Tensor) and x.is_floating_point():
-        return lean_parameters(model, weights), differentiable(x)
-    return parameters_at(model, weights), x
 
 
 def gradients_by_name(value: Tensor, point: Mapping[str, Tensor]) -> Weights:
@@ -120,7 +107,7 @@ def jacobian_products(
     """
     with evaluation_mode(model), torch.enable_grad():
         layers = closed_form_layers(model, weights, x)
-        outputs, calls = record_layers(model, *with_graph(model, weights, x), layers)
+        outputs, calls = record_layers(model, lean_parameters(model, weights), x, layers)
         number = len(next(iter(changes.values())))
         size = outputs[0].numel()
         total = outputs.new_zeros(size, number, len(outputs))

@@ -54,7 +54,11 @@ def record_layers(
     x: Inputs,
     layers: Collection[str] | None = None,
 ) -> tuple[Tensor, list[LayerCall]]:
-    """Return the outputs for ``x``, and the calls of the named layers (all) with parameters."""
+    """Return the outputs for ``x``, and the calls of the named layers (all) with parameters.
+
+    With gradients enabled, the outputs have gradients with respect to those of each layer, whether
+    or not the parameters and the inputs require any.
+    """
     calls: list[LayerCall] = []
 
     def record(name: str, layer: nn.Module) -> torch.utils.hooks.RemovableHandle:
@@ -62,6 +66,9 @@ def record_layers(
             inputs = next(iter((*args, *kwargs.values())), None)
             if not (isinstance(inputs, Tensor) and isinstance(outputs, Tensor)):
                 return None
+            new = torch.is_grad_enabled() and not outputs.requires_grad
+            if new and outputs.is_floating_point():
+                outputs = outputs.detach().requires_grad_()  # the graph starts here at the latest
             copy = outputs.clone()  # in-place operations that follow change the copy only
             calls.append(LayerCall(name, layer, inputs.detach(), outputs, copy))
             return copy

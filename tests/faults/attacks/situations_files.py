@@ -182,7 +182,8 @@ def _lifted(prior: object = None, net: nn.Module | None = None) -> bp.BayesianMo
 
 
 def _loader() -> torch.utils.data.DataLoader:
-    return torch.utils.data.DataLoader(torch.utils.data.TensorDataset(*classes()))
+    rows = zip(*classes(), strict=True)
+    return torch.utils.data.DataLoader([{"x": x, "label": y} for x, y in rows], batch_size=8)
 
 
 @situation(
@@ -216,8 +217,8 @@ def _loader() -> torch.utils.data.DataLoader:
             lambda: fitted(mlp(5), classes(), pruning="magnitude"),
         ),
         "run('mnist')": ("Config(dataset='mnist')", lambda: bp.run("mnist")),
-        "a DataLoader": (
-            "pair (x, y), got DataLoader",
+        "a DataLoader of dictionaries": (
+            "unpack=",
             lambda: bp.fit(_lifted(), _loader(), progress=False),
         ),
     },
