@@ -149,7 +149,7 @@ class Attached(Parameters):
         scaled = getattr(optimizer, "grad_scale", None)
         factor = self.temperature / self.model.num_data * (1.0 if scaled is None else float(scaled))
         prior = self._prior_terms(factor)
-        if isinstance(prior.extra, Tensor):
+        if isinstance(prior.extra, Tensor) and prior.extra.requires_grad:
             self._add_extra(own, prior.extra)
         gradients = {name: add for name, add in prior.gradients.items() if name in own}
         masks = {name: mask for name, mask in self.factors.items() if name not in self.at_rest}
