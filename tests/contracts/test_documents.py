@@ -46,7 +46,8 @@ def inline_commands(page):
 
 @pytest.mark.slow  # test_ten_lines runs the first block in the fast set
 @pytest.mark.parametrize("code", cases(lambda page: blocks(page, "python")))
-def test_a_block_of_code_runs_alone(code, capsys):
+def test_a_block_of_code_runs_alone(code, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     exec(compile(code, "block", "exec"), {"__name__": "__main__"})
 
 
