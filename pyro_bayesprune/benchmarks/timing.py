@@ -1,6 +1,7 @@
 """Times of functions that run in turn, so that other processes disturb all of them equally."""
 
 from collections.abc import Callable, Mapping
+from time import perf_counter
 from timeit import Timer
 
 import pandas as pd
@@ -9,7 +10,10 @@ QUARTILES = [0.5, 0.25, 0.75]  # the median is the first
 
 
 def seconds(
-    runs: Mapping[str, Callable[[], object]], rounds: int, duration: float = 0.0
+    runs: Mapping[str, Callable[[], object]],
+    rounds: int,
+    duration: float = 0.0,
+    timer: Callable[[], float] = perf_counter,
 ) -> pd.DataFrame:
     """Return the mean seconds of a call of each function (columns) in each round (rows).
 
@@ -19,8 +23,9 @@ def seconds(
         duration: seconds of one measurement, which repeats short calls. A few calls before the
             first round determine the number of repetitions. By default each measurement is one
             call. One call before the first round allocates memory and starts threads.
+        timer: clock. With ``process_time`` and one thread, other processes disturb less.
     """
-    timers = {name: Timer(run, "gc.enable()") for name, run in runs.items()}
+    timers = {name: Timer(run, "gc.enable()", timer) for name, run in runs.items()}
     first = {name: min(timer.repeat(5 if duration else 1, 1)) for name, timer in timers.items()}
     calls = {name: max(1, round(duration / first[name])) for name in runs}
     rows = [
