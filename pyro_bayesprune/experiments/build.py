@@ -36,7 +36,8 @@ def check_device(device: str) -> None:
 def build_data(config: Config, data_dir: str | Path | None = None) -> Dataset:
     """Return the data set of a configuration."""
     load = resolve(DATASETS, config.dataset) if config.dataset in DATASETS else load_dataset
-    return load(config.dataset, data_dir, validation=config.validation, seed=config.data_seed)
+    settings = {"validation": config.validation, "seed": config.data_seed}
+    return call_with(load, config.dataset, data_dir, target=config.target, **settings)
 
 
 def build_model(

@@ -20,7 +20,8 @@ from pyro_bayesprune.pruning.registry import (
     SCHEDULES,
 )
 
-OTHER = {  # a valid value of each field that is not the default
+OTHER = {
+    "target": "label",  # a valid value of each field that is not the default
     "dataset": "mnist",
     "validation": 0.2,
     "hidden": (7,),
