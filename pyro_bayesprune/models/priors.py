@@ -55,6 +55,30 @@ class normal(_Independent):  # noqa: N801  (used as a function: priors.normal(0.
 
 
 @dataclass(frozen=True)
+class normal_per_datum(_Independent):  # noqa: N801
+    """Zero-mean Normal prior of standard deviation ``scale / sqrt(num_data)``.
+
+    For any number N of training examples, its part of the training loss -(log joint)/N is
+    w² / (2 scale²), which is the weight decay 1/scale². A prior with a fixed standard deviation
+    becomes weaker for each example as N grows. This one does not.
+
+    Args:
+        scale: the standard deviation for one example, in the units of the weights.
+        num_data: number N of training examples.
+
+    Example:
+        >>> normal_per_datum(60.0, num_data=3600)("fc1.bias", torch.Size([3])).base_dist.scale
+        tensor([1., 1., 1.])
+    """
+
+    scale: float
+    num_data: int
+
+    def _of_one_weight(self, name: str, shape: torch.Size) -> dist.TorchDistribution:
+        return dist.Normal(0.0, self.scale / math.sqrt(self.num_data))
+
+
+@dataclass(frozen=True)
 class fan_in_normal(_Independent):  # noqa: N801
     """Zero-mean Normal prior of standard deviation ``gain / sqrt(fan_in)``.
 

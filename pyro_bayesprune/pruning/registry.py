@@ -31,6 +31,7 @@ NETWORKS = {
 }
 PRIORS = {
     "normal": "models.priors:normal",
+    "normal_per_datum": "models.priors:normal_per_datum",
     "fan_in_normal": "models.priors:fan_in_normal",
     "laplace": "models.priors:laplace",
     "student_t": "models.priors:student_t",
