@@ -39,7 +39,7 @@ class Config:
         objective: map (likelihood and prior) or mle (likelihood only).
         prior: prior of every weight and bias; evidence_normal learns its scales by evidence.
         prior_scale: scale of the prior in units of the weights: σ of a normal, gain of
-            fan_in_normal, √N · σ of normal_per_datum for N training examples.
+            fan_in_normal, σ of normal_per_datum for 50,000 training examples.
         prior_df: degrees of freedom of a student_t prior.
         temperature: divisor of the log likelihood.
         criterion: what is pruned first: the lowest magnitude, random weights, or magnitudes

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Literal
 
-Gate = Literal["propose", "previous", "always"]
+Gate = Literal["propose", "retain", "previous", "always"]
 Evaluation = Literal["full", "sequential"]
 Scope = Literal["layer", "global", "unit"]
 Update = Literal["project", "condition"]

@@ -18,7 +18,7 @@ from pyro_bayesprune.pruning.registry import (
     Update,
     resolve,
 )
-from pyro_bayesprune.pruning.schedules import REACHED_AT, Schedule
+from pyro_bayesprune.pruning.schedules import ENDS_AT, REACHED_AT, Schedule
 
 
 @suggests_fields
@@ -132,6 +132,10 @@ class Pruning:
         if not isinstance(target, (int, float)) or math.isnan(target):
             raise ValueError(f"the schedule must return a number, got {target!r}")
         return min(self.sparsity, max(0.0, target))
+
+    def may_prune(self, epoch: int, epochs: int) -> bool:
+        """Return whether the step of this epoch may prune: the gate ``retain`` ends after 80%."""
+        return self.gate != "retain" or epoch <= max(1.0, ENDS_AT * epochs)
 
     def log_threshold(self, num_data: int) -> float:
         """Return the threshold of the log Bayes factor over the data set, in nats."""

@@ -26,9 +26,23 @@ PER_DATUM = GLOBAL | {"prior": "normal_per_datum"}
 PRIORS: dict[str, dict[str, Any]] = {
     "magnitude": MAGNITUDE,
     "magnitude, one ranking": MAGNITUDE | GLOBAL,
-    **{f"N(0, {scale}²/N)": PER_DATUM | {"prior_scale": scale} for scale in (50.0, 70.0, 100.0)},
+    "N(0, 0.2² · 50,000/N)": PER_DATUM | {"prior_scale": 0.2},
+    "N(0, 0.3² · 50,000/N)": PER_DATUM,
+    "N(0, 0.45² · 50,000/N)": PER_DATUM | {"prior_scale": 0.45},
     "N(0, 0.3²)": GLOBAL,
     "N(0, 1)": GLOBAL | {"prior_scale": 1.0},
+}
+
+DEFAULT = PER_DATUM | {"prior_scale": 70.0, "gate": "retain"}
+POLICIES: dict[str, dict[str, Any]] = {
+    "always": PER_DATUM,
+    "retain half of the gain": DEFAULT,
+    "gate at the projection": DEFAULT | {"gate": "propose"},
+    "gate at the conditioned point": DEFAULT | {"gate": "propose", "judge": "condition"},
+    "survivors conditioned": DEFAULT | {"gate": "propose", "update": "condition"},
+    "always, one shot": PER_DATUM | {"prior_scale": 70.0, "schedule": "one_shot"},
+    "retain, one shot": DEFAULT | {"schedule": "one_shot"},
+    "always, opd": PER_DATUM | {"prior_scale": 70.0, "criterion": "opd"},
 }
 
 
@@ -52,7 +66,7 @@ def main() -> None:
         if outcome.status == "done":
             record(FOLDER, RUNS / outcome.config.id)
 
-    grid(configurations(PRIORS), out=RUNS, known=known_ids(FOLDER), watch=store)
+    grid(configurations(PRIORS | POLICIES), out=RUNS, known=known_ids(FOLDER), watch=store)
 
 
 if __name__ == "__main__":
