@@ -33,16 +33,16 @@ PRIORS: dict[str, dict[str, Any]] = {
     "N(0, 1)": GLOBAL | {"prior_scale": 1.0},
 }
 
-DEFAULT = PER_DATUM | {"prior_scale": 70.0, "gate": "retain"}
+DEFAULT = PER_DATUM | {"gate": "retain"}
 POLICIES: dict[str, dict[str, Any]] = {
     "always": PER_DATUM,
     "retain half of the gain": DEFAULT,
     "gate at the projection": DEFAULT | {"gate": "propose"},
     "gate at the conditioned point": DEFAULT | {"gate": "propose", "judge": "condition"},
     "survivors conditioned": DEFAULT | {"gate": "propose", "update": "condition"},
-    "always, one shot": PER_DATUM | {"prior_scale": 70.0, "schedule": "one_shot"},
+    "always, one shot": PER_DATUM | {"schedule": "one_shot"},
     "retain, one shot": DEFAULT | {"schedule": "one_shot"},
-    "always, opd": PER_DATUM | {"prior_scale": 70.0, "criterion": "opd"},
+    "always, opd": PER_DATUM | {"criterion": "opd"},
 }
 
 
