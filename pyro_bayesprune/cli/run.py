@@ -7,7 +7,7 @@ from typing import Any
 from jsonargparse import ArgumentParser
 
 from pyro_bayesprune.cli.common import DEFAULTS, add_locations, configuration
-from pyro_bayesprune.experiments.config import Config
+from pyro_bayesprune.experiments.config import Config, configure
 from pyro_bayesprune.pruning.registry import MethodName, PresetName
 
 
@@ -17,6 +17,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--preset", type=PresetName, help="base settings: default or paper")
     parser.add_argument("--method", type=MethodName, help="one of the paper's methods")
     parser.add_class_arguments(Config, as_group=False)
+    parser.set_defaults(configure().to_dict())  # for --help
     add_locations(parser)
 
 

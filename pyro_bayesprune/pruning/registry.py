@@ -65,7 +65,17 @@ METHODS: dict[str, dict[str, Any]] = {
     "bayes_magnitude": _MAP | {"criterion": "magnitude"},
 }
 PRESETS: dict[str, dict[str, Any]] = {
-    "default": {},
+    "default": {
+        "objective": "map",
+        "prior": "normal_per_datum",
+        "prior_scale": 0.3,
+        "criterion": "magnitude",
+        "scope": "global",
+        "schedule": "cubic",
+        "update": "project",
+        "judge": "project",
+        "annealing": True,
+    },
     "paper": {
         "validation": 0.0,
         "hidden": (1024, 1024, 1024),
@@ -78,6 +88,15 @@ PRESETS: dict[str, dict[str, Any]] = {
         "annealing": False,
     },
 }
+
+
+def recommended_gate(sparsity: float | str, evaluation: str = "full") -> Gate:
+    """Return the gate of the default: ``retain`` where its log joints are known.
+
+    With ``sparsity="auto"`` the evidence decides, and sequential evaluation computes no log joints.
+    """
+    return "propose" if sparsity == "auto" or evaluation == "sequential" else "retain"
+
 
 if TYPE_CHECKING:
     NetworkName = str
