@@ -23,13 +23,15 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 def main(args: Namespace) -> None:
     """Train and prune the network, and print a summary."""
+    from pyro_bayesprune._utils.process import set_threads
     from pyro_bayesprune.experiments.running import run
 
     values: dict[str, Any] = DEFAULTS | vars(args)
     config = configuration(values)
     options: dict[str, Any] = {name: values.get(name) for name in ("out", "data_dir", "device")}
     try:
-        print(run(config, **options))
+        with set_threads(values.get("threads")):
+            print(run(config, **options))
     except KeyboardInterrupt as stop:
         folder = Path(values["out"]) / config.id
         raise type(stop)(
