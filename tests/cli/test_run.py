@@ -93,10 +93,7 @@ def test_help_of_run_is_complete(capsys):
     for name, value in configure().to_dict().items():
         assert f"--{name} " in text
         entry = re.split(r" --\w+ ", text[text.rindex(f" --{name} ") + 1 :][len(name) + 2 :])[0]
-        assert (
-            f"default: {str(value).lower() if isinstance(value, bool) else value}"
-            in entry.replace("'", "")
-        ), name
+        assert f"default: {value}" in entry.replace("'", ""), name
         assert len(entry.split("(type:")[0].split()) > 2, f"{name} is not described"
 
 
