@@ -6,17 +6,14 @@ runs what is missing (folder runs/), adds it to the store comparison/, and write
 methods have the same schedule, epochs, scope, initial weights and data order for each seed.
 """
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 
-import pandas as pd
-import torch
+from page import page
 
-from pyro_bayesprune._utils.tables import table_markdown
 from pyro_bayesprune.experiments.config import Config, configure
 from pyro_bayesprune.experiments.grids import Outcome, grid
-from pyro_bayesprune.experiments.results import known_ids, load_results, record
+from pyro_bayesprune.experiments.results import known_ids, record
 
 FOLDER = Path(__file__).parent
 RUNS = Path("runs")
@@ -29,7 +26,6 @@ SEEDS = {
     ("mnist", "cnn"): 2,
 }
 METHODS = ("magnitude", None)  # None is the default
-KEY = ["dataset", "network", "sparsity"]
 
 
 def configurations() -> Iterator[Config]:
@@ -57,4 +53,14 @@ def run_missing() -> None:
             record(FOLDER / "comparison", RUNS / outcome.config.id)
 
     known = known_ids(FOLDER / "comparison")
-    grid(list(configurations()), out=RUNS, threads=1, known=known, watch=store)
+    grid(list(configurations()), out=RUNS, jobs=2, threads=1, known=known, watch=store)
+
+
+def main() -> None:
+    """Run what is missing and write the page."""
+    run_missing()
+    (FOLDER / "README.md").write_text(page(), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

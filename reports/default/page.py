@@ -23,6 +23,33 @@ MEASURES = {
     "achieved_sparsity": "zeros",
     "seconds": "seconds",
 }
+PRIORS = {  # objective, prior, scale, scope
+    ("mle", "normal", 0.3, "layer"): "none, a ranking for each layer",
+    ("mle", "normal", 0.3, "global"): "none",
+    ("map", "normal", 0.1, "global"): "N(0, 0.1²)",
+    ("map", "normal", 0.3, "global"): "N(0, 0.3²)",
+    ("map", "normal", 1.0, "global"): "N(0, 1)",
+    ("map", "normal_per_datum", 0.15, "global"): "N(0, 0.15² · 50,000 / N)",
+    ("map", "normal_per_datum", 0.2, "global"): "N(0, 0.2² · 50,000 / N)",
+    ("map", "normal_per_datum", 0.3, "global"): "N(0, 0.3² · 50,000 / N)",
+    ("map", "normal_per_datum", 0.45, "global"): "N(0, 0.45² · 50,000 / N)",
+    ("map", "fan_in_normal", 1.0, "global"): "N(0, 1 / fan-in)",
+    ("map", "fan_in_normal", 10**0.5, "global"): "N(0, 10 / fan-in)",
+    ("map", "fan_in_normal", 10.0, "global"): "N(0, 100 / fan-in)",
+}
+POLICIES = {  # gate, schedule, criterion, judge, update
+    ("always", "cubic", "magnitude", "project", "project"): "always",
+    ("propose", "cubic", "magnitude", "project", "project"): "propose",
+    ("propose", "cubic", "magnitude", "condition", "project"): "propose, at the conditioned point",
+    ("propose", "cubic", "magnitude", "project", "condition"): "propose, survivors conditioned",
+    ("retain", "cubic", "magnitude", "project", "project"): "retain",
+    ("roll back", "cubic", "magnitude", "project", "project"): "roll back",
+    ("always", "cubic", "opd", "project", "project"): "always, criterion opd",
+    ("always", "one_shot", "magnitude", "project", "project"): "always, one shot",
+    ("retain", "one_shot", "magnitude", "project", "project"): "retain, one shot",
+}
+PLAIN = {"schedule": "cubic", "criterion": "magnitude", "judge": "project", "update": "project"}
+CHOSEN = {"objective": "map", "prior": "normal_per_datum", "prior_scale": 0.3, "scope": "global"}
 TEXT = """# The default compared with plain magnitude pruning
 
 The default (the preset `default`, also `Pruning()` with `priors.normal_per_datum`) prunes by
@@ -84,13 +111,13 @@ run what is missing, store validation results of policies, and write this page. 
 
 def page() -> str:
     """Return the page in Markdown."""
-    table = load_results(FOLDER / "comparison")
+    table, policies = load_results(FOLDER / "comparison"), _policies()
     machine = json.loads(str(table["machine"].iloc[0]))
     return TEXT.format(
         results=_results(table),
         summary=_summary(_differences(table)),
-        priors=_validation("prior"),
-        policies=_validation("policy"),
+        priors=_validation_table(_only(policies, gate="always", **PLAIN), PRIORS, list(CHOSEN)),
+        policies=_validation_table(_only(policies, **CHOSEN), POLICIES, ["gate", *PLAIN]),
         machine=f"Machine: {machine['processor']}, one thread; other programs ran beside it.",
     )
 
@@ -145,3 +172,41 @@ def _summary(differences: pd.DataFrame) -> str:
         f"together, the mean difference in accuracy is {100 * means['test_accuracy'].mean():+.2f} "
         f"points, and the test NLL of the default is lower on {lower} of them."
     )
+
+
+def _policies() -> pd.DataFrame:
+    """Return the results of the screening, and those of the roll-back as a further gate."""
+    rolled = pd.read_json(FOLDER / "rollback.json").assign(**CHOSEN, **PLAIN, gate="roll back")
+    rolled = rolled.rename(columns={"target": "sparsity", "sparsity": "achieved_sparsity"})
+    return pd.concat([load_results(FOLDER / "policies"), rolled], ignore_index=True)
+
+
+def _only(table: pd.DataFrame, **values: object) -> pd.DataFrame:
+    """Return the rows with these values."""
+    for name, value in values.items():
+        table = table[table[name] == value]
+    return table
+
+
+def _validation_table(policies: pd.DataFrame, names: dict, settings: list[str]) -> str:
+    """Return a table of validation results: a row for each policy, a column for each data set."""
+    keys = list(zip(*(policies[name] for name in settings), strict=True))
+    policies = policies.assign(name=[names.get(key) for key in keys]).dropna(subset="name")
+    columns = [(d, s) for d in NAMES for s in (0.9, 0.98)]
+    rows = [
+        [name, *(_validation_cell(policies, name, *column) for column in columns)]
+        for name in names.values()
+        if (policies["name"] == name).any()
+    ]
+    return table_markdown(["", *(f"{NAMES[d]}, {s:.0%}" for d, s in columns)], rows)
+
+
+def _validation_cell(policies: pd.DataFrame, name: str, dataset: str, sparsity: float) -> str:
+    chosen = (policies["name"] == name) & (policies["dataset"] == dataset)
+    part = policies[chosen & (policies["sparsity"] == sparsity)]
+    if part.empty:
+        return ""
+    zeros = part["achieved_sparsity"].mean()
+    missed = f" ({zeros:.1%})" if sparsity - zeros > 1e-3 else ""
+    accuracy = part["validation_accuracy"].mean()
+    return f"{part['validation_loss'].mean():.3f}<br>{accuracy:.4f}{missed}"
