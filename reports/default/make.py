@@ -2,14 +2,15 @@
 
     python reports/default/make.py
 
-runs what is missing (folder runs/), adds it to the store comparison/, and writes README.md. Both
+runs what is missing (folder runs/), adds it to the store comparison/, and writes README.md and
+default.png. Both
 methods have the same schedule, epochs, scope, initial weights and data order for each seed.
 """
 
 from collections.abc import Iterator
 from pathlib import Path
 
-from page import page
+from page import figure, page
 
 from pyro_bayesprune.experiments.config import Config, configure
 from pyro_bayesprune.experiments.grids import Outcome, grid
@@ -60,6 +61,7 @@ def main() -> None:
     """Run what is missing and write the page."""
     run_missing()
     (FOLDER / "README.md").write_text(page(), encoding="utf-8")
+    figure().savefig(FOLDER / "default.png", dpi=110)
 
 
 if __name__ == "__main__":

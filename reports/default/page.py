@@ -4,6 +4,8 @@ import json
 from pathlib import Path
 
 import pandas as pd
+import seaborn as sns
+from matplotlib.figure import Figure
 
 from pyro_bayesprune._utils.tables import table_markdown
 from pyro_bayesprune.experiments.results import load_results
@@ -70,6 +72,8 @@ test examples, so one example is 0.28 points; the other data sets have 10,000.
 {results}
 
 {summary}
+
+![Ratio of the test NLL of the default to that of magnitude pruning](default.png)
 
 ## How the default was chosen
 
@@ -210,3 +214,25 @@ def _validation_cell(policies: pd.DataFrame, name: str, dataset: str, sparsity: 
     missed = f" ({zeros:.1%})" if sparsity - zeros > 1e-3 else ""
     accuracy = part["validation_accuracy"].mean()
     return f"{part['validation_loss'].mean():.3f}<br>{accuracy:.4f}{missed}"
+
+
+def figure() -> Figure:
+    """Draw the test NLL of the default divided by that of magnitude pruning, for each seed."""
+    wide = _wide(load_results(FOLDER / "comparison"))["test_loss"]
+    ratios = (wide["default"] / wide["magnitude"]).rename("ratio").reset_index()
+    ratios["pair"] = [
+        f"{NAMES[d]}\n{n.upper()}"
+        for d, n in zip(ratios["dataset"], ratios["network"], strict=True)
+    ]
+    ratios["zeros"] = ratios["sparsity"].map("{:.0%} zeros".format)
+    drawing = Figure(figsize=(7, 3.4), layout="constrained")
+    axes = drawing.subplots()
+    options = {"data": ratios, "x": "pair", "y": "ratio", "hue": "zeros", "ax": axes, "dodge": 0.3}
+    sns.stripplot(**options, size=4, alpha=0.5, legend=False)
+    sns.pointplot(**options, errorbar=None, linestyle="none", markers="_", markersize=16)
+    axes.axhline(1, color="grey", linewidth=1)
+    axes.set(xlabel="", ylabel="test NLL, default / magnitude")
+    axes.set_title("Below 1, the default predicts better than plain magnitude pruning", fontsize=10)
+    axes.legend(title="", frameon=False)
+    sns.despine(drawing)
+    return drawing
