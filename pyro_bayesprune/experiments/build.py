@@ -46,8 +46,9 @@ def build_model(
     """Return the model of a configuration with the initial weights of its seed."""
     with seeded(config.seed, "network"):
         net = _network(config, shape, num_classes)
-    scale = config.prior_scale
-    prior = call_with(resolve(PRIORS, config.prior), scale=scale, gain=scale, df=config.prior_df)
+    scale, df = config.prior_scale, config.prior_df
+    build_prior = resolve(PRIORS, config.prior)
+    prior = call_with(build_prior, scale=scale, gain=scale, df=df, num_data=num_data)
     return BayesianModule(net, prior, num_data)
 
 

@@ -6,7 +6,7 @@ import time
 import warnings
 from collections.abc import Generator, Iterator, Mapping
 from contextlib import contextmanager
-from typing import NamedTuple, cast, get_args
+from typing import cast, get_args
 
 import torch
 from pyro.optim import PyroOptim
@@ -16,14 +16,12 @@ from pyro_bayesprune._utils.calls import suggests_names
 from pyro_bayesprune._utils.checks import check_finite, positive
 from pyro_bayesprune._utils.process import memory_kept, one_at_a_time
 from pyro_bayesprune._utils.random import random_stream
-from pyro_bayesprune.data.batches import Batches, TensorBatches
 from pyro_bayesprune.data.dataset import Dataset, Pair
 from pyro_bayesprune.data.loading import Data, as_batches, random_sample
 from pyro_bayesprune.inference.evidence import evidence_scales
 from pyro_bayesprune.inference.mode import gradient_norm
 from pyro_bayesprune.inference.prediction import held_out_loss
-from pyro_bayesprune.models.copying import copied
-from pyro_bayesprune.models.module import BayesianModule, Masks, Model, network, training_mode
+from pyro_bayesprune.models.module import BayesianModule, Masks, Model, network
 from pyro_bayesprune.models.priors import EVIDENCE
 from pyro_bayesprune.models.refusals import check_modules
 from pyro_bayesprune.models.sites import (
@@ -39,6 +37,7 @@ from pyro_bayesprune.pruning.registry import Objective
 from pyro_bayesprune.pruning.settings import Pruning
 from pyro_bayesprune.pruning.step import prune_step
 from pyro_bayesprune.training.optimizer import adam
+from pyro_bayesprune.training.sources import Sources, on_device
 from pyro_bayesprune.training.state import Epoch, State
 from pyro_bayesprune.training.trainer import Trainer
 
@@ -46,7 +45,7 @@ UNPRUNED = Pruning(sparsity=0.0)
 
 
 def _checked(
-    model: Model, data: "_Read", epochs: int, batch_size: int, objective: str, temp: float
+    model: Model, data: Sources, epochs: int, batch_size: int, objective: str, temp: float
 ) -> ModelSites:
     for name, value in {"epochs": epochs, "batch_size": batch_size}.items():
         if not isinstance(value, int) or value < 1:
@@ -121,7 +120,7 @@ def train(
     _check_kind("pruning", pruning, Pruning)
     _check_kind("optim", optim, PyroOptim)
     with _alone():
-        read, model = _on_device(data, decide_on, model, device)
+        read, model = on_device(data, decide_on, model, device)
         sites = _checked(model, read, epochs, batch_size, objective, temperature)
         _check_initial(model, sites, initial_weights, state)
         trainer = Trainer(
@@ -163,7 +162,7 @@ def _continue(trainer: Trainer, state: State, pruning: Pruning) -> None:
 
 
 def _one_epoch(
-    trainer: Trainer, read: "_Read", pruning: Pruning, state: State, epochs: int, batch_size: int
+    trainer: Trainer, read: Sources, pruning: Pruning, state: State, epochs: int, batch_size: int
 ) -> tuple[State, Epoch]:
     """Train for an epoch, take its pruning step, and evaluate the result."""
     model, epoch, temperature = trainer.model, state.epoch + 1, trainer.elbo.temperature
@@ -235,44 +234,6 @@ def _check_kind(name: str, value: object, kind: type) -> None:
         hint = f" {value!r}: write {name}={kind.__name__}({value!r})" if kind is Pruning else ""
         text = hint if isinstance(value, str) else ""
         raise ValueError(f"{name} must be a {kind.__name__}, got {type(value).__name__}{text}")
-
-
-class _Read(NamedTuple):
-    """What a training reads: its batches, the data of its decisions, and a data set in memory."""
-
-    train: Batches
-    decisions: Data
-    dataset: Dataset | None
-
-
-def _on_device(
-    data: Data, decide_on: Data | None, model: Model, device: str | torch.device | None
-) -> tuple[_Read, Model]:
-    """Return the data, and a copy of the model in training mode, on the device."""
-    module = network(model := copied(model))  # functions are not copied
-    weight = next(iter(module.parameters()), None) if module is not None else None
-    like = torch.empty(0) if weight is None else weight.detach().new_empty(0)
-    like = like if device is None else like.to(device)
-    if isinstance(data, Dataset) and device is not None:
-        data = data.to(device)
-    train = _placed(data, like, device)
-    dataset = None
-    if isinstance(train, TensorBatches):  # criteria of the user's get a data set
-        dataset = data if isinstance(data, Dataset) else Dataset(train.x, train.y)
-    decisions: Data = dataset or train
-    if decide_on is not None:
-        decisions = _placed(decide_on, like.to(train.device), train.device)
-    if module is not None:
-        module.to(train.device)
-    training_mode(model)
-    return _Read(train, decisions, dataset), model
-
-
-def _placed(data: Data, like: Tensor, device: str | torch.device | None) -> Batches:
-    batches = as_batches(data, like=like)
-    if isinstance(batches, TensorBatches) and device is not None:
-        return batches.to(device)
-    return batches
 
 
 def _check_initial(
