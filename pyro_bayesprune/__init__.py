@@ -4,11 +4,16 @@ Names load on first use (torch, ArviZ and Matplotlib are slow to import); ``__in
 the list.
 """
 
+import os
 from importlib import import_module
 
 import lazy_loader
 
 from pyro_bayesprune import _deprecated
+
+# Idle threads of torch sleep instead of spinning; otherwise a training becomes many times slower
+# beside another program. It has an effect if torch is imported afterwards, also in workers.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 __version__ = "0.2.0.dev0"
 

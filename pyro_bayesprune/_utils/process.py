@@ -68,3 +68,20 @@ def one_at_a_time() -> Iterator[None]:
     """
     with _lock:
         yield
+
+
+@contextmanager
+def set_threads(number: int | None) -> Iterator[None]:
+    """Use this number of processor threads inside; None leaves the number unchanged.
+
+    Raises:
+        ValueError: if the number is not positive.
+    """
+    if number is not None and number < 1:
+        raise ValueError(f"threads must be at least 1, got {number}")
+    before = torch.get_num_threads()
+    torch.set_num_threads(number or before)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

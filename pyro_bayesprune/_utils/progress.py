@@ -3,7 +3,7 @@
 import builtins
 import itertools
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 from tqdm.auto import tqdm
@@ -50,6 +50,15 @@ class GridView:
         self.total, self.jobs = total, jobs
         self.counts = {"done": 0, "skipped": 0, "failed": 0}
         self.seconds = 0.0
+
+    def start(self, titles: Sequence[str]) -> None:
+        """Print what will run: the first run may take long."""
+        first = f"; the first is {titles[0]}" if titles else ""
+        print(
+            f"{self.total} runs, {len(titles)} not in the store, {self.jobs} at a time{first}",
+            file=sys.stderr,
+            flush=True,
+        )
 
     def add(self, title: str, status: str, seconds: float) -> None:
         """Count a run and print its outcome. Skipped runs are not printed."""

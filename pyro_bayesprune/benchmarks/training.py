@@ -24,7 +24,7 @@ from pyro_bayesprune.pruning.settings import Pruning
 from pyro_bayesprune.pruning.step import prune_step
 
 EXAMPLES = 20_000  # training examples at the end of an epoch
-PRUNED = Pruning(sparsity=0.5, beta=0.5, schedule="constant")
+PRUNED = Pruning(sparsity=0.5, gate="propose", beta=0.5, schedule="constant")
 EPOCH_ENDS = {  # the step before was dense, so that a candidate requires two evaluations
     "epoch end, normal, full": PRUNED,
     "epoch end, normal, sequential": replace(PRUNED, evaluation="sequential"),

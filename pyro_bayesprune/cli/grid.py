@@ -98,9 +98,10 @@ def main(args: Namespace) -> int:
         if args.store and outcome.status == "done":
             record(args.store, out / outcome.config.id)
 
-    names = ("data_dir", "device", "jobs", "engine", "address")
+    names = ("data_dir", "device", "jobs", "threads", "engine", "address")
     options = {name: getattr(args, name) for name in names}
     known = known_ids(args.store) if args.store else ()
+    view.start([config.title for config in configs if config.id not in known])
     outcomes = grid(configs, out=out, known=known, watch=watch, **options)
     if all(outcome.status == "skipped" for outcome in outcomes):
         print(f"nothing to run: all {len(outcomes)} runs are finished", file=sys.stderr)

@@ -14,6 +14,7 @@ from pyro_bayesprune._utils.files import path_of
 from pyro_bayesprune.data.dataset import Dataset
 from pyro_bayesprune.data.files import TENSORS, read_file, write_file
 from pyro_bayesprune.data.splitting import held_out, split
+from pyro_bayesprune.data.tables import is_table, load_table
 
 DATA_VARIABLE = "PYRO_BAYESPRUNE_DATA"
 TORCHVISION = {"mnist": "MNIST", "fashion_mnist": "FashionMNIST", "cifar10": "CIFAR10"}
@@ -25,8 +26,9 @@ def load_dataset(
     *,
     validation: float = 0.1,
     seed: int = 0,
+    target: str = "",
 ) -> Dataset:
-    """Return a data set by name, or from a file in the project's format.
+    """Return a data set by name, or from a file: images in the project's format, or a table.
 
     ``digits`` (8x8, from scikit-learn) needs no file. The others are read from
     ``<data_dir>/<name>.safetensors``. If this file is missing, torchvision downloads the data.
@@ -37,17 +39,22 @@ def load_dataset(
             ``PYRO_BAYESPRUNE_DATA``, or a cache folder of the platform's convention.
         validation: share of the training set in the validation part, stratified by class.
         seed: selects the examples of the validation part.
+        target: name of the column of classes in a table, see `load_table`.
 
     Raises:
         ValueError: for an unknown name or a file that is not in the format.
         OSError: if a download fails; the message says what to do.
     """
+    if name in ("digits", *TORCHVISION) and target:
+        raise ValueError(f"target names a column of a file, and {name} has none; got {target!r}")
     if name == "digits":
         return split(_digits(), validation=validation, seed=seed, name=name)
     path = fetch(name, data_dir) if name in TORCHVISION else path_of(name)
     if not path.is_file():
         known = ", ".join(["digits", *TORCHVISION])
         raise ValueError(f"unknown data set {name!r}: expected {known} or the path of a file")
+    if is_table(path):
+        return load_table(path, target, validation=validation, seed=seed)
     return split(read_file(path), validation=validation, seed=seed, name=path.stem)
 
 

@@ -36,7 +36,8 @@ def check_device(device: str) -> None:
 def build_data(config: Config, data_dir: str | Path | None = None) -> Dataset:
     """Return the data set of a configuration."""
     load = resolve(DATASETS, config.dataset) if config.dataset in DATASETS else load_dataset
-    return load(config.dataset, data_dir, validation=config.validation, seed=config.data_seed)
+    settings = {"validation": config.validation, "seed": config.data_seed}
+    return call_with(load, config.dataset, data_dir, target=config.target, **settings)
 
 
 def build_model(
@@ -45,8 +46,9 @@ def build_model(
     """Return the model of a configuration with the initial weights of its seed."""
     with seeded(config.seed, "network"):
         net = _network(config, shape, num_classes)
-    scale = config.prior_scale
-    prior = call_with(resolve(PRIORS, config.prior), scale=scale, gain=scale, df=config.prior_df)
+    scale, df = config.prior_scale, config.prior_df
+    build_prior = resolve(PRIORS, config.prior)
+    prior = call_with(build_prior, scale=scale, gain=scale, df=df, num_data=num_data)
     return BayesianModule(net, prior, num_data)
 
 

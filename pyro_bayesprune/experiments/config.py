@@ -9,10 +9,10 @@ from typing import Any, Literal, get_args, get_origin
 import pyro_bayesprune.pruning.registry as names
 from pyro_bayesprune._utils.calls import did_you_mean, suggests_fields
 from pyro_bayesprune._utils.files import sha256
-from pyro_bayesprune.pruning.registry import METHODS, PRESETS
+from pyro_bayesprune.pruning.registry import METHODS, PRESETS, recommended_gate
 
 # These fields were added later. Their default values must not change the ids of older runs.
-ADDED = ("rounds", "rewind_epoch", "update", "judge")
+ADDED = ("rounds", "rewind_epoch", "update", "judge", "target")
 KINDS: dict[Any, str] = {str: "a text", bool: "true or false", int: "an integer"}
 POSITIVE = "prior_scale prior_df temperature learning_rate epochs batch_size"
 RANGES: dict[str, tuple[str, Callable[[Any], bool]]] = {  # ranges, and the fields that have them
@@ -30,7 +30,9 @@ class Config:
     """All settings that change the result of a run.
 
     Args:
-        dataset: digits, mnist, fashion_mnist, cifar10, or the path of a data file.
+        dataset: digits, mnist, fashion_mnist, cifar10, or the path of a file (safetensors, npz or
+            csv).
+        target: name of the column of classes, if the file is a table.
         validation: share of the training set that is held out for validation, in [0, 1).
         data_seed: seed of the choice of the held-out examples.
         network: fcn (paper, eq. 1), cnn (eq. 2), lenet_300_100 or lenet5 (LeCun et al., 1998).
@@ -38,16 +40,19 @@ class Config:
         channels: output channels of the two convolutions of cnn.
         objective: map (likelihood and prior) or mle (likelihood only).
         prior: prior of every weight and bias; evidence_normal learns its scales by evidence.
-        prior_scale: scale of the prior (σ of a normal, gain of fan_in_normal), units of weights.
+        prior_scale: scale of the prior in units of the weights: σ of a normal, gain of
+            fan_in_normal, σ of normal_per_datum for 50,000 training examples.
         prior_df: degrees of freedom of a student_t prior.
         temperature: divisor of the log likelihood.
         criterion: what is pruned first: the lowest magnitude, random weights, or magnitudes
             shuffled within each layer (random, but with the layer proportions of magnitude).
         sparsity: target share of prunable weights that are zero, in [0, 1). With auto, the
             evidence decides.
-        gate: propose (compare, then accept or prune less), previous (Algorithm 1 of the paper) or
-            always.
-        beta: threshold of the Bayes factor on the scale of --per; 0 accepts every candidate.
+        gate: retain (accept what retains half of the gain in log joint over the empty network,
+            otherwise prune less), propose (accept what has a Bayes factor above beta, otherwise
+            prune less), previous (Algorithm 1 of the paper) or always.
+        beta: threshold of the Bayes factor, on the scale of --per, under the gates propose and
+            previous; 0 accepts every candidate.
         per: scale of the Bayes factor: dataset (the exact ratio) or datum (its N-th root).
         scope: prune each layer to the target (layer), all layers together (global), or whole
             units and filters (unit).
@@ -76,6 +81,7 @@ class Config:
     """
 
     dataset: str = "digits"
+    target: str = ""
     validation: float = 0.1
     data_seed: int = 0
     network: names.NetworkName = "fcn"
@@ -184,8 +190,10 @@ class Config:
 
     @property
     def method(self) -> str:
-        """The paper's method with these settings, or ``custom``."""
-        for name, expansion in METHODS.items():
+        """The paper's method with these settings, ``default``, or ``custom``."""
+        gate = recommended_gate(self.sparsity, self.evaluation)
+        default = PRESETS["default"] | {"gate": gate, "regrow": False, "restart": "no"}
+        for name, expansion in (METHODS | {"default": default}).items():
             matches = all(getattr(self, key) == value for key, value in expansion.items())
             if matches and (self.sparsity or "sparsity" in expansion):
                 return name
@@ -214,4 +222,6 @@ def configure(preset: str = "default", method: str | None = None, **settings: An
     both = ", ".join(sorted(set(expansion) & set(settings)))
     if both:
         raise ValueError(f"the method {method!r} decides {both}: specify one of them, not both")
-    return Config.from_dict(PRESETS[preset] | expansion | settings)
+    values = PRESETS[preset] | expansion | settings
+    gate = recommended_gate(values.get("sparsity", Config.sparsity), values.get("evaluation", ""))
+    return Config.from_dict({"gate": gate} | values)

@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 import joblib
-import torch
 from joblib.externals.loky import get_reusable_executor
 from joblib.externals.loky.process_executor import TerminatedWorkerError
 
 from pyro_bayesprune._utils.files import path_of, write_atomically
+from pyro_bayesprune._utils.process import set_threads
 from pyro_bayesprune.experiments import folders
 from pyro_bayesprune.experiments.config import Config
 from pyro_bayesprune.experiments.errors import Busy
@@ -62,7 +62,7 @@ def attempt(
             with folders.locked(folder):
                 pass
         finished = folders.is_finished(folder)
-        with _threads(threads):
+        with set_threads(threads):
             run(config, out=out, progress=False, **options)
     except Busy:
         return Outcome(config, "busy")
@@ -75,16 +75,6 @@ def attempt(
     return Outcome(config, status, time.perf_counter() - start, files=files)
 
 
-@contextmanager
-def _threads(number: int | None) -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(number or before)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
-
-
 def grid(
     configs: Iterable[Config],
     *,
@@ -92,6 +82,7 @@ def grid(
     data_dir: str | Path | None = None,
     device: str = "cpu",
     jobs: int = 1,
+    threads: int | None = None,
     engine: Engine = "loky",
     address: str | None = None,
     known: Collection[str] = (),
@@ -108,6 +99,8 @@ def grid(
         data_dir: folder of the data files, on every worker.
         device: device of the computation.
         jobs: number of simultaneous runs on this machine, which share the processors.
+        threads: processor threads of a run; by default those of this machine, shared by the jobs,
+            or the setting of a Dask worker.
         engine: ``loky`` (processes of this machine) or ``dask`` (a cluster).
         address: address of the Dask scheduler, ``tcp://host:port``.
         known: ids of runs to skip even if they have no folder here.
@@ -130,7 +123,9 @@ def grid(
             waiting[config.id] = config
     options: dict[str, Any] = {"out": out, "send": engine == "dask", "device": device}
     options["data_dir"] = None if data_dir is None else Path(data_dir).absolute()
-    options["threads"] = max(1, joblib.cpu_count() // jobs) if engine == "loky" else None
+    if engine == "loky" and threads is None:
+        threads = max(1, joblib.cpu_count() // jobs)
+    options["threads"] = threads
     outcomes = []
     for outcome in itertools.chain(skipped, _outcomes(waiting, options, jobs, address)):
         _receive(out, outcome)
@@ -222,7 +217,7 @@ def verify(
         folder = Path(out) / config.id
         metrics, history = folders.read_result(folder), folders.read_history(folder)
         threads = metrics["machine"]["threads"]  # the order of sums depends on it
-        with tempfile.TemporaryDirectory() as elsewhere, _threads(threads):
+        with tempfile.TemporaryDirectory() as elsewhere, set_threads(threads):
             again = run(config, out=elsewhere, data_dir=data_dir, progress=False)
         same_history = again.history.drop(columns=TIMES).equals(history.drop(columns=TIMES))
         same_weights = again.metrics["weights_sha256"] == metrics["weights_sha256"]

@@ -135,9 +135,13 @@ class Run:
         if self.error:
             return f"Run({self.title}; not finished: {self.error.strip().splitlines()[-1]})"
         *values, steps = (f"{name} {value}" for name, value in self._summary().items())
-        name, seconds = f"{self.pair[0]} {self.pair[1]}", f"{self.metrics['seconds']:.0f} s"
+        name, seconds = f"{self.pair[0]} {self.pair[1]}", self._duration()
         parts = (f"{name} {self.metrics['method']}", ", ".join(values), steps, seconds, self.folder)
         return f"Run({'; '.join(map(str, parts))})"
+
+    def _duration(self) -> str:
+        threads = (self.metrics.get("machine") or {}).get("threads", "unknown")
+        return f"{self.metrics['seconds']:.0f} s, threads: {threads}"
 
     def _repr_html_(self) -> str:
         """Return the same as a table, for notebooks."""

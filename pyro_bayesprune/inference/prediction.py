@@ -59,13 +59,33 @@ def class_probabilities(model: Model, weights: Mapping[str, Tensor], x: Data) ->
     Raises:
         ValueError: if the observed site is not a categorical distribution.
     """
-    chunks = []
-    for target in _of_inputs(model, weights, x):
-        base = elementwise(target)
-        if not isinstance(base, torch.distributions.Categorical):
-            raise ValueError(f"class probabilities need a categorical site, got {base}")
-        chunks.append(base.probs)
+    chunks = [_class_probabilities(target) for target in _of_inputs(model, weights, x)]
     return _joined(chunks, x)
+
+
+def labelled_probabilities(
+    model: Model, weights: Mapping[str, Tensor], data: Data
+) -> tuple[Tensor, Tensor]:
+    """Return class probabilities (n, classes) and labels (n,) of data, in the same order.
+
+    Args:
+        model: any Pyro model with one categorical site.
+        weights: the point.
+        data: held-out examples in any form that `as_batches` accepts, also in random order.
+
+    Raises:
+        ValueError: if the observed site is not a categorical distribution.
+    """
+    pairs = [(_class_probabilities(t), y) for t, y in predictive(model, weights, data)]
+    probabilities, labels = zip(*pairs, strict=True)
+    return torch.cat(probabilities), torch.cat(labels)
+
+
+def _class_probabilities(target: dist.TorchDistribution) -> Tensor:
+    base = elementwise(target)
+    if not isinstance(base, torch.distributions.Categorical):
+        raise ValueError(f"class probabilities need a categorical site, got {base}")
+    return base.probs
 
 
 def mean_prediction(model: Model, weights: Mapping[str, Tensor], x: Data) -> Tensor:

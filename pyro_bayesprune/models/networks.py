@@ -32,8 +32,9 @@ def _convolutional_stack(
     sides = shape[1:]
     for i, (n, m) in enumerate(zip([shape[0], *channels], channels, strict=False), start=1):
         layers[f"conv{i}"] = nn.Conv2d(n, m, kernel, padding=padding)
-        layers[f"relu_conv{i}"] = nn.ReLU()
+        # Pooling before ReLU gives the same values and gradients with a quarter of the work.
         layers[f"pool{i}"] = nn.MaxPool2d(2)
+        layers[f"relu_conv{i}"] = nn.ReLU()
         sides = [(side + 2 * padding - kernel + 1) // 2 for side in sides]
     layers["flatten"] = nn.Flatten()
     return layers | _dense_stack(channels[-1] * math.prod(sides), hidden, outputs)

@@ -18,6 +18,7 @@ import torch
 from pyro_bayesprune._utils.checks import positive
 
 Prior = Callable[[str, torch.Size], dist.TorchDistribution]
+REFERENCE = 50_000  # number of examples for which `normal_per_datum` has the scale σ
 EVIDENCE = "by_evidence"  # marks the sites of scales that the evidence determines, not gradients
 
 
@@ -52,6 +53,30 @@ class normal(_Independent):  # noqa: N801  (used as a function: priors.normal(0.
 
     def _of_one_weight(self, name: str, shape: torch.Size) -> dist.TorchDistribution:
         return dist.Normal(0.0, self.scale)
+
+
+@dataclass(frozen=True)
+class normal_per_datum(_Independent):  # noqa: N801
+    """Zero-mean Normal prior that is equally strong for each example, whatever their number.
+
+    A prior with a fixed standard deviation becomes weaker for each of N examples as N grows. This
+    one has the standard deviation σ = scale · sqrt(50,000 / N). Its part of the training loss
+    -(log joint)/N is then w² / (2 · 50,000 · scale²): the weight decay 1/(50,000 · scale²).
+
+    Args:
+        num_data: number N of training examples.
+        scale: the standard deviation σ for 50,000 examples, in the units of the weights.
+
+    Example:
+        >>> normal_per_datum(500, scale=0.1)("fc1.bias", torch.Size([3])).base_dist.scale
+        tensor([1., 1., 1.])
+    """
+
+    num_data: int
+    scale: float = 0.3
+
+    def _of_one_weight(self, name: str, shape: torch.Size) -> dist.TorchDistribution:
+        return dist.Normal(0.0, self.scale * math.sqrt(REFERENCE / self.num_data))
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from pyro_bayesprune.inference.bayes_factor import BayesFactor
 from pyro_bayesprune.inference.log_joint import LogJoint, log_densities, log_joint
 from pyro_bayesprune.inference.metrics import sparsity
 from pyro_bayesprune.models.module import Masks, Model, Weights
+from pyro_bayesprune.pruning.gates import threshold_of_gain
 from pyro_bayesprune.pruning.record import PruneState, Try
 from pyro_bayesprune.pruning.sequential import estimate_sum
 from pyro_bayesprune.pruning.settings import Pruning
@@ -48,6 +49,10 @@ class Comparison(ABC):
     def __call__(self, candidate: PruneState) -> tuple[LogJoint, Try]:
         """Return the log joint of a candidate (NaN if it is unknown) and its Bayes factor."""
 
+    def log_threshold(self) -> float:
+        """Return the threshold of the log Bayes factor, nats."""
+        return self.pruning.log_threshold(self.data.num_data)
+
     def occam(self, candidate: PruneState) -> float:
         """Return the log Occam factor of a candidate minus that of the current network, nats."""
         return self.log_occam_ratio(candidate.masks) if self.log_occam_ratio else 0.0
@@ -66,6 +71,16 @@ class FullComparison(Comparison):
         factor = BayesFactor.joint(after, self.before, self.data.num_data)
         factor = replace(factor, kind=self.pruning.kind, log_occam_ratio=occam)
         return after, Try(sparsity(candidate.masks), factor)
+
+    def log_threshold(self) -> float:
+        """Return the threshold; that of the gate ``retain`` needs the empty network's log joint."""
+        if self.pruning.gate != "retain":
+            return super().log_threshold()
+        weights, masks = self.current.weights, self.current.masks
+        empty = {name: torch.zeros_like(weights[name]) for name in masks}
+        no_masks = {name: torch.zeros_like(mask) for name, mask in masks.items()}
+        joint = self._log_joint(PruneState(weights | empty, no_masks))
+        return threshold_of_gain(self.before.total - joint.total)
 
     def _log_joint(self, state: PruneState) -> LogJoint:
         prior = self.pruning.pruned_prior
@@ -100,7 +115,7 @@ class SequentialComparison(Comparison):
             lambda number: after.log_likelihoods(number) - before.log_likelihoods(number),
             num_data,
             constant=log_prior_ratio + log_occam_ratio,
-            threshold=pruning.log_threshold(num_data),
+            threshold=self.log_threshold(),
             alpha=pruning.alpha,
         )
         ratio = estimate.value - log_prior_ratio - log_occam_ratio

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Literal
 
-Gate = Literal["propose", "previous", "always"]
+Gate = Literal["propose", "retain", "previous", "always"]
 Evaluation = Literal["full", "sequential"]
 Scope = Literal["layer", "global", "unit"]
 Update = Literal["project", "condition"]
@@ -31,6 +31,7 @@ NETWORKS = {
 }
 PRIORS = {
     "normal": "models.priors:normal",
+    "normal_per_datum": "models.priors:normal_per_datum",
     "fan_in_normal": "models.priors:fan_in_normal",
     "laplace": "models.priors:laplace",
     "student_t": "models.priors:student_t",
@@ -64,7 +65,17 @@ METHODS: dict[str, dict[str, Any]] = {
     "bayes_magnitude": _MAP | {"criterion": "magnitude"},
 }
 PRESETS: dict[str, dict[str, Any]] = {
-    "default": {},
+    "default": {
+        "objective": "map",
+        "prior": "normal_per_datum",
+        "prior_scale": 0.3,
+        "criterion": "magnitude",
+        "scope": "global",
+        "schedule": "cubic",
+        "update": "project",
+        "judge": "project",
+        "annealing": True,
+    },
     "paper": {
         "validation": 0.0,
         "hidden": (1024, 1024, 1024),
@@ -77,6 +88,15 @@ PRESETS: dict[str, dict[str, Any]] = {
         "annealing": False,
     },
 }
+
+
+def recommended_gate(sparsity: float | str, evaluation: str = "full") -> Gate:
+    """Return the gate of the default: ``retain`` where its log joints are known.
+
+    With ``sparsity="auto"`` the evidence decides, and sequential evaluation computes no log joints.
+    """
+    return "propose" if sparsity == "auto" or evaluation == "sequential" else "retain"
+
 
 if TYPE_CHECKING:
     NetworkName = str

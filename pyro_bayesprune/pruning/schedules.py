@@ -3,6 +3,7 @@
 from collections.abc import Callable
 
 REACHED_AT = 0.6  # share of the epochs at which rising schedules reach their target
+ENDS_AT = 0.8  # share of the epochs after which the gate `retain` prunes no more
 
 
 def constant(epoch: int, epochs: int, target: float) -> float:

@@ -16,9 +16,10 @@ from pyro_bayesprune.pruning.registry import (
     Per,
     Scope,
     Update,
+    recommended_gate,
     resolve,
 )
-from pyro_bayesprune.pruning.schedules import REACHED_AT, Schedule
+from pyro_bayesprune.pruning.schedules import ENDS_AT, REACHED_AT, Schedule
 
 
 @suggests_fields
@@ -36,9 +37,16 @@ class Pruning:
             (`evidence.occam_gains`). Masks persist, so the sparsity increases as the network
             adapts. The last epochs fine-tune. ``"auto"`` needs a `BayesianModule` with zero-mean
             Normal priors and the gate ``"propose"``, and ignores the schedule.
-        gate: ``"propose"`` (compare, then accept or back off), ``"previous"`` (the paper's
-            Algorithm 1, which uses the Bayes factor of the previous step) or ``"always"``.
-        beta: threshold of the Bayes factor on the scale ``per``; 0 accepts everything.
+        gate: ``"retain"`` accepts a candidate that retains half of the network's gain in log joint
+            over the empty network (all prunable weights zero), and otherwise tries half of the
+            increase in sparsity. It prunes nothing while there is no gain, and nothing in the last
+            20% of the epochs, which are left for recovery (unless weights ``regrow``).
+            ``"propose"`` accepts a candidate whose Bayes factor is above ``beta``, and otherwise
+            tries half of the increase. ``"previous"`` is the paper's Algorithm 1, which uses the
+            Bayes factor of the previous step. ``"always"`` accepts. By default ``"retain"``; with
+            sparsity ``"auto"`` or sequential evaluation ``"propose"``.
+        beta: threshold of the Bayes factor on the scale ``per`` under the gates ``"propose"`` and
+            ``"previous"``; 0 accepts everything.
         per: ``"datum"`` compares BF^(1/N), ``"dataset"`` the exact ratio.
         scope: prunes each ``"layer"`` to the target (as in the paper), all layers together
             (``"global"``), or whole units and filters in each layer (``"unit"``, needs a
@@ -74,10 +82,10 @@ class Pruning:
 
     criterion: str | Criterion = "magnitude"
     sparsity: float | Literal["auto"] = 0.9
-    gate: Gate = "propose"
+    gate: Gate = None  # type: ignore[assignment]  # see `recommended_gate`
     beta: float = 0.95
     per: Per = "datum"
-    scope: Scope = "layer"
+    scope: Scope = "global"
     schedule: str | Schedule = "cubic"
     regrow: bool = False
     sites: tuple[str, ...] | None = None
@@ -88,6 +96,9 @@ class Pruning:
     judge: Update = "project"
 
     def __post_init__(self) -> None:
+        if self.gate is None:
+            gate = recommended_gate(self.sparsity, self.evaluation)
+            object.__setattr__(self, "gate", gate)
         if self.sparsity == "auto":
             if self.gate != "propose":
                 raise ValueError(f"sparsity='auto' needs gate='propose', got {self.gate!r}")
@@ -103,10 +114,11 @@ class Pruning:
         check_choice("evaluation", self.evaluation, get_args(Evaluation))
         if not 0 < self.alpha < 1:
             raise ValueError(f"alpha must be in (0, 1), got {self.alpha!r}")
-        if self.evaluation == "sequential" and self.gate == "always":
+        if self.evaluation == "sequential" and self.gate in ("always", "retain"):
+            reason = "does not use the data" if self.gate == "always" else "needs log joints"
             raise ValueError(
-                "evaluation='sequential' reads data until a decision is clear, but gate='always' "
-                "does not use the data for its decision"
+                f"evaluation='sequential' reads data until a decision is clear, but "
+                f"gate={self.gate!r} {reason} for its decision"
             )
         if not callable(self.criterion):
             check_choice("criterion", self.criterion, tuple(CRITERIA))
@@ -132,6 +144,11 @@ class Pruning:
         if not isinstance(target, (int, float)) or math.isnan(target):
             raise ValueError(f"the schedule must return a number, got {target!r}")
         return min(self.sparsity, max(0.0, target))
+
+    def may_prune(self, epoch: int, epochs: int) -> bool:
+        """Return whether the step of this epoch may prune: the gate ``retain`` ends after 80%."""
+        last = max(math.ceil(REACHED_AT * epochs), math.floor(ENDS_AT * epochs))
+        return self.gate != "retain" or self.regrow or epoch <= last
 
     def log_threshold(self, num_data: int) -> float:
         """Return the threshold of the log Bayes factor over the data set, in nats."""

@@ -61,14 +61,15 @@ def prune_step(
     data = data if isinstance(data, (Dataset, tuple)) else batches  # for a criterion of the user's
     masks = {name: mask | pruning.regrow for name, mask in state.masks.items()}
     current = PruneState(state.weights, masks, state.log_bf)
-    target, threshold = pruning.target(epoch, epochs), pruning.log_threshold(num_data)
+    target = pruning.target(epoch, epochs)
     settings = {"model": model, "data": data, "generator": generator, "temperature": temperature}
-    increases = bool(masks) and target > sparsity(masks)
+    increases = bool(masks) and target > sparsity(masks) and pruning.may_prune(epoch, epochs)
     conditioning = _conditioning(current, settings) if increases and pruning.conditions else None
     occam = _log_occam_ratio(current, pruning, settings, conditioning) if increases else None
     order = random_stream(generator.initial_seed() if generator else 0, "subset", epoch)
     comparison = COMPARISONS[pruning.evaluation]
     compare = comparison(model, current, batches, pruning, temperature, occam, order)
+    threshold = compare.log_threshold() if increases or pruning.gate != "retain" else math.nan
     candidates = _candidates(current, pruning, target, settings) if increases else iter(())
     outcome = _first_accepted(candidates, current, compare, pruning, conditioning, threshold)
     tries, new_masks = outcome.tries, outcome.state.masks

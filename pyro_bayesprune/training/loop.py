@@ -6,7 +6,7 @@ import time
 import warnings
 from collections.abc import Generator, Iterator, Mapping
 from contextlib import contextmanager
-from typing import NamedTuple, cast, get_args
+from typing import cast, get_args
 
 import torch
 from pyro.optim import PyroOptim
@@ -16,14 +16,12 @@ from pyro_bayesprune._utils.calls import suggests_names
 from pyro_bayesprune._utils.checks import check_finite, check_kind, positive, positive_integer
 from pyro_bayesprune._utils.process import memory_kept, one_at_a_time
 from pyro_bayesprune._utils.random import random_stream
-from pyro_bayesprune.data.batches import Batches, TensorBatches
-from pyro_bayesprune.data.dataset import Dataset, Pair
+from pyro_bayesprune.data.dataset import Pair
 from pyro_bayesprune.data.loading import Data, as_batches, random_sample
 from pyro_bayesprune.inference.evidence import evidence_scales
 from pyro_bayesprune.inference.mode import gradient_norm
 from pyro_bayesprune.inference.prediction import held_out_loss
-from pyro_bayesprune.models.copying import copied
-from pyro_bayesprune.models.module import BayesianModule, Masks, Model, network, training_mode
+from pyro_bayesprune.models.module import BayesianModule, Masks, Model, network
 from pyro_bayesprune.models.priors import EVIDENCE
 from pyro_bayesprune.models.refusals import check_modules
 from pyro_bayesprune.models.sites import (
@@ -40,6 +38,7 @@ from pyro_bayesprune.pruning.settings import Pruning
 from pyro_bayesprune.pruning.step import prune_step
 from pyro_bayesprune.training.optimizer import adam
 from pyro_bayesprune.training.parameters import Parameters
+from pyro_bayesprune.training.sources import Sources, on_device
 from pyro_bayesprune.training.state import Epoch, State
 from pyro_bayesprune.training.trainer import Trainer
 
@@ -47,7 +46,7 @@ UNPRUNED = Pruning(sparsity=0.0)
 
 
 def _checked(
-    model: Model, data: "Read", epochs: int, batch_size: int, objective: str, temp: float
+    model: Model, data: Sources, epochs: int, batch_size: int, objective: str, temp: float
 ) -> ModelSites:
     positive_integer("epochs", epochs)
     positive_integer("batch_size", batch_size)
@@ -57,7 +56,7 @@ def _checked(
     return checked_sites(model, data, batch_size)
 
 
-def checked_sites(model: Model, data: "Read", batch_size: int) -> ModelSites:
+def checked_sites(model: Model, data: Sources, batch_size: int) -> ModelSites:
     """Return the sites of a model that can be trained on these data.
 
     Raises:
@@ -130,7 +129,7 @@ def train(
     check_kind("pruning", pruning, Pruning)
     check_kind("optim", optim, PyroOptim)
     with alone():
-        read, model = _on_device(data, decide_on, model, device)
+        read, model = on_device(data, decide_on, model, device)
         sites = _checked(model, read, epochs, batch_size, objective, temperature)
         _check_initial(model, sites, initial_weights, state)
         trainer = Trainer(
@@ -160,7 +159,7 @@ def alone() -> Iterator[None]:
         yield
 
 
-def initial_state(trainer: Parameters, sites: ModelSites, read: "Read", pruning: Pruning) -> State:
+def initial_state(trainer: Parameters, sites: ModelSites, read: Sources, pruning: Pruning) -> State:
     """Return the state before the first epoch: all weights of the prunable sites are kept."""
     x, _ = read.train.first(2)
     names = prunable_sites(trainer.model, sites, pruning.sites, x, pruning.scope)
@@ -177,7 +176,7 @@ def _continue(trainer: Trainer, state: State, pruning: Pruning) -> None:
 
 
 def _one_epoch(
-    trainer: Trainer, read: "Read", pruning: Pruning, state: State, epochs: int, batch_size: int
+    trainer: Trainer, read: Sources, pruning: Pruning, state: State, epochs: int, batch_size: int
 ) -> tuple[State, Epoch]:
     """Train for an epoch, take its pruning step, and evaluate the result."""
     started = time.perf_counter()
@@ -191,7 +190,7 @@ def _one_epoch(
 
 def end_epoch(
     trainer: Parameters,
-    read: "Read",
+    read: Sources,
     pruning: Pruning,
     state: State,
     epochs: int,
@@ -267,55 +266,6 @@ def _warn_of_empty_layers(epoch: int, before: Masks, after: Masks) -> None:
         warnings.warn(message, RuntimeWarning, stacklevel=2)
 
 
-class Read(NamedTuple):
-    """What a training reads.
-
-    Args:
-        train: the training examples.
-        decisions: the data of pruning decisions.
-        dataset: the data set in memory, if there is one.
-        validation: data that are evaluated after each epoch.
-        test: data that are evaluated after each epoch.
-    """
-
-    train: Batches
-    decisions: Data
-    dataset: Dataset | None = None
-    validation: Data | None = None
-    test: Data | None = None
-
-
-def _on_device(
-    data: Data, decide_on: Data | None, model: Model, device: str | torch.device | None
-) -> tuple[Read, Model]:
-    """Return the data, and a copy of the model in training mode, on the device."""
-    module = network(model := copied(model))  # functions are not copied
-    weight = next(iter(module.parameters()), None) if module is not None else None
-    like = torch.empty(0) if weight is None else weight.detach().new_empty(0)
-    like = like if device is None else like.to(device)
-    if isinstance(data, Dataset) and device is not None:
-        data = data.to(device)
-    train = _placed(data, like, device)
-    dataset = None
-    if isinstance(train, TensorBatches):  # criteria of the user's get a data set
-        dataset = data if isinstance(data, Dataset) else Dataset(train.x, train.y)
-    decisions: Data = dataset or train
-    if decide_on is not None:
-        decisions = _placed(decide_on, like.to(train.device), train.device)
-    if module is not None:
-        module.to(train.device)
-    training_mode(model)
-    held_out = (held_out_part(dataset, part) for part in ("validation", "test"))
-    return Read(train, decisions, dataset, *held_out), model
-
-
-def _placed(data: Data, like: Tensor, device: str | torch.device | None) -> Batches:
-    batches = as_batches(data, like=like)
-    if isinstance(batches, TensorBatches) and device is not None:
-        return batches.to(device)
-    return batches
-
-
 def _check_initial(
     model: Model, sites: ModelSites, initial: Mapping[str, Tensor] | None, state: State | None
 ) -> None:
@@ -339,9 +289,3 @@ def _held_out(model: Model, state: PruneState, data: Data | None) -> tuple[float
     if data is None:
         return math.nan, math.nan
     return held_out_loss(model, state.weights, data)
-
-
-def held_out_part(dataset: Dataset | None, part: str) -> Pair | None:
-    """Return the validation or test part of a data set, or None if there is none."""
-    x, y = (getattr(dataset, f"{part}_{name}", None) for name in "xy")
-    return None if x is None or y is None else (x, y)

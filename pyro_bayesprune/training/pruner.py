@@ -14,6 +14,7 @@ from torch.optim import LBFGS, Optimizer
 
 from pyro_bayesprune._utils.calls import suggests_names
 from pyro_bayesprune._utils.checks import check_kind, positive, positive_integer
+from pyro_bayesprune.data.batches import Batches
 from pyro_bayesprune.data.dataset import Dataset
 from pyro_bayesprune.data.loading import Data, Unpack, as_batches
 from pyro_bayesprune.models.adapter import Forward
@@ -28,13 +29,12 @@ from pyro_bayesprune.training.elbo import log_likelihood
 from pyro_bayesprune.training.fitting import Fit, with_buffers
 from pyro_bayesprune.training.loop import (
     UNPRUNED,
-    Read,
     alone,
     checked_sites,
     end_epoch,
-    held_out_part,
     initial_state,
 )
+from pyro_bayesprune.training.sources import Sources, held_out_part
 from pyro_bayesprune.training.state import State
 
 
@@ -202,16 +202,17 @@ class Pruner:
         self._started = time.perf_counter()
         return epoch.step
 
-    def _read(self, data: Data, validation: Data | None) -> Read:
-        dataset = data if isinstance(data, Dataset) else None
+    def _read(self, data: Data, validation: Data | None) -> Sources:
+        dataset, batches = data if isinstance(data, Dataset) else None, self._batches(data)
         if validation is None:
-            validation = held_out_part(dataset, "validation")
-        batches, held_out = (
-            None if part is None else as_batches(part, self._unpack, like=self._parameters.like)
-            for part in (data, validation)
-        )
-        assert batches is not None
-        return Read(batches, dataset or batches, dataset, held_out, held_out_part(dataset, "test"))
+            held_out: Data | None = held_out_part(dataset, "validation")
+        else:
+            held_out = self._batches(validation)
+        test = held_out_part(dataset, "test")
+        return Sources(batches, dataset or batches, dataset, held_out, test)
+
+    def _batches(self, data: Data) -> Batches:
+        return as_batches(data, self._unpack, like=self._parameters.like)
 
     def _check_attached(self) -> None:
         optimizers = self._parameters.optimizers

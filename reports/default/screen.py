@@ -11,42 +11,49 @@ from typing import Any
 
 import torch
 
-from pyro_bayesprune.experiments.config import Config, configure
+from pyro_bayesprune.experiments.config import Config
 from pyro_bayesprune.experiments.grids import Outcome, grid
 from pyro_bayesprune.experiments.results import known_ids, record
 
 FOLDER = Path(__file__).parent / "policies"
 RUNS = Path("runs")
-EPOCHS = {"digits": 25, "fashion_mnist": 8, "mnist": 8, "cifar10": 8}
-SPARSITIES = (0.9, 0.98)
-ALWAYS, GLOBAL = {"gate": "always"}, {"scope": "global"}
-PRIOR = ALWAYS | GLOBAL
-FAN_IN = PRIOR | {"prior": "fan_in_normal"}
+EPOCHS = {"digits": 25, "mnist": 8, "fashion_mnist": 8, "cifar10": 8}
+SEEDS = {"digits": 5, "mnist": 1, "fashion_mnist": 1, "cifar10": 1}
+SPARSITIES = (0.98, 0.9)
+MAGNITUDE = {"objective": "mle", "gate": "always"}
+GLOBAL = {"gate": "always", "scope": "global"}
+PER_DATUM = GLOBAL | {"prior": "normal_per_datum"}
+PRIORS: dict[str, dict[str, Any]] = {
+    "magnitude": MAGNITUDE,
+    "magnitude, one ranking": MAGNITUDE | GLOBAL,
+    "N(0, 0.2² · 50,000/N)": PER_DATUM | {"prior_scale": 0.2},
+    "N(0, 0.3² · 50,000/N)": PER_DATUM,
+    "N(0, 0.45² · 50,000/N)": PER_DATUM | {"prior_scale": 0.45},
+    "N(0, 0.3²)": GLOBAL,
+    "N(0, 1)": GLOBAL | {"prior_scale": 1.0},
+}
+
+DEFAULT = PER_DATUM | {"gate": "retain"}
 POLICIES: dict[str, dict[str, Any]] = {
-    "magnitude": ALWAYS | {"objective": "mle"},
-    "magnitude, one ranking": PRIOR | {"objective": "mle"},
-    "N(0, 0.1²)": PRIOR | {"prior_scale": 0.1},
-    "N(0, 0.3²)": PRIOR,
-    "N(0, 1)": PRIOR | {"prior_scale": 1.0},
-    "N(0, 1/fan-in)": FAN_IN | {"prior_scale": 1.0},
-    "N(0, 10/fan-in)": FAN_IN | {"prior_scale": 10**0.5},
-    "N(0, 100/fan-in)": FAN_IN | {"prior_scale": 10.0},
-    "N(0, 0.3²), a ranking for each layer": ALWAYS,
-    "N(0, 0.3²), opd": PRIOR | {"criterion": "opd"},
-    "N(0, 0.3²), gate at the projection": {},
-    "N(0, 0.3²), gate at the conditioned point": GLOBAL | {"judge": "condition"},
-    "N(0, 0.3²), survivors conditioned": GLOBAL | {"update": "condition"},
+    "always": PER_DATUM,
+    "retain half of the gain": DEFAULT,
+    "gate at the projection": DEFAULT | {"gate": "propose"},
+    "gate at the conditioned point": DEFAULT | {"gate": "propose", "judge": "condition"},
+    "survivors conditioned": DEFAULT | {"gate": "propose", "update": "condition"},
+    "always, one shot": PER_DATUM | {"schedule": "one_shot"},
+    "retain, one shot": DEFAULT | {"schedule": "one_shot"},
+    "always, opd": PER_DATUM | {"criterion": "opd"},
 }
 
 
-def configurations() -> list[Config]:
-    """Return all configurations; policies that are slow come last."""
+def configurations(policies: dict[str, dict[str, Any]]) -> list[Config]:
+    """Return the configurations of policies on all data sets."""
     return [
-        configure(dataset=dataset, epochs=epochs, sparsity=sparsity, **policy)
-        for policies in (list(POLICIES)[:8], list(POLICIES)[8:])
-        for dataset, epochs in EPOCHS.items()
+        Config(dataset=dataset, epochs=epochs, sparsity=sparsity, seed=seed, **policy)
         for sparsity in SPARSITIES
-        for policy in (POLICIES[name] for name in policies)
+        for dataset, epochs in EPOCHS.items()
+        for seed in range(SEEDS[dataset])
+        for policy in policies.values()
     ]
 
 
@@ -59,7 +66,7 @@ def main() -> None:
         if outcome.status == "done":
             record(FOLDER, RUNS / outcome.config.id)
 
-    grid(configurations(), out=RUNS, known=known_ids(FOLDER), watch=store)
+    grid(configurations(PRIORS | POLICIES), out=RUNS, known=known_ids(FOLDER), watch=store)
 
 
 if __name__ == "__main__":

@@ -1,8 +1,13 @@
 """Denormal numbers are flushed in all threads, and only where they should be."""
 
+import os
+import subprocess
+import sys
+
+import pytest
 import torch
 
-from pyro_bayesprune._utils.process import flushed_denormals
+from pyro_bayesprune._utils.process import flushed_denormals, set_threads
 
 
 def test_flushed_denormals_reach_all_threads_and_go_back():
@@ -14,3 +19,20 @@ def test_flushed_denormals_reach_all_threads_and_go_back():
         assert not (denormal * 1.0).any()
     assert (denormal * 1.0).all()
     torch.set_num_threads(threads)
+
+
+def test_idle_threads_sleep_unless_the_user_decides():
+    code = "import os, pyro_bayesprune; print(os.environ['OMP_WAIT_POLICY'])"
+    for setting, expected in (({}, "PASSIVE"), ({"OMP_WAIT_POLICY": "ACTIVE"}, "ACTIVE")):
+        environment = {k: v for k, v in os.environ.items() if k != "OMP_WAIT_POLICY"} | setting
+        output = subprocess.check_output([sys.executable, "-c", code], env=environment, text=True)
+        assert output.strip() == expected
+
+
+def test_a_number_of_threads_is_restored_and_must_be_positive():
+    before = torch.get_num_threads()
+    with set_threads(2):
+        assert torch.get_num_threads() == 2
+    assert torch.get_num_threads() == before
+    with pytest.raises(ValueError, match="threads must be at least 1, got 0"), set_threads(0):
+        pass

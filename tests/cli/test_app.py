@@ -23,7 +23,7 @@ MISTAKES = {
     "unknown_criterion": (["run", "--criterion", "size"], "criterion.*'magnitude', 'random'"),
     "unknown_method": (["run", "--method", "best"], "method.*'unpruned', "),
     "unknown_preset": (["run", "--preset", "theirs"], "preset.*'default', 'paper'"),
-    "unknown_gate": (["run", "--gate", "open"], "gate.*'propose', 'previous', 'always'"),
+    "unknown_gate": (["run", "--gate", "open"], "gate.*'propose', 'retain', 'previous', 'always'"),
     "unknown_schedule": (["run", "--schedule", "linear"], "schedule.*'cubic', "),
     "unknown_option": (["run", "--layers", "3"], "unrecognized arguments: --layers"),
     "misspelt_option": (["run", "--sparcity", "0.5"], "did you mean '--sparsity'?"),

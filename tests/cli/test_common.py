@@ -6,7 +6,7 @@ import pytest
 from helpers import write
 from helpers.commands import TINY, called, only_config
 
-from pyro_bayesprune.experiments.config import Config, configure
+from pyro_bayesprune.experiments.config import configure
 
 pytestmark = pytest.mark.usefixtures("elsewhere")
 
@@ -51,7 +51,7 @@ def test_settings_from_yaml_and_options_above_them(capsys, tmp_path):
         "epochs: 1\nhidden: [8]\nlearning_rate: 1e-3\nsparsity: 0.5\nseed: 4\nbatch_size: 256\n"
     )
     assert called(capsys, "run", "--config", "c.yaml", "--seed", "7")[0] == 0
-    assert only_config(tmp_path) == Config(
+    assert only_config(tmp_path) == configure(
         epochs=1, hidden=(8,), learning_rate=1e-3, sparsity=0.5, seed=7, batch_size=256
     )
 
@@ -79,6 +79,6 @@ def test_widths_are_separated_by_commas(capsys, tmp_path, arguments):
 def test_dashes_and_underscores_are_the_same(capsys, tmp_path, option):
     write(tmp_path).rename(tmp_path / "mnist.safetensors")
     code, out, errors = called(capsys, "run", "--dataset", "mnist", option, tmp_path, *TINY)
-    assert code == 0 and "Run(mnist fcn custom;" in out[0]
+    assert code == 0 and "Run(mnist fcn default;" in out[0]
     code, out, _ = called(capsys, "data", "list", option, tmp_path)
     assert code == 0 and any(str(tmp_path / "mnist.safetensors") in line for line in out)

@@ -13,7 +13,7 @@ def test_show_prints_and_verifies(capsys, tmp_path):
     [folder] = (tmp_path / "runs").iterdir()
     code, out, errors = called(capsys, "show", folder, "--verify")
     assert (code, errors) == (0, [])
-    assert out[0].startswith("Run(digits fcn custom;")
+    assert out[0].startswith("Run(digits fcn default;")
     assert [line.split()[0] for line in out[2:4]] == ["1", "2"]
     assert out[-1] == "all decisions follow from their records"
 

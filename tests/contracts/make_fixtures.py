@@ -17,21 +17,21 @@ from unittest import mock
 import torch
 
 from pyro_bayesprune._utils.files import digest
-from pyro_bayesprune.experiments.config import METHODS, configure
+from pyro_bayesprune.experiments.config import METHODS, Config, configure
 from pyro_bayesprune.experiments.results import record
 from pyro_bayesprune.experiments.running import run
 
 FOLDER = Path(__file__).parent / "fixtures"
 SMALL = {"hidden": (24, 12), "epochs": 3}
-FINISHED = configure(sparsity=0.8, **SMALL)
-UNFINISHED = configure(sparsity=0.8, seed=1, **SMALL)
+FINISHED = Config(sparsity=0.8, **SMALL)
+UNFINISHED = Config(sparsity=0.8, seed=1, **SMALL)
 TWO_EPOCHS = {"hidden": (24, 12), "epochs": 2}
 TRAININGS = {
     **{name: configure("paper", name, **TWO_EPOCHS) for name in METHODS},
-    "default": configure(**TWO_EPOCHS),
-    "auto": configure(sparsity="auto", **TWO_EPOCHS),
-    "unit": configure(scope="unit", sparsity=0.5, **TWO_EPOCHS),
-    "sequential": configure(evaluation="sequential", **TWO_EPOCHS),
+    "default": Config(**TWO_EPOCHS),
+    "auto": Config(sparsity="auto", **TWO_EPOCHS),
+    "unit": Config(scope="unit", sparsity=0.5, **TWO_EPOCHS),
+    "sequential": Config(evaluation="sequential", **TWO_EPOCHS),
 }
 
 

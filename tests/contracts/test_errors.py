@@ -79,7 +79,7 @@ def test_a_batch_larger_than_any_data():
 
 def test_a_step_that_empties_a_layer_is_told():
     data = class_data()
-    pruning = bp.Pruning(sparsity=0.99, gate="always", schedule="constant")
+    pruning = bp.Pruning(sparsity=0.99, gate="always", scope="layer", schedule="constant")
     with pytest.warns(RuntimeWarning, match="no weight of 0.weight, 2.weight is left .* epoch 1"):
         emptied = fit_once(lifted(mlp(), data), data, pruning=pruning, epochs=2)  # told once
     assert (emptied.history[["sparsity/0.weight", "sparsity/2.weight"]] == 1).all(axis=None)
@@ -98,7 +98,7 @@ def impossible(x, y=None):
 
 @pytest.mark.parametrize("evaluation", ["full", "sequential"])
 def test_a_bayes_factor_that_is_no_number_decides_nothing(evaluation):
-    pruning = bp.Pruning(sparsity=0.5, evaluation=evaluation)
+    pruning = bp.Pruning(sparsity=0.5, gate="propose", evaluation=evaluation)
     with pytest.raises(ValueError, match="the log Bayes factor is not a number"):
         fit_once(impossible, (X, Y), objective="mle", pruning=pruning)
 

@@ -89,7 +89,7 @@ def test_a_record_that_does_not_fit_is_noticed(monkeypatch, change):
 
     monkeypatch.setattr(invariants, "prune_step", lying)
     with pytest.raises(AssertionError):
-        fit(bp.Pruning(sparsity=0.5, beta=0.1, schedule="constant"))
+        fit(bp.Pruning(sparsity=0.5, gate="propose", beta=0.1, schedule="constant"))
 
 
 def test_with_regrowth_masks_may_be_lifted():

@@ -10,6 +10,7 @@ from typing import get_args
 
 import pytest
 
+from pyro_bayesprune.experiments.build import PRUNING_FIELDS
 from pyro_bayesprune.experiments.config import ADDED, Config, configure
 from pyro_bayesprune.pruning.registry import (
     CRITERIA,
@@ -19,8 +20,10 @@ from pyro_bayesprune.pruning.registry import (
     PRIORS,
     SCHEDULES,
 )
+from pyro_bayesprune.pruning.settings import Pruning
 
-OTHER = {  # a valid value of each field that is not the default
+OTHER = {
+    "target": "label",  # a valid value of each field that is not the default
     "dataset": "mnist",
     "validation": 0.2,
     "hidden": (7,),
@@ -54,15 +57,13 @@ def another(field):
 
 def test_defaults_are_what_is_recommended():
     config = configure()
-    assert config == Config()
-    assert (config.prior, config.prior_scale, config.objective) == ("normal", 0.3, "map")
-    assert (config.criterion, config.gate, config.per, config.beta) == (
-        "magnitude",
-        "propose",
-        "datum",
-        0.95,
-    )
-    assert (config.schedule, config.scope, config.regrow) == ("cubic", "layer", False)
+    assert (config.prior, config.prior_scale, config.objective) == ("normal_per_datum", 0.3, "map")
+    assert (config.criterion, config.gate) == ("magnitude", "retain")
+    assert (config.schedule, config.scope, config.regrow) == ("cubic", "global", False)
+    assert config.method == "default" and config.title == "digits fcn default 0.9 #0"
+    pruning = Pruning()
+    for name in PRUNING_FIELDS:
+        assert getattr(pruning, name) == getattr(config, name)
     assert (config.epochs, config.batch_size, config.learning_rate) == (25, 64, 1e-3)
 
 

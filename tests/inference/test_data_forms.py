@@ -1,5 +1,9 @@
 """Results for a loader, and for several inputs, are those for tensors in memory."""
 
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 import torch
 from helpers import class_data, lifted, net_weights, noisy_net
@@ -8,11 +12,16 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 import pyro_bayesprune as bp
+from pyro_bayesprune.diagnostics.calibration import scores
 from pyro_bayesprune.inference.curvature import ggn_diagonal, ggn_full
 from pyro_bayesprune.inference.draw_predictions import predict_proba
 from pyro_bayesprune.inference.evidence import log_evidence
 from pyro_bayesprune.inference.mode import gradient_norm
-from pyro_bayesprune.inference.prediction import class_probabilities, held_out_loss
+from pyro_bayesprune.inference.prediction import (
+    class_probabilities,
+    held_out_loss,
+    labelled_probabilities,
+)
 from pyro_bayesprune.inference.samplers import posterior_draws
 from pyro_bayesprune.pruning.record import PruneState
 from pyro_bayesprune.pruning.step import prune_step
@@ -87,6 +96,30 @@ def test_predictions_of_a_loader():
     expected = class_probabilities(model, weights, X)
     for data in (X.double().numpy(), DataLoader(Rows(X, Y), batch_size=10), Rows(X, Y)):
         torch.testing.assert_close(class_probabilities(model, weights, data), expected)
+
+
+def test_probabilities_and_labels_of_a_shuffled_loader_have_one_order():
+    model = batch_norm_model()
+    weights = net_weights(model.net)
+    loader = DataLoader(Rows(X, Y), batch_size=10, shuffle=True)
+    probabilities, labels = labelled_probabilities(model, weights, loader)
+    assert not torch.equal(labels, Y)
+    expected = scores(class_probabilities(model, weights, X), Y)
+    assert scores(probabilities, labels) == pytest.approx(expected)
+
+
+@pytest.mark.slow
+def test_ten_times_the_data_need_no_more_memory():
+    script = Path(__file__).parents[1] / "helpers" / "memory.py"
+    peaks = [
+        int(
+            subprocess.run(
+                [sys.executable, script, str(number)], check=True, capture_output=True, text=True
+            ).stdout
+        )  # fmt: skip
+        for number in (4000, 40000)
+    ]
+    assert peaks[1] <= 1.1 * peaks[0]
 
 
 def several_inputs():

@@ -5,7 +5,7 @@ import math
 
 import pytest
 import torch
-from helpers import all_kept, fitted, gated_step, two_weights
+from helpers import POINTS, TARGETS, all_kept, fitted, gated_step, two_weights
 from helpers.exports import SHAPE
 
 import pyro_bayesprune as bp
@@ -45,6 +45,48 @@ def test_the_threshold_is_per_datum_where_asked():
     assert gated_step("propose", at * 1.01, per="datum")[1].decision == "refused"
 
 
+@pytest.mark.parametrize(("w", "decision"), [((1.0, 0.5), "pruned"), ((0.5, 0.49), "refused")])
+def test_retain_accepts_what_retains_half_of_the_gain(w, decision):
+    """The gain over w = 0 and the Bayes factor, from sums of squares: σ and the prior scale are 1.
+
+    The residuals of the three points are y - X w.
+    """
+    weights = torch.tensor(w, dtype=torch.float64)
+
+    def log_joint(w):
+        return -((TARGETS - POINTS @ w).square().sum() + w.square().sum()).item() / 2
+
+    gain = log_joint(weights) - log_joint(torch.zeros_like(weights))
+    log_bf = log_joint(weights * torch.tensor([1, 0])) - log_joint(weights)
+    state = PruneState({"w": weights}, two_weights().masks)
+    _, record = gated_step("retain", 1.0, state)
+    assert record.log_threshold == pytest.approx(-gain / 2, abs=1e-9)
+    assert record.bayes_factor.log == pytest.approx(log_bf, abs=1e-9)
+    assert (log_bf > -gain / 2) == (decision == "pruned") and record.decision == decision
+
+
+def test_retain_is_closed_while_the_empty_network_is_better():
+    wrong = PruneState({"w": torch.tensor([-1.0, -0.5], dtype=torch.float64)}, two_weights().masks)
+    _, record = gated_step("retain", 1.0, wrong)
+    assert record.decision == "refused" and record.tries == () and record.log_threshold > 0
+
+
+@pytest.mark.parametrize("epochs", range(1, 30))
+def test_retain_leaves_the_last_epochs_for_recovery(epochs):
+    pruning = bp.Pruning(sparsity=0.9)
+    assert pruning.gate == "retain"
+    last = max(e for e in range(1, epochs + 1) if pruning.may_prune(e, epochs))
+    assert pruning.target(last, epochs) == 0.9  # the rising schedules reach their target in time
+    assert last <= max(0.8 * epochs, 0.6 * epochs + 1)
+
+
+def test_the_recommended_gate_needs_log_joints_and_a_target():
+    assert bp.Pruning(sparsity="auto").gate == "propose"
+    assert bp.Pruning(evaluation="sequential").gate == "propose"
+    with pytest.raises(ValueError, match="gate='retain' needs log joints"):
+        bp.Pruning(evaluation="sequential", gate="retain")
+
+
 def test_always_prunes_whatever_the_bayes_factor():
     state, record = gated_step("always", 1e9)
     assert record.decision == "pruned" and not state.masks["w"][1]
@@ -75,7 +117,9 @@ def test_a_decision_that_the_prior_alone_turns_is_flagged():
 
 class TestUnitScope:
     def test_the_gate_decides(self, digits_part):
-        pruning = bp.Pruning(sparsity=0.9, scope="unit", beta=3.0, schedule="constant")
+        pruning = bp.Pruning(
+            sparsity=0.9, gate="propose", scope="unit", beta=3.0, schedule="constant"
+        )
         fit = fitted(bp.FCN(SHAPE, 10, (20, 20, 20)), digits_part, pruning=pruning)
         assert (fit.history["decision"] == "refused").all() and fit.sparsity == 0
         tried = json.loads(fit.history["tried"][0])

@@ -108,7 +108,7 @@ def step(pruning, epochs=1, state=None):
 
 @pytest.mark.parametrize("beta", [0.0, 0.5, 0.999, 10.0])
 def test_sequential_decides_as_full(beta):
-    options = {"sparsity": 0.5, "beta": beta, "schedule": "constant"}
+    options = {"sparsity": 0.5, "gate": "propose", "beta": beta, "schedule": "constant"}
     new, record = step(bp.Pruning(evaluation="sequential", alpha=1e-6, **options))
     full, expected = step(bp.Pruning(**options))
     assert record.decision == expected.decision

@@ -47,7 +47,11 @@ def test_propose_backs_off_by_halves_and_records_every_try():
     for num_pruned in (64, 16, 1):
         between = (cost(num_pruned) + cost(2 * num_pruned)) / 2
         pruning = bp.Pruning(
-            sparsity=0.5, beta=math.exp(between), per="dataset", schedule="constant"
+            sparsity=0.5,
+            gate="propose",
+            beta=math.exp(between),
+            per="dataset",
+            schedule="constant",
         )
         new, record = prune_step(model, state, (x, x @ w), pruning)
         tried = [round(t.sparsity * n) for t in record.tries]
@@ -60,7 +64,7 @@ def test_propose_backs_off_by_halves_and_records_every_try():
 def test_propose_gives_up_after_six_halvings():
     w = {"w": torch.linspace(1, 2, 1000, dtype=torch.float64)}
     x = torch.ones(2, 1000, dtype=torch.float64)
-    pruning = bp.Pruning(sparsity=0.5, beta=1e300, schedule="constant")
+    pruning = bp.Pruning(sparsity=0.5, gate="propose", beta=1e300, schedule="constant")
     state = PruneState(w, all_kept(w))
     new, record = prune_step(regression(2, dim=1000), state, (x, x @ w["w"]), pruning)
     assert [round(t.sparsity * 1000) for t in record.tries] == [500, 250, 125, 62, 31, 16, 8]
@@ -96,7 +100,7 @@ def test_a_step_returns_new_state_and_changes_nothing_else(criterion):
     weights = net_weights(net)
     state = PruneState(weights, all_kept({n: w for n, w in weights.items() if w.dim() > 1}))
     before, random = copy.deepcopy(state), torch.get_rng_state()
-    pruning = bp.Pruning(criterion, sparsity=0.5, gate="always")
+    pruning = bp.Pruning(criterion, sparsity=0.5, gate="always", scope="layer")
     new, record = prune_step(
         lifted(net, data), state, data, pruning, generator=torch.Generator().manual_seed(0)
     )
