@@ -18,7 +18,7 @@ import pyro_bayesprune as bp
 from pyro_bayesprune.inference.mode import log_joint_gradient
 from pyro_bayesprune.inference.samplers import posterior_draws
 
-PRUNING = bp.Pruning(sparsity=0.8, beta=0.5)
+PRUNING = bp.Pruning(sparsity=0.8, gate="propose", beta=0.5)
 COMPARED = ["epoch", "validation_loss", "log_joint_before", "log_joint_after", "log_bf", "tries"]
 COMPARED += ["sparsity", "target", "temperature"]
 
