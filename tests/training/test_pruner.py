@@ -72,7 +72,7 @@ def initial_scales(net, data, prior):
     return {name: value for name, value in weights.items() if name.endswith("_scale")}
 
 
-HALF = bp.Pruning(sparsity=0.5, gate="always", schedule="constant")
+HALF = bp.Pruning(sparsity=0.5, gate="always", schedule="constant", scope="layer")
 DATA = class_data()
 X, Y = DATA.train_x, DATA.train_y
 
