@@ -176,12 +176,17 @@ def _results(table: pd.DataFrame) -> str:
 
 
 def _summary(differences: pd.DataFrame) -> str:
+    wide = _wide(load_results(FOLDER / "comparison"))["seconds"]
+    times = (wide["default"] / wide["magnitude"]).groupby(level=["dataset", "network"]).median()
     means = differences.groupby(level=["dataset", "network"]).mean()
     lower = (means["test_loss"] < 0).sum()
     return (
         f"Over the {len(means)} pairs of data set and network, with both levels of sparsity "
         f"together, the mean difference in accuracy is {100 * means['test_accuracy'].mean():+.2f} "
-        f"points, and the test NLL of the default is lower on {lower} of them."
+        f"points, and the test NLL of the default is lower on {lower} of them. All targets were "
+        f"reached. The default took {times['fashion_mnist', 'fcn']:.2f} times as long for the FCN "
+        f"on Fashion-MNIST (median over seeds and levels), and {times.min():.2f} to "
+        f"{times.max():.2f} times as long for the other pairs, beside other programs."
     )
 
 
