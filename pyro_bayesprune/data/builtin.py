@@ -26,7 +26,7 @@ def load_dataset(
     *,
     validation: float = 0.1,
     seed: int = 0,
-    target: str = "",
+    target_column: str = "",
 ) -> Dataset:
     """Return a data set by name, or from a file: images in the project's format, or a table.
 
@@ -39,14 +39,16 @@ def load_dataset(
             ``PYRO_BAYESPRUNE_DATA``, or a cache folder of the platform's convention.
         validation: share of the training set in the validation part, stratified by class.
         seed: selects the examples of the validation part.
-        target: name of the column of classes in a table, see `load_table`.
+        target_column: name of the column of classes in a table, see `load_table`.
 
     Raises:
         ValueError: for an unknown name or a file that is not in the format.
         OSError: if a download fails; the message says what to do.
     """
-    if name in ("digits", *TORCHVISION) and target:
-        raise ValueError(f"target names a column of a file, and {name} has none; got {target!r}")
+    if name in ("digits", *TORCHVISION) and target_column:
+        raise ValueError(
+            f"target_column names a column of a file, and {name} has none; got {target_column!r}"
+        )
     if name == "digits":
         return split(_digits(), validation=validation, seed=seed, name=name)
     path = fetch(name, data_dir) if name in TORCHVISION else path_of(name)
@@ -54,7 +56,7 @@ def load_dataset(
         known = ", ".join(["digits", *TORCHVISION])
         raise ValueError(f"unknown data set {name!r}: expected {known} or the path of a file")
     if is_table(path):
-        return load_table(path, target, validation=validation, seed=seed)
+        return load_table(path, target_column, validation=validation, seed=seed)
     return split(read_file(path), validation=validation, seed=seed, name=path.stem)
 
 

@@ -49,7 +49,7 @@ def load_table(path: Path, target: str, *, validation: float, seed: int) -> Data
     if target not in columns:
         names = ", ".join(columns)
         problem = f"has no column {target!r}" if target else "needs the name of its target"
-        raise ValueError(f"{path} {problem}: choose --target from {names}")
+        raise ValueError(f"{path} {problem}: choose --target-column from {names}")
     labels = _classes(path, target, columns.pop(target))
     if not columns:
         raise ValueError(f"{path} has no column but the target {target!r}")

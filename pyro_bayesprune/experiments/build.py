@@ -37,7 +37,7 @@ def build_data(config: Config, data_dir: str | Path | None = None) -> Dataset:
     """Return the data set of a configuration."""
     load = resolve(DATASETS, config.dataset) if config.dataset in DATASETS else load_dataset
     settings = {"validation": config.validation, "seed": config.data_seed}
-    return call_with(load, config.dataset, data_dir, target=config.target, **settings)
+    return call_with(load, config.dataset, data_dir, target_column=config.target_column, **settings)
 
 
 def build_model(
