@@ -189,7 +189,11 @@ def test_a_fit_of_several_inputs(case):
     model = bp.BayesianModule(net, bp.priors.normal(0.3), N, forward=forward)
     fits = [
         bp.fit(
-            model, data, pruning=bp.Pruning(sparsity=0.5, gate="always"), epochs=2, progress=False
+            model,
+            data,
+            pruning=bp.Pruning(sparsity=0.5, gate="always", scope="layer"),
+            epochs=2,
+            progress=False,
         )  # fmt: skip
         for data in ((x, y), bp.Dataset(x, y, x, y))
     ]
