@@ -9,11 +9,11 @@ import time
 import pytest
 from helpers.runs import DONE, file_names, same_runs
 
-from pyro_bayesprune.experiments.config import Config
+from pyro_bayesprune.experiments.config import configure
 from pyro_bayesprune.experiments.folders import is_finished
 
 OPTIONS = ["--hidden", "64,64", "--batch_size", "16", "--epochs", "12"]
-KILLABLE = Config(hidden=(64, 64), batch_size=16, epochs=12)
+KILLABLE = configure(hidden=(64, 64), batch_size=16, epochs=12)
 
 
 def start(out):

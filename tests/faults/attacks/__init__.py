@@ -21,10 +21,10 @@ import torch
 import pyro_bayesprune as bp
 from pyro_bayesprune.cli.app import main
 from pyro_bayesprune.experiments import folders
-from pyro_bayesprune.experiments.config import Config
+from pyro_bayesprune.experiments.config import Config, configure
 
 TIMES = ["seconds_training", "seconds_step"]
-CONFIG = Config(hidden=(8,), epochs=3, batch_size=256, learning_rate=0.01, beta=0.5)
+CONFIG = configure(hidden=(8,), epochs=3, batch_size=256, learning_rate=0.01, beta=0.5)
 OPTIONS = "--hidden 8 --epochs 3 --batch_size 256 --learning_rate 0.01 --beta 0.5".split()
 Run = Callable[[int, random.Random, Path], Iterator[str]]
 
