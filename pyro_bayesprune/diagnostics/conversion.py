@@ -1,8 +1,8 @@
-"""Conversion of posterior draws to ArviZ ``InferenceData``, and its file."""
+"""Conversion of posterior draws to ArviZ's ``InferenceData`` or ``DataTree``, and its file."""
 
 import json
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -16,9 +16,10 @@ from torch import Tensor
 from pyro_bayesprune._utils import files
 from pyro_bayesprune._utils.random import random_stream
 from pyro_bayesprune.data.dataset import Dataset
-from pyro_bayesprune.diagnostics._arviz import InferenceData, az
+from pyro_bayesprune.diagnostics import _arviz
+from pyro_bayesprune.diagnostics._arviz import DRAWS, InferenceData
 from pyro_bayesprune.inference import draw_predictions
-from pyro_bayesprune.inference.draw_predictions import draw_outputs
+from pyro_bayesprune.inference.draw_predictions import CHUNK, draw_outputs, only_last_layer
 from pyro_bayesprune.inference.draws import Draws, log_prior
 from pyro_bayesprune.models.module import BayesianModule
 
@@ -46,12 +47,18 @@ def to_arviz(
     prior_draws: int = 20,
     seed: int = 0,
 ) -> InferenceData:
-    """Return posterior draws as InferenceData.
+    """Return posterior draws as InferenceData (ArviZ 0.23), or as a DataTree (ArviZ 1).
 
     Groups: ``posterior`` (log joint, norm of each layer, some weights, some predicted
     probabilities), ``sample_stats``, ``log_prior``, ``log_likelihood``, ``posterior_predictive``
     and ``observed_data`` (training examples, which LOO leaves out), ``prior_predictive``,
     ``predictions`` (test examples), ``pruning_history`` (epoch, layer). Log densities are in nats.
+
+    ``sample_stats`` has the log joint ``lp``; for NUTS the energy (minus the log density plus the
+    kinetic energy) and the divergences; for a Laplace approximation its own log density ``log_q``,
+    with which `statistics.loo` corrects for the approximation. ``log_q`` is left out if the log
+    joint over all training examples would need one pass over them for each draw, that is, for more
+    than ``examples`` training examples and draws that are not only from the last layer.
 
     Args:
         draws: the result of `inference.samplers.posterior_draws`.
@@ -68,33 +75,60 @@ def to_arviz(
     outputs = draw_outputs(draws, x)
     # In float64: Pareto k cannot be estimated from tied log likelihoods.
     by_example = draw_predictions.log_likelihood(draws.model, outputs.double(), y)
-    priors, log_joint = log_prior(draws), draws.log_density
+    priors, log_joint, exact = log_prior(draws), draws.log_density, True
+    stats = dict(draws.stats)
     if draws.independent:  # the density of a Laplace approximation is not the joint density
-        total = by_example.sum(-1) * data.num_train / len(y)
+        total, exact = _total(draws, data, by_example)
         log_joint = torch.stack(list(priors.values())).sum(0) + total / draws.temperature
+        stats |= {"log_q": draws.log_density} if exact else {}
+    example, targets = {"example": rows.numpy()}, ("example", *_target_dims(y))
     groups = {
         "posterior": _posterior(draws, data, log_joint),
-        "sample_stats": _numpy({"lp": log_joint, **draws.stats}),
-        "posterior_predictive": {"obs": _sampled_targets(draws.model, outputs, seed)},
-        "observed_data": {"obs": y.numpy()},
+        "sample_stats": _sampled({n: ((), v) for n, v in {"lp": log_joint, **stats}.items()}),
+        "log_prior": _sampled({name: ((), value) for name, value in priors.items()}),
+        "log_likelihood": _sampled({"obs": (("example",), by_example)}, example),
+        "posterior_predictive": _sampled(
+            {"obs": (targets, _sampled_targets(draws.model, outputs, seed))}, example
+        ),
+        "observed_data": xr.Dataset({"obs": (targets, y.numpy())}, example),
     }
     if prior_draws:
         obs = draw_predictions.prior_predictive(draws.model, x, draws=prior_draws, seed=seed)
-        groups["prior_predictive"] = {"obs": _compact_classes(obs)[None]}
-    coords = {"example": rows.numpy(), "probe": np.arange(len(_probes(data)))}
-    names = {"layer": list(draws.index), "weight_name": _traced_weights(draws)[1]}
-    dims = {"obs": ["example", *_target_dims(y)], "layer_norm": ["layer"]}
-    dims |= {"weight": ["weight_name"], "probability": ["probe"]}
-    idata = az.from_dict(**groups, coords=coords | names, dims=dims)
-    by_draw = {name: (("chain", "draw"), value.numpy()) for name, value in priors.items()}
-    idata.add_groups(log_prior=xr.Dataset(by_draw))  # `from_dict` does not support this group
-    likelihoods = {"obs": (("chain", "draw", "example"), by_example.numpy())}
-    idata.add_groups(log_likelihood=xr.Dataset(likelihoods, {"example": rows.numpy()}))
-    _add_predictions(idata, draws, data, examples, seed)
+        obs = {"obs": (targets, _compact_classes(obs)[None])}
+        groups["prior_predictive"] = _sampled(obs, example)
+    groups |= _predictions(draws, data, examples, seed)
     if history is not None:
-        _add_history(idata, history)
-    _add_attributes(idata, draws, data.num_train, config or {})
-    return idata
+        groups["pruning_history"] = _history(history)
+    _add_units(groups)
+    attributes = _attributes(draws, data.num_train, len(y), exact, config or {})
+    return _arviz.from_datasets(groups, attributes)
+
+
+def _sampled(
+    values: Mapping[str, tuple[Sequence[str], Any]], coords: Mapping[str, Any] | None = None
+) -> xr.Dataset:
+    """Return values of every chain and draw, each with its further dimensions."""
+    arrays = {n: ((*DRAWS, *dims), np.asarray(value)) for n, (dims, value) in values.items()}
+    dataset = xr.Dataset(arrays, coords)
+    return dataset.assign_coords({name: np.arange(dataset.sizes[name]) for name in DRAWS})
+
+
+def _total(draws: Draws, data: Dataset, by_example: Tensor) -> tuple[Tensor, bool]:
+    """Return each draw's log likelihood of all training examples, and whether it is exact.
+
+    Draws of the last layer need its inputs only once. Others would need a pass over all examples
+    for each draw, so that the total is estimated from the chosen examples.
+    """
+    count = by_example.shape[-1]
+    if count == data.num_train:
+        return by_example.sum(-1), True
+    if only_last_layer(draws.model, draws.weights, draws.index, data.train_x[:1]) is None:
+        return by_example.sum(-1) * data.num_train / count, False
+    parts = zip(data.train_x.split(CHUNK), data.train_y.split(CHUNK), strict=True)
+    return sum(
+        draw_predictions.log_likelihood(draws.model, draw_outputs(draws, x).double(), y).sum(-1)
+        for x, y in parts
+    ), True  # type: ignore[return-value]
 
 
 def choose_examples(total: int, examples: int, seed: int, purpose: str) -> Tensor:
@@ -106,10 +140,6 @@ def choose_examples(total: int, examples: int, seed: int, purpose: str) -> Tenso
 def _target_dims(y: Tensor) -> list[str]:
     """Return names for the dimensions of one target; none for a class or a single number."""
     return [f"target_dim_{i}" for i in range(y.dim() - 1)]
-
-
-def _numpy(values: Mapping[str, Tensor]) -> dict[str, np.ndarray]:
-    return {name: value.detach().numpy() for name, value in values.items()}
 
 
 def _compact_classes(values: Tensor) -> np.ndarray:
@@ -134,19 +164,23 @@ def _traced_weights(draws: Draws) -> tuple[Tensor, list[str]]:
     return positions, [names[i] for i in positions]
 
 
-def _posterior(draws: Draws, data: Dataset, log_joint: Tensor) -> dict[str, np.ndarray]:
+def _posterior(draws: Draws, data: Dataset, log_joint: Tensor) -> xr.Dataset:
     parts = draws.values.split([len(i) for i in draws.index.values()], -1)
-    quantities = {
-        "log_joint": log_joint,
-        "layer_norm": torch.stack([part.double().norm(dim=-1) for part in parts], -1),
-        "weight": draws.values[..., _traced_weights(draws)[0]],
+    positions, names = _traced_weights(draws)
+    norms = torch.stack([part.double().norm(dim=-1) for part in parts], -1)
+    quantities: dict[str, tuple[tuple[str, ...], Tensor]] = {
+        "log_joint": ((), log_joint),
+        "layer_norm": (("layer",), norms),
+        "weight": (("weight_name",), draws.values[..., positions]),
     }
+    coords: dict[str, Any] = {"layer": list(draws.index), "weight_name": names}
     if not data.train_y.is_floating_point():  # the probability of the class that the MAP predicts
         classes = draws.model.outputs(draws.weights, _probes(data)).argmax(-1)
         probabilities = draw_outputs(draws, _probes(data)).softmax(-1)
         index = classes.expand(*probabilities.shape[:2], -1)[..., None]
-        quantities["probability"] = probabilities.gather(-1, index)[..., 0]
-    return _numpy(quantities)
+        quantities["probability"] = ("probe",), probabilities.gather(-1, index)[..., 0].detach()
+        coords["probe"] = np.arange(len(_probes(data)))
+    return _sampled(quantities, coords)
 
 
 def _sampled_targets(model: BayesianModule, outputs: Tensor, seed: int) -> np.ndarray:
@@ -157,19 +191,19 @@ def _sampled_targets(model: BayesianModule, outputs: Tensor, seed: int) -> np.nd
     return _compact_classes(flat.view(*outputs.shape[:2], *flat.shape[1:]))
 
 
-def _add_predictions(idata: Any, draws: Draws, data: Dataset, examples: int, seed: int) -> None:  # noqa: ANN401
+def _predictions(draws: Draws, data: Dataset, examples: int, seed: int) -> dict[str, xr.Dataset]:
     if data.test_x is None or data.test_y is None:
-        return
+        return {}
     rows = choose_examples(len(data.test_x), examples, seed, "test")
     dims, coords = ("test_example", *_target_dims(data.test_y)), {"test_example": rows.numpy()}
     obs = _sampled_targets(draws.model, draw_outputs(draws, data.test_x[rows]), seed)
-    idata.add_groups(predictions=xr.Dataset({"obs": (("chain", "draw", *dims), obs)}, coords))
-    labels = xr.Dataset({"label": (dims, data.test_y[rows].numpy())})
-    idata.add_groups(predictions_constant_data=labels)
+    labels = xr.Dataset({"label": (dims, data.test_y[rows].numpy())}, coords)
+    predictions = _sampled({"obs": (dims, obs)}, coords)
+    return {"predictions": predictions, "predictions_constant_data": labels}
 
 
-def _add_history(idata: InferenceData, history: pd.DataFrame) -> None:
-    """Add the pruning history: a value for each epoch, and the sparsity by epoch and layer."""
+def _history(history: pd.DataFrame) -> xr.Dataset:
+    """Return the pruning history: a value for each epoch, and the sparsity by epoch and layer."""
     columns = [str(column) for column in history]
     layers = [c.removeprefix("sparsity/") for c in columns if c.startswith("sparsity/")]
     group = xr.Dataset(coords={"epoch": history["epoch"].to_numpy(), "pruned_layer": layers})
@@ -183,45 +217,51 @@ def _add_history(idata: InferenceData, history: pd.DataFrame) -> None:
     for name in ("log_bf", "log_threshold", "train_loss"):
         if name in group:
             group[name].attrs["units"] = "nats"
-    idata.add_groups(pruning_history=group, warn_on_custom_groups=False)
+    return group
 
 
-def _add_attributes(idata: InferenceData, draws: Draws, num_train: int, config: Mapping) -> None:
-    total = "estimated from the chosen examples" if draws.independent else "exact"
-    versions = {package: version(package) for package in ("pyro-bayesprune", "pyro-ppl", "arviz")}
-    idata.attrs.update(
-        method=draws.method,
-        approximation=APPROXIMATIONS[draws.method],
-        independent_draws=int(draws.independent),
-        surviving_weights_drawn=draws.values.shape[-1],
-        drawn_sites=list(draws.index),
-        num_train=num_train,
-        log_likelihood_examples=idata.log_likelihood.sizes["example"],
-        log_likelihood_total=total,
-        temperature=draws.temperature,
-        config=json.dumps(dict(config), sort_keys=True),
-        versions=json.dumps(versions),
-        seconds=draws.seconds,
-    )
+def _add_units(groups: Mapping[str, xr.Dataset]) -> None:
     for name, unit in UNITS.items():
-        if name in idata.posterior:
-            idata.posterior[name].attrs["units"] = unit
-    idata.log_likelihood["obs"].attrs["units"] = "nats"
+        if name in groups["posterior"]:
+            groups["posterior"][name].attrs["units"] = unit
+    groups["log_likelihood"]["obs"].attrs["units"] = "nats"
+
+
+def _attributes(
+    draws: Draws, num_train: int, chosen: int, exact: bool, config: Mapping
+) -> dict[str, Any]:
+    versions = {package: version(package) for package in ("pyro-bayesprune", "pyro-ppl", "arviz")}
+    return {
+        "method": draws.method,
+        "approximation": APPROXIMATIONS[draws.method],
+        "independent_draws": int(draws.independent),
+        "importance_corrected": int(draws.independent and exact),
+        "surviving_weights_drawn": draws.values.shape[-1],
+        "drawn_sites": list(draws.index),
+        "num_train": num_train,
+        "log_likelihood_examples": chosen,
+        "log_likelihood_total": "exact" if exact else "estimated from the chosen examples",
+        "temperature": draws.temperature,
+        "config": json.dumps(dict(config), sort_keys=True),
+        "versions": json.dumps(versions),
+        "seconds": draws.seconds,
+    }
 
 
 def save(idata: InferenceData, path: str | Path) -> None:
-    """Write InferenceData atomically as compressed NetCDF (HDF5), followed by its SHA-256.
+    """Write draws atomically as NetCDF (HDF5), followed by the SHA-256 of the file.
 
-    HDF5 readers ignore the bytes after the stated end of the file.
+    HDF5 readers ignore the bytes after the stated end of the file. Either version of ArviZ reads
+    the files of the other.
     """
     with tempfile.TemporaryDirectory() as folder:
-        idata.to_netcdf(str(Path(folder) / FILE), engine="h5netcdf")
+        _arviz.write(idata, Path(folder) / FILE)
         content = (Path(folder) / FILE).read_bytes()
     files.write_atomically(files.path_of(path), files.with_checksum(content))
 
 
 def load(path: str | Path) -> InferenceData:
-    """Return the InferenceData that `save` wrote, in memory.
+    """Return the draws that `save` wrote, in memory.
 
     Raises:
         ValueError: if the file is damaged or is not such a NetCDF file.
@@ -229,7 +269,6 @@ def load(path: str | Path) -> InferenceData:
     try:
         path = files.path_of(path)
         files.without_checksum(path.read_bytes())
-        idata = az.from_netcdf(str(path), engine="h5netcdf")
+        return _arviz.read(path)
     except (OSError, ValueError) as error:
         raise ValueError(f"{path} is not InferenceData in a NetCDF file: {error}") from None
-    return idata.load()

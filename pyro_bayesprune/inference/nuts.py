@@ -40,6 +40,17 @@ def log_density(
     return density
 
 
+class _Kernel(NUTS):
+    """NUTS that records the energy at the start of each transition, which ArviZ's bfmi needs."""
+
+    energy = 0.0
+
+    def _sample_r(self, name: str) -> Any:  # noqa: ANN401  (momenta by site, scaled and not)
+        r, r_unscaled = super()._sample_r(name)
+        self.energy = float(self._potential_energy_last + self._kinetic_energy(r_unscaled))
+        return r, r_unscaled
+
+
 def nuts_draws(
     density: VectorFunction, start: Tensor, draws: int, chains: int, warmup: int, seed: int
 ) -> Drawn:
@@ -74,11 +85,11 @@ def _chain(
     def record(kernel: Any, params: dict[str, Tensor], stage: str, i: int) -> None:  # noqa: ANN401
         nonlocal evaluations
         if stage.startswith("Sample"):
-            statistics.append([evaluations, kernel.step_size])
+            statistics.append([evaluations, kernel.step_size, kernel.energy - reference])
         evaluations = 0
 
     mcmc = MCMC(
-        NUTS(potential_fn=potential),
+        _Kernel(potential_fn=potential),
         num_samples=draws,
         warmup_steps=warmup,
         initial_params={"surviving": torch.randn_like(start)},
@@ -91,8 +102,9 @@ def _chain(
     diverging[mcmc.diagnostics()["divergences"]["chain 0"]] = True
     with torch.no_grad():
         log_density = torch.stack([density(start + root @ one) for one in z])
-    steps, sizes = torch.tensor(statistics, dtype=torch.float64, device="cpu").T
+    steps, sizes, energies = torch.tensor(statistics, dtype=torch.float64, device="cpu").T
     stats = {"diverging": diverging, "n_steps": steps.long(), "step_size": sizes}
+    stats["energy"] = energies
     return {"surviving": z, "log_density": log_density} | stats
 
 
