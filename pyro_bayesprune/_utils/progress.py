@@ -43,6 +43,14 @@ def epoch_progress(
         yield write
 
 
+@contextmanager
+def draw_progress(title: str, total: int, *, enabled: bool = True) -> Iterator[Callable[[], None]]:
+    """Yield a function that advances a progress bar of ``total`` draws, if there is a display."""
+    is_shown = enabled and (sys.stderr.isatty() or hasattr(builtins, "__IPYTHON__"))
+    with tqdm(desc=title, total=total, unit="draw", disable=not is_shown) as bar:
+        yield lambda: bar.update() and None
+
+
 class GridView:
     """Prints the finished, failed and remaining runs of a grid, and an estimate of its time."""
 

@@ -19,14 +19,15 @@ from pyro_bayesprune.data.dataset import Dataset
 from pyro_bayesprune.diagnostics import _arviz
 from pyro_bayesprune.diagnostics._arviz import DRAWS, InferenceData
 from pyro_bayesprune.inference import draw_predictions
-from pyro_bayesprune.inference.draw_predictions import CHUNK, draw_outputs, only_last_layer
+from pyro_bayesprune.inference.draw_predictions import CHUNK, only_last_layer
 from pyro_bayesprune.inference.draws import Draws, log_prior
-from pyro_bayesprune.models.module import BayesianModule
+from pyro_bayesprune.inference.prediction import predictive
+from pyro_bayesprune.inference.targets import mean, probabilities
 
 FILE = "posterior.nc"
 PROBES = 16  # examples with a traced predicted probability
 WEIGHTS = 50  # traced weights
-UNITS = {"log_joint": "nats", "probability": "1"}
+UNITS = {"log_joint": "nats", "probability": "1", "prediction": "units of the targets"}
 UNITS |= dict.fromkeys(("layer_norm", "weight"), "units of the weights")
 APPROXIMATIONS = {
     "laplace": "Laplace, diagonal GGN, linearised network",
@@ -49,10 +50,11 @@ def to_arviz(
 ) -> InferenceData:
     """Return posterior draws as InferenceData (ArviZ 0.23), or as a DataTree (ArviZ 1).
 
-    Groups: ``posterior`` (log joint, norm of each layer, some weights, some predicted
-    probabilities), ``sample_stats``, ``log_prior``, ``log_likelihood``, ``posterior_predictive``
-    and ``observed_data`` (training examples, which LOO leaves out), ``prior_predictive``,
-    ``predictions`` (test examples), ``pruning_history`` (epoch, layer). Log densities are in nats.
+    Groups: ``posterior`` (log joint, norm of each layer or site, some weights, and for some
+    examples the probability of the predicted class or the mean of the target), ``sample_stats``,
+    ``log_prior``, ``log_likelihood``, ``posterior_predictive`` and ``observed_data`` (training
+    examples, which LOO leaves out), ``prior_predictive``, ``predictions`` (test examples),
+    ``pruning_history`` (epoch, layer). Log densities are in nats.
 
     ``sample_stats`` has the log joint ``lp``; for NUTS the energy (minus the log density plus the
     kinetic energy) and the divergences; for a Laplace approximation its own log density ``log_q``,
@@ -72,10 +74,9 @@ def to_arviz(
     """
     rows = choose_examples(data.num_train, examples, seed, "train")
     x, y = data.train_x[rows], data.train_y[rows]
-    outputs = draw_outputs(draws, x)
     # In float64: Pareto k cannot be estimated from tied log likelihoods.
-    by_example = draw_predictions.log_likelihood(draws.model, outputs.double(), y)
-    priors, log_joint, exact = log_prior(draws), draws.log_density, True
+    by_example = draw_predictions.log_likelihood(draws, x, y)
+    priors, log_joint, exact = log_prior(draws, (x, y)), draws.log_density, True
     stats = dict(draws.stats)
     if draws.independent:  # the density of a Laplace approximation is not the joint density
         total, exact = _total(draws, data, by_example)
@@ -88,7 +89,7 @@ def to_arviz(
         "log_prior": _sampled({name: ((), value) for name, value in priors.items()}),
         "log_likelihood": _sampled({"obs": (("example",), by_example)}, example),
         "posterior_predictive": _sampled(
-            {"obs": (targets, _sampled_targets(draws.model, outputs, seed))}, example
+            {"obs": (targets, _sampled_targets(draws, x, seed))}, example
         ),
         "observed_data": xr.Dataset({"obs": (targets, y.numpy())}, example),
     }
@@ -125,10 +126,8 @@ def _total(draws: Draws, data: Dataset, by_example: Tensor) -> tuple[Tensor, boo
     if only_last_layer(draws.model, draws.weights, draws.index, data.train_x[:1]) is None:
         return by_example.sum(-1) * data.num_train / count, False
     parts = zip(data.train_x.split(CHUNK), data.train_y.split(CHUNK), strict=True)
-    return sum(
-        draw_predictions.log_likelihood(draws.model, draw_outputs(draws, x).double(), y).sum(-1)
-        for x, y in parts
-    ), True  # type: ignore[return-value]
+    sums = [draw_predictions.log_likelihood(draws, x, y).sum(-1) for x, y in parts]
+    return torch.stack(sums).sum(0), True
 
 
 def choose_examples(total: int, examples: int, seed: int, purpose: str) -> Tensor:
@@ -174,21 +173,32 @@ def _posterior(draws: Draws, data: Dataset, log_joint: Tensor) -> xr.Dataset:
         "weight": (("weight_name",), draws.values[..., positions]),
     }
     coords: dict[str, Any] = {"layer": list(draws.index), "weight_name": names}
-    if not data.train_y.is_floating_point():  # the probability of the class that the MAP predicts
-        classes = draws.model.outputs(draws.weights, _probes(data)).argmax(-1)
-        probabilities = draw_outputs(draws, _probes(data)).softmax(-1)
-        index = classes.expand(*probabilities.shape[:2], -1)[..., None]
-        quantities["probability"] = ("probe",), probabilities.gather(-1, index)[..., 0].detach()
-        coords["probe"] = np.arange(len(_probes(data)))
-    return _sampled(quantities, coords)
+    name, values = _probed(draws, _probes(data))
+    quantities[name] = ("probe", *_target_dims(data.train_y)), values
+    return _sampled(quantities, coords | {"probe": np.arange(len(values[0, 0]))})
 
 
-def _sampled_targets(model: BayesianModule, outputs: Tensor, seed: int) -> np.ndarray:
-    """Return one sampled target for each draw and example (chains, draws, n)."""
+def _probed(draws: Draws, x: Tensor) -> tuple[str, Tensor]:
+    """Return the predictions of some inputs by every draw (chains, draws, n, ...), and their name.
+
+    These are the probability of the class that the MAP predicts, or the mean of other targets.
+    """
+    drawn, shape = draw_predictions.drawn_targets(draws, x), draws.values.shape[:2]
+    (point,) = predictive(draws.model, draws.weights, x)
+    classes = probabilities(point)
+    if classes is None:
+        return "prediction", torch.stack([mean(one) for one in drawn]).unflatten(0, shape)
+    predicted = classes.argmax(-1, keepdim=True)
+    values = torch.stack([probabilities(one).gather(-1, predicted)[..., 0] for one in drawn])  # type: ignore[union-attr]
+    return "probability", values.unflatten(0, shape)
+
+
+def _sampled_targets(draws: Draws, x: Tensor, seed: int) -> np.ndarray:
+    """Return one sampled target for each draw and example (chains, draws, n, ...)."""
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        flat = torch.stack([model.likelihood(out).sample() for out in outputs.flatten(0, 1)])
-    return _compact_classes(flat.view(*outputs.shape[:2], *flat.shape[1:]))
+        flat = torch.stack([one.sample() for one in draw_predictions.drawn_targets(draws, x)])
+    return _compact_classes(flat.unflatten(0, draws.values.shape[:2]))
 
 
 def _predictions(draws: Draws, data: Dataset, examples: int, seed: int) -> dict[str, xr.Dataset]:
@@ -196,7 +206,7 @@ def _predictions(draws: Draws, data: Dataset, examples: int, seed: int) -> dict[
         return {}
     rows = choose_examples(len(data.test_x), examples, seed, "test")
     dims, coords = ("test_example", *_target_dims(data.test_y)), {"test_example": rows.numpy()}
-    obs = _sampled_targets(draws.model, draw_outputs(draws, data.test_x[rows]), seed)
+    obs = _sampled_targets(draws, data.test_x[rows], seed)
     labels = xr.Dataset({"label": (dims, data.test_y[rows].numpy())}, coords)
     predictions = _sampled({"obs": (dims, obs)}, coords)
     return {"predictions": predictions, "predictions_constant_data": labels}

@@ -84,8 +84,8 @@ def loo(idata: InferenceData) -> Any:  # noqa: ANN401  (arviz.ELPDData)
 
     Draws from a Laplace approximation q that have ``log_q`` in ``sample_stats`` are weighted by
     p/q, so that the result refers to the posterior p and not to q (Magnusson et al., 2019). If q is
-    far from p, k is large for all examples. The attribute ``importance_corrected`` of the draws says
-    whether they have it.
+    far from p, k is large for all examples. The attribute ``importance_corrected`` says whether
+    the draws have ``log_q``.
 
     Raises:
         ValueError: without draws or log likelihoods.
@@ -178,7 +178,11 @@ def _flat(values: xr.Dataset) -> dict[str, float]:
     elements = {}
     for name, array in values.items():
         for key in np.ndindex(array.shape):
-            labels = ", ".join(str(array[key].coords[dim].item()) for dim in array.dims)
+            coords = array[key].coords
+            named = (
+                coords[d].item() if d in coords else i for d, i in zip(array.dims, key, strict=True)
+            )
+            labels = ", ".join(map(str, named))
             elements[f"{name}[{labels}]" if labels else str(name)] = float(array[key])
     return elements
 

@@ -47,7 +47,7 @@ def layer_gradients(
 def jacobians(
     model: BayesianModule, point: Weights, x: Tensor, names: list[str]
 ) -> Iterator[tuple[Tensor, Weights]]:
-    """Yield outputs (n, K) and Jacobians by parameter (n, K, *shape), a few examples at a time.
+    """Yield outputs (n, ...) of K elements, and Jacobians (n, K, *shape), a few examples at a time.
 
     The Jacobians are computed under vmap if the network supports it, else one output at a time.
     """
@@ -55,7 +55,7 @@ def jacobians(
         size = model.outputs(point, x[:1]).numel() * sum(point[n].numel() for n in names)
     for part in x.split(max(1, JACOBIAN_ELEMENTS // size)):
         with torch.no_grad():
-            outputs = model.outputs(point, part).reshape(len(part), -1)
+            outputs = model.outputs(point, part)
         try:
             by_name = _batched_jacobians(model, point, part, names)
         except (RuntimeError, ValueError, NotImplementedError):  # not every operation has a batch

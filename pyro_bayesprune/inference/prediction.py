@@ -1,6 +1,5 @@
 """Predictions of any Pyro model at a point."""
 
-import math
 from collections.abc import Iterator, Mapping
 
 import pyro.distributions as dist
@@ -8,6 +7,7 @@ import torch
 from pyro import poutine
 from torch import Tensor
 
+from pyro_bayesprune.inference import targets
 from pyro_bayesprune.inference.log_joint import CHUNK, at_point
 from pyro_bayesprune.models.module import Model, evaluation_mode
 from pyro_bayesprune.models.priors import elementwise
@@ -16,7 +16,7 @@ from pyro_bayesprune.models.sites import in_data_plate, scored_sites
 
 @torch.no_grad()
 def predictive(
-    model: Model, weights: Mapping[str, Tensor], x: Tensor
+    model: Model, weights: Mapping[str, Tensor], x: Tensor, chunk_size: int = CHUNK
 ) -> Iterator[dist.TorchDistribution]:
     """Yield the distributions of the targets of ``x`` (n, ...) at a point, by chunks of examples.
 
@@ -27,7 +27,7 @@ def predictive(
     """
     at_weights = at_point(model, weights)
     inputs = x if len(x) else x.new_zeros(1, *x.shape[1:])
-    for chunk in inputs.split(CHUNK):
+    for chunk in inputs.split(chunk_size):
         with evaluation_mode(model), torch.random.fork_rng():  # targets are sampled
             trace = poutine.trace(at_weights).get_trace(chunk)
         sites = [s for s in scored_sites(trace) if in_data_plate(s) and s["name"] not in weights]
@@ -38,17 +38,20 @@ def predictive(
 
 
 def class_probabilities(model: Model, weights: Mapping[str, Tensor], x: Tensor) -> Tensor:
-    """Return the class probabilities (n, classes) of inputs ``x`` (n, ...) at a point.
+    """Return the class probabilities (n, ..., classes) of inputs ``x`` (n, ...) at a point.
+
+    A Bernoulli site has the two classes 0 and 1.
 
     Raises:
-        ValueError: if the observed site is not a categorical distribution.
+        ValueError: if the observed site is neither categorical nor Bernoulli.
     """
     chunks = []
     for target in predictive(model, weights, x):
-        base = elementwise(target)
-        if not isinstance(base, torch.distributions.Categorical):
+        probabilities = targets.probabilities(target)
+        if probabilities is None:
+            base = elementwise(target)
             raise ValueError(f"class probabilities need a categorical site, got {base}")
-        chunks.append(base.probs)
+        chunks.append(probabilities)
     return torch.cat(chunks)[: len(x)]
 
 
@@ -70,18 +73,15 @@ def mean_prediction(model: Model, weights: Mapping[str, Tensor], x: Tensor) -> T
 def held_out_loss(
     model: Model, weights: Mapping[str, Tensor], x: Tensor, y: Tensor
 ) -> tuple[float, float]:
-    """Return the mean negative log likelihood (nats an example) and the accuracy of held-out data.
+    """Return the mean negative log likelihood (nats an example) and the score of held-out data.
 
-    The accuracy is NaN where the targets are not classes.
+    The score is the accuracy of classes, and the RMSE of other targets; see `targets`.
     """
-    log_likelihood, correct, start = 0.0, 0.0, 0
+    log_likelihood, total, start, name = 0.0, 0.0, 0, "accuracy"
     for distribution in predictive(model, weights, x):
         base = elementwise(distribution)
-        targets = y[start : start + CHUNK]
-        start += len(targets)
-        log_likelihood += base.log_prob(targets).sum(dtype=torch.float64).item()
-        if isinstance(base, torch.distributions.Categorical):
-            correct += (base.logits.argmax(-1) == targets).sum().item()
-        else:
-            correct = math.nan
-    return -log_likelihood / len(x), correct / y.numel()
+        observed = y[start : start + CHUNK]
+        start += len(observed)
+        log_likelihood += base.log_prob(observed).sum(dtype=torch.float64).item()
+        total, name = total + targets.score_sum(base, observed), targets.score_name(base)
+    return -log_likelihood / len(x), targets.mean_score(total, y.numel(), name)

@@ -18,7 +18,7 @@ from torch.nn.modules.module import register_module_forward_pre_hook
 from torch.utils.hooks import RemovableHandle
 
 from pyro_bayesprune._utils.process import one_at_a_time
-from pyro_bayesprune.models.likelihoods import categorical
+from pyro_bayesprune.models.likelihoods import Likelihood, at_values, categorical
 from pyro_bayesprune.models.priors import Prior, elementwise
 
 Model = Callable[..., Any]
@@ -52,7 +52,8 @@ class BayesianModule(nn.Module):
         net: the module. Its parameters are the initial weights of a fit and are never changed.
         prior: function ``(name, shape) -> Distribution``, see `pyro_bayesprune.priors`.
         num_data: number N of training examples.
-        likelihood: function from the module's outputs to the distribution of the targets.
+        likelihood: function from the module's outputs to the distribution of the targets, see
+            `pyro_bayesprune.models.likelihoods`. It may sample, as a prior may.
 
     Raises:
         ValueError: if ``num_data`` is not a positive integer, ``net`` has no parameters or one
@@ -70,7 +71,7 @@ class BayesianModule(nn.Module):
         net: nn.Module,
         prior: Prior,
         num_data: int,
-        likelihood: Callable[[Tensor], dist.TorchDistribution] = categorical,
+        likelihood: Likelihood = categorical,
     ) -> None:
         if not isinstance(num_data, int) or num_data < 1:
             raise ValueError(f"num_data must be a positive integer, got {num_data!r}")
@@ -124,6 +125,15 @@ class BayesianModule(nn.Module):
         """Return each parameter's prior. A prior that samples a scale gets it from ``weights``."""
         with one_at_a_time():
             return poutine.condition(self.priors, data=dict(weights))()
+
+    def hyper_sites(self) -> set[str]:
+        """Return the names of the sites that the priors sample, such as scales."""
+        with one_at_a_time(), torch.random.fork_rng(devices=[]), poutine.block():
+            return set(poutine.trace(self.priors).get_trace().nodes) - {"_INPUT", "_RETURN"}
+
+    def likelihood_at(self, weights: Mapping[str, Tensor]) -> Likelihood:
+        """Return the likelihood, with what it samples (a learnt noise) taken from ``weights``."""
+        return at_values(self.likelihood, weights)
 
     def _prior(self, name: str, parameter: Tensor) -> dist.TorchDistribution:
         try:

@@ -1,6 +1,6 @@
 """The loss of MAP training: an ELBO for point guides at the cost of a plain PyTorch step."""
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from typing import Any, NamedTuple
@@ -123,7 +123,7 @@ class PointELBO(ELBO):
 
     def _loss(self, model: Model, weights: dict[str, Tensor], x: Tensor, y: Tensor) -> _Terms:
         if not self._planned:
-            self._fixed, self._planned = fixed_priors(model), True
+            self._fixed, self._planned = fixed_priors(model, weights), True
         if not isinstance(model, BayesianModule) or self._fixed is None:
             trace = poutine.trace(poutine.condition(model, data=weights)).get_trace(x, y)
             return self._traced(trace, weights)
@@ -196,9 +196,13 @@ def point(guide: AutoDelta) -> dict[str, Tensor]:
     return {sites.get(name, name): pyro.param(f"{guide._pyro_name}.{name}") for name in names}
 
 
-def fixed_priors(model: Model) -> dict[str, EnergyGradient] | None:
-    """Return the closed-form gradients of a lifted network's priors, or None if one has none."""
-    if not isinstance(model, BayesianModule):
+def fixed_priors(model: Model, sites: Iterable[str] = ()) -> dict[str, EnergyGradient] | None:
+    """Return the closed-form gradients of a lifted network's priors, or None if one has none.
+
+    There are none either if some of the latent ``sites`` are no parameters: then a prior or the
+    likelihood samples them.
+    """
+    if not isinstance(model, BayesianModule) or not set(sites) <= set(model.named_weights()):
         return None
     traced = poutine.trace(model.priors)
     with torch.random.fork_rng():  # a prior may sample

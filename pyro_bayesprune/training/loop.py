@@ -193,7 +193,7 @@ def _one_epoch(
     moments = copy.deepcopy(trainer.optim.get_state())
     return (
         State(epoch, pruned.weights, pruned.masks, trainer.buffers(), moments, pruned.log_bf),
-        Epoch(record, train_loss, *held_out, *times, temperature, norm),
+        Epoch(record, train_loss, *held_out, *times, temperature, norm, trainer.score),
     )
 
 

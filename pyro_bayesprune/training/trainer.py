@@ -17,6 +17,7 @@ from torch.distributions import transform_to
 
 from pyro_bayesprune._utils.process import flushed_denormals
 from pyro_bayesprune._utils.random import random_stream, seeded
+from pyro_bayesprune.inference.targets import score_name
 from pyro_bayesprune.models.buffers import attribute_shapes, buffers_of, set_buffers
 from pyro_bayesprune.models.module import (
     BayesianModule,
@@ -94,7 +95,7 @@ class Trainer:
             # The store makes values contiguous; a module's own layout (channels_last) is faster.
             weight.copy_(self.params[name].data)
             self.params[name].data = weight
-        decay = _decay(model, optim) if objective == "map" else {}
+        decay = _decay(model, self.params, optim) if objective == "map" else {}
         self.optim = JointOptim(optim, self.params, {n: d / len(x) for n, d in decay.items()})
         self.elbo = PointELBO(
             scale=1 / len(x),
@@ -106,7 +107,9 @@ class Trainer:
 
     def _set_up_guide(self, start: Weights) -> None:
         """Create the guide and its parameters at the values ``start`` or at the prior's median."""
-        names = inspect_model(self.model, self.x, self.y).latent
+        sites = inspect_model(self.model, self.x, self.y)
+        names, observed = sites.latent, next(iter(sites.observed.values()))
+        self.score = score_name(observed["fn"])
         self.guide_names = {name: f"site_{i}" for i, name in enumerate(names)}
         site_names = {short: name for name, short in self.guide_names.items()}
 
@@ -202,7 +205,7 @@ class Trainer:
 
     def _sparse_matrices(self, masks: Masks) -> Masks:
         """Return the masks of matrices for which training the surviving entries is faster."""
-        priors = _fixed_priors(self.model)
+        priors = _fixed_priors(self.model, self.params)
         equal = {name for name, prior in priors.items() if has_equal_elements(prior)}
         return {n: m for n, m in masks.items() if n in equal and worthwhile(self.params[n], m)}
 
@@ -244,12 +247,11 @@ def _module_weights(model: Model) -> Weights:
     return {name: p.detach() for name, p in module.named_weights().items()}
 
 
-def _fixed_priors(model: Model) -> dict[str, dist.Distribution]:
-    fixed = isinstance(model, BayesianModule) and fixed_priors(model)
-    return cast(BayesianModule, model).priors() if fixed else {}
+def _fixed_priors(model: Model, sites: Iterable[str]) -> dict[str, dist.Distribution]:
+    return cast(BayesianModule, model).priors() if fixed_priors(model, sites) else {}
 
 
-def _decay(model: Model, optim: PyroOptim) -> dict[str, float]:
+def _decay(model: Model, sites: Iterable[str], optim: PyroOptim) -> dict[str, float]:
     """Return the precisions of priors whose gradient the optimiser adds as coupled weight decay."""
-    decays = {name: weight_decay(prior) for name, prior in _fixed_priors(model).items()}
+    decays = {name: weight_decay(prior) for name, prior in _fixed_priors(model, sites).items()}
     return {n: d for n, d in decays.items() if d is not None and couples_decay(optim, n)}
