@@ -9,7 +9,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from pyro_bayesprune.inference import metrics
+from pyro_bayesprune.inference.targets import class_scores
 
 REJECTED = (0.0, 0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5)
 
@@ -25,13 +25,8 @@ def predictive_entropy(probabilities: Tensor) -> Tensor:
 
 def scores(probabilities: Tensor, labels: Tensor) -> dict[str, float]:
     """Return accuracy, NLL (nats), Brier score, ECE and mean predictive entropy (nats)."""
-    return {
-        "accuracy": metrics.accuracy(probabilities, labels),
-        "nll": metrics.negative_log_likelihood(probabilities, labels),
-        "brier": metrics.brier(probabilities, labels),
-        "ece": metrics.expected_calibration_error(probabilities, labels),
-        "entropy": predictive_entropy(probabilities).mean().item(),
-    }
+    entropy = predictive_entropy(probabilities).mean().item()
+    return class_scores(probabilities, labels) | {"entropy": entropy}
 
 
 def reliability_table(probabilities: Tensor, labels: Tensor, bins: int = 10) -> pd.DataFrame:

@@ -15,7 +15,8 @@ from pyro_bayesprune.experiments import folders, results
 from pyro_bayesprune.experiments.build import build_model
 from pyro_bayesprune.experiments.config import Config
 from pyro_bayesprune.experiments.errors import RunError
-from pyro_bayesprune.inference.prediction import class_probabilities
+from pyro_bayesprune.inference.prediction import class_probabilities, predictions
+from pyro_bayesprune.inference.targets import Predictions
 from pyro_bayesprune.models.buffers import set_buffers
 from pyro_bayesprune.models.module import BayesianModule, Masks, Weights
 from pyro_bayesprune.training.state import missed_target
@@ -59,7 +60,8 @@ class Run:
         """The Pyro model."""
         m = self.metrics
         try:
-            model = build_model(self.config, m["shape"], m["num_classes"], m["num_train"])
+            outputs = m["num_classes"] if "num_classes" in m else m["num_outputs"]
+            model = build_model(self.config, m["shape"], outputs, m["num_train"])
         except (KeyError, TypeError, ValueError, RuntimeError) as error:
             reason = " ".join(f"{type(error).__name__} {error}".split())
             raise RunError(f"{self.folder}/result.json is damaged: no model ({reason})") from None
@@ -110,19 +112,37 @@ class Run:
         return not self.settings.get("sparsity", 1)
 
     @property
+    def score(self) -> str:
+        """Name of the score of the predictions: accuracy of classes, or rmse of other targets."""
+        return "rmse" if "num_outputs" in self.metrics and not self._is_binary else "accuracy"
+
+    @property
+    def _is_binary(self) -> bool:
+        return self.settings.get("likelihood") == "bernoulli"
+
+    @property
+    def test_score(self) -> float | None:
+        """Test accuracy or RMSE; None without a test set."""
+        return self.metrics.get(f"test_{self.score}")
+
+    @property
     def accuracy(self) -> float | None:
-        """Test accuracy; None without a test set."""
+        """Test accuracy; None without a test set of classes."""
         return self.metrics.get("test_accuracy")
 
+    def predictions(self, x: Tensor, y: Tensor) -> Predictions:
+        """Return the predictions of inputs (n, ...) with targets (n, ...)."""
+        return predictions(self.model, self.weights, x, y)
+
     def predict_proba(self, x: Tensor) -> Tensor:
-        """Return class probabilities (n, classes) of inputs (n, ...)."""
+        """Return class probabilities (n, ..., classes) of inputs (n, ...)."""
         return class_probabilities(self.model, self.weights, x)
 
     def _summary(self) -> dict[str, str]:
         m, target = self.metrics, missed_target(self.history)
         missed = {} if target is None else {"target not reached:": f"{target:.4f}"}
         return {
-            "test accuracy": _four_digits(m.get("test_accuracy")),
+            f"test {self.score}": _four_digits(self.test_score),
             "test loss": _four_digits(m.get("test_loss")),
             "sparsity": f"{m['achieved_sparsity']:.4f}",
             "compression": f"{m['compression_ratio']:.1f}x",

@@ -55,6 +55,15 @@ def class_probabilities(model: Model, weights: Mapping[str, Tensor], x: Tensor) 
     return torch.cat(chunks)[: len(x)]
 
 
+@torch.no_grad()
+def predictions(
+    model: Model, weights: Mapping[str, Tensor], x: Tensor, y: Tensor
+) -> targets.Predictions:
+    """Return the predictions of ``x`` (n, ...) with targets ``y`` (n, ...) at a point."""
+    distributions = ([one] for one in predictive(model, weights, x))
+    return targets.mixture(zip(distributions, y.split(CHUNK), strict=True))
+
+
 def mean_prediction(model: Model, weights: Mapping[str, Tensor], x: Tensor) -> Tensor:
     """Return the mean of the targets' distribution for inputs ``x`` (n, ...) at a point.
 

@@ -77,7 +77,7 @@ def cdf(distribution: Distribution, y: Tensor) -> Tensor | None:
         values = stats.t.cdf(y.cpu().numpy(), *parts)
     else:
         try:
-            return base.cdf(y) if base.event_shape == () else None
+            return base.cdf(y).cpu() if base.event_shape == () else None
         except NotImplementedError:
             return None
     return torch.as_tensor(values)
@@ -120,13 +120,7 @@ class Predictions:
         """Return the metrics that apply: accuracy, NLL, Brier, ECE; or RMSE, NLL and coverages."""
         nll = -self.log_prob.mean().item()
         if self.probabilities is not None:
-            p, y = self.probabilities, self.targets.long()
-            return {
-                "accuracy": metrics.accuracy(p, y),
-                "nll": metrics.negative_log_likelihood(p, y),
-                "brier": metrics.brier(p, y),
-                "ece": metrics.expected_calibration_error(p, y),
-            }
+            return class_scores(self.probabilities, self.targets.long())
         assert self.mean is not None
         rmse = (self.mean - self.targets).double().square().mean().sqrt().item()
         return {"rmse": rmse, "nll": nll} | {
@@ -148,7 +142,7 @@ def mixture(chunks: Iterable[tuple[Sequence[Distribution], Tensor]], seed: int =
         seed: seed of the uniform numbers in the PIT of counts.
     """
     generator = torch.Generator().manual_seed(seed)
-    return _joined([_mixed(list(drawn), y.cpu(), generator) for drawn, y in chunks])
+    return _joined([_mixed(list(drawn), y, generator) for drawn, y in chunks])
 
 
 def _mixed(drawn: list[Distribution], y: Tensor, generator: torch.Generator) -> Predictions:
@@ -156,12 +150,13 @@ def _mixed(drawn: list[Distribution], y: Tensor, generator: torch.Generator) -> 
     log_prob = log_prob.logsumexp(0) - math.log(len(drawn))
     if probabilities(drawn[0]) is not None:
         p = sum(probabilities(one) for one in drawn) / len(drawn)  # type: ignore[misc]
-        return Predictions(y, p, None, log_prob, None)
-    uniform = torch.rand(y.shape, generator=generator, dtype=torch.float64)
+        return Predictions(y.cpu(), p.cpu(), None, log_prob.cpu(), None)
+    uniform = torch.rand(y.shape, generator=generator, dtype=torch.float64, device="cpu")
     values = [pit(one, y, uniform) for one in drawn]
     known = [value for value in values if value is not None]
     average = sum(known) / len(known) if len(known) == len(drawn) else None
-    return Predictions(y, None, sum(map(mean, drawn)) / len(drawn), log_prob, average)
+    means = sum(map(mean, drawn)) / len(drawn)
+    return Predictions(y.cpu(), None, means.cpu(), log_prob.cpu(), average)
 
 
 def _by_example(log_prob: Tensor, count: int) -> Tensor:
@@ -180,6 +175,16 @@ def _joined(parts: list[Predictions]) -> Predictions:
         return None if values[0] is None else torch.cat(values)
 
     return Predictions(*map(cat, Predictions.__dataclass_fields__))
+
+
+def class_scores(probabilities: Tensor, labels: Tensor) -> dict[str, float]:
+    """Return accuracy, NLL (nats an example), Brier score and ECE of class probabilities."""
+    return {
+        "accuracy": metrics.accuracy(probabilities, labels),
+        "nll": metrics.negative_log_likelihood(probabilities, labels),
+        "brier": metrics.brier(probabilities, labels),
+        "ece": metrics.expected_calibration_error(probabilities, labels),
+    }
 
 
 def pit_table(predictions: Predictions, bins: int = 10) -> pd.DataFrame:
