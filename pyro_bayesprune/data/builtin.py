@@ -30,8 +30,9 @@ def load_dataset(
 ) -> Dataset:
     """Return a data set by name, or from a file in the project's format.
 
-    ``digits`` (8x8) and ``diabetes`` (a regression), both from scikit-learn, need no file. The others are read from
-    ``<data_dir>/<name>.safetensors``. If this file is missing, torchvision downloads the data.
+    ``digits`` (8x8) and ``diabetes`` (a regression), both from scikit-learn, need no file. The
+    others are read from ``<data_dir>/<name>.safetensors``. If this file is missing, torchvision
+    downloads the data.
 
     Args:
         name: ``digits``, ``diabetes``, ``mnist``, ``fashion_mnist``, ``cifar10``, or the path of a

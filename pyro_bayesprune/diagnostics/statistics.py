@@ -19,6 +19,7 @@ from pyro_bayesprune.diagnostics._arviz import DRAWS, SAMPLE, InferenceData, gro
 from pyro_bayesprune.diagnostics.thresholds import GOOD_K, GOOD_SENSITIVITY
 
 MIN_DRAWS = 4
+INTERVALS = 12  # of targets that are no classes
 STUCK = 999.0  # replaces an infinite rhat, which JSON cannot represent
 EQUAL = 1e-6  # nats: below this spread of its log likelihoods, an example has equal weights
 COLUMNS = ["mean", "sd", "mcse_mean", "r_hat", "ess_bulk", "ess_tail"]
@@ -194,13 +195,29 @@ def trace_frame(idata: InferenceData) -> pd.DataFrame:
     return frame[["chain", "draw", "value"]]
 
 
-def frequencies(idata: InferenceData, num_classes: int) -> pd.DataFrame:
-    """Return class frequencies: observed, and of the available predictive distributions."""
+def frequencies(idata: InferenceData, num_classes: int | None = None) -> pd.DataFrame:
+    """Return frequencies of targets: observed, and of the available predictive distributions.
+
+    Args:
+        idata: the draws.
+        num_classes: number of classes, of each of which the table has a row. None for other
+            targets: the rows are then `INTERVALS` intervals of equal width from the smallest to
+            the largest observed target, with those outside in the first and the last one.
+    """
     check_draws(idata)
-    shares = {}
-    for name in ("observed_data", "posterior_predictive", "prior_predictive"):
-        if name in groups(idata):
-            classes = group(idata, name)["obs"].to_numpy().ravel().astype(int)
-            counts = np.bincount(classes, minlength=num_classes)
-            shares[name.split("_")[0]] = counts / len(classes)
-    return pd.DataFrame(shares).rename_axis("class").reset_index()
+    names = ("observed_data", "posterior_predictive", "prior_predictive")
+    values = {
+        name.split("_")[0]: group(idata, name)["obs"].to_numpy().ravel()
+        for name in names
+        if name in groups(idata)
+    }
+    if num_classes is not None:
+        counts = {n: np.bincount(v.astype(int), minlength=num_classes) for n, v in values.items()}
+        shares = {name: count / count.sum() for name, count in counts.items()}
+        return pd.DataFrame(shares).rename_axis("class").reset_index()
+    low, high = values["observed"].min(), values["observed"].max()
+    edges = np.linspace(low, high if high > low else low + 1, INTERVALS + 1)
+    clipped = {name: np.clip(array, edges[0], edges[-1]) for name, array in values.items()}
+    shares = {n: np.histogram(array, edges)[0] / array.size for n, array in clipped.items()}
+    labels = [f"{a:.3g} to {b:.3g}" for a, b in zip(edges, edges[1:], strict=False)]
+    return pd.DataFrame({"target": labels} | shares)

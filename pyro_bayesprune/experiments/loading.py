@@ -114,11 +114,8 @@ class Run:
     @property
     def score(self) -> str:
         """Name of the score of the predictions: accuracy of classes, or rmse of other targets."""
-        return "rmse" if "num_outputs" in self.metrics and not self._is_binary else "accuracy"
-
-    @property
-    def _is_binary(self) -> bool:
-        return self.settings.get("likelihood") == "bernoulli"
+        is_real = self.settings.get("likelihood") in ("gaussian", "poisson")
+        return "rmse" if is_real else "accuracy"
 
     @property
     def test_score(self) -> float | None:

@@ -7,6 +7,7 @@ The results are written into the run folder, so that a report takes only seconds
 import json
 import time
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, Literal
 
 import pandas as pd
@@ -16,12 +17,14 @@ from torch import Tensor
 from pyro_bayesprune._utils.random import random_stream
 from pyro_bayesprune.data.dataset import Dataset
 from pyro_bayesprune.diagnostics import conversion, shift, statistics
+from pyro_bayesprune.diagnostics._arviz import group
 from pyro_bayesprune.diagnostics.calibration import rejection_table, reliability_table, scores
 from pyro_bayesprune.experiments import folders
 from pyro_bayesprune.experiments.loading import Run
-from pyro_bayesprune.inference import samplers
+from pyro_bayesprune.inference import draw_predictions, samplers
 from pyro_bayesprune.inference.draw_predictions import last_layer, predict_proba
 from pyro_bayesprune.inference.draws import Draws, surviving
+from pyro_bayesprune.inference.targets import Predictions, coverage_table, pit_table
 
 MAX_LAST = 300  # surviving weights of the last layer up to which NUTS takes minutes
 PREDICTIVE = 100  # draws for averaged predictions
@@ -67,6 +70,7 @@ def analyse(
     start = time.perf_counter()
     result: dict[str, Any] = {"examples": examples, "method": method, "seed": seed}
     predictors: dict[str, Callable[[Tensor], Tensor]] = {"MAP": run.predict_proba}
+    mixed = None
     if method != "none":
         draws = _draw(run, data, method, seed, options)
         few = draws.thinned(PREDICTIVE)
@@ -76,8 +80,15 @@ def analyse(
         conversion.save(idata, folder / conversion.FILE)
         result |= {"method": draws.method, "draws": str(draws), "seconds_drawing": draws.seconds}
         result["averaged"] = few.values.shape[0] * few.values.shape[1]
-        result["diagnostics"] = _diagnose(idata, data.num_classes)
-    result |= _calibrate(predictors, data, foreign, examples, seed)
+        result["diagnostics"] = _diagnose(idata, _num_classes(run))
+        mixed = partial(draw_predictions.predictions, few)
+    if run.score == "accuracy":
+        result |= _calibrate(predictors, data, foreign, examples, seed)
+    else:
+        predicted = {"MAP": run.predictions}
+        result |= _calibrate_numbers(
+            predicted | ({"mean over draws": mixed} if mixed else {}), data, examples, seed
+        )
     result["seconds"] = time.perf_counter() - start
     text = json.dumps(result, default=lambda value: value.item())  # of NumPy's scalars
     record = json.loads(text, parse_constant=lambda name: None)  # JSON has no NaN and infinity
@@ -93,7 +104,11 @@ def _draw(run: Run, data: Dataset, method: str, seed: int, options: Mapping[str,
     return samplers.posterior_draws(run, data, method, seed=seed, **options)  # type: ignore[arg-type]
 
 
-def _diagnose(idata: Any, num_classes: int) -> dict[str, Any]:  # noqa: ANN401
+def _num_classes(run: Run) -> int | None:
+    return 2 if run.config.likelihood == "bernoulli" else run.metrics.get("num_classes")
+
+
+def _diagnose(idata: Any, num_classes: int | None) -> dict[str, Any]:  # noqa: ANN401
     """Return tables of ArviZ's diagnostics: summary, convergence, LOO, prior sensitivity."""
     loo = statistics.loo(idata)
     summary = statistics.summary(idata).rename_axis("quantity").reset_index()
@@ -103,8 +118,7 @@ def _diagnose(idata: Any, num_classes: int) -> dict[str, Any]:  # noqa: ANN401
         "log_likelihood_total": idata.attrs["log_likelihood_total"],
         "surviving_weights_drawn": int(idata.attrs["surviving_weights_drawn"]),
         "drawn_sites": list(idata.attrs["drawn_sites"]),
-        "chains": idata.posterior.sizes["chain"],
-        "draws": idata.posterior.sizes["draw"],
+        **{f"{name}s": group(idata, "posterior").sizes[name] for name in ("chain", "draw")},
         "convergence": statistics.convergence(idata),
         "summary": summary[~summary["quantity"].str.startswith("weight[")].to_dict("records"),
         "loo": {
@@ -128,7 +142,7 @@ def _calibrate(
         return {}
     rows = conversion.choose_examples(len(data.test_x), examples, seed, "test")
     rows = rows[torch.randperm(len(rows), generator=random_stream(seed, "shifted"))]
-    x, y = data.test_x[rows], data.test_y[rows]
+    x, y = data.test_x[rows], data.test_y[rows].long()
     probabilities = {name: predict(x) for name, predict in predictors.items()}
     result: dict[str, Any] = {
         "scores": [{"network": n, **scores(p, y)} for n, p in probabilities.items()],
@@ -143,4 +157,25 @@ def _calibrate(
             outside = predict(foreign.test_x[:examples])
             auroc = shift.out_of_distribution_auroc(probabilities[name], outside)
             result["foreign"].append({"network": name, "data": foreign.name, "auroc": auroc})
+    return result
+
+
+def _calibrate_numbers(
+    predictors: Mapping[str, Callable[[Tensor, Tensor], Predictions]],
+    data: Dataset,
+    examples: int,
+    seed: int,
+) -> dict[str, Any]:
+    """Return tables of scores, PIT and coverage of test targets that are no classes."""
+    if data.test_x is None or data.test_y is None:
+        return {}
+    rows = conversion.choose_examples(len(data.test_x), examples, seed, "test")
+    x, y = data.test_x[rows], data.test_y[rows]
+    predicted = {name: predict(x, y) for name, predict in predictors.items()}
+    result: dict[str, Any] = {
+        "scores": [{"network": n, **p.scores()} for n, p in predicted.items()]
+    }
+    for name, table in (("pit", pit_table), ("coverage", coverage_table)):
+        frame = pd.concat({n: table(p) for n, p in predicted.items()}, names=["network"])
+        result[name] = frame.reset_index("network").to_dict("records")
     return result
