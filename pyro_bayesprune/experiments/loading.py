@@ -15,8 +15,7 @@ from pyro_bayesprune.experiments import folders, results
 from pyro_bayesprune.experiments.build import build_model
 from pyro_bayesprune.experiments.config import Config
 from pyro_bayesprune.experiments.errors import RunError
-from pyro_bayesprune.inference.prediction import class_probabilities, predictions
-from pyro_bayesprune.inference.targets import Predictions
+from pyro_bayesprune.inference.prediction import class_probabilities
 from pyro_bayesprune.models.buffers import set_buffers
 from pyro_bayesprune.models.module import BayesianModule, Masks, Weights
 from pyro_bayesprune.training.state import missed_target
@@ -112,10 +111,14 @@ class Run:
         return not self.settings.get("sparsity", 1)
 
     @property
+    def is_configured(self) -> bool:
+        """Whether the run was made from a configuration, unlike a fit in Python."""
+        return set(self.settings) >= {"objective", "prior"}
+
+    @property
     def score(self) -> str:
         """Name of the score of the predictions: accuracy of classes, or rmse of other targets."""
-        is_real = self.settings.get("likelihood") in ("gaussian", "poisson")
-        return "rmse" if is_real else "accuracy"
+        return "rmse" if "validation_rmse" in self.metrics else "accuracy"
 
     @property
     def test_score(self) -> float | None:
@@ -126,10 +129,6 @@ class Run:
     def accuracy(self) -> float | None:
         """Test accuracy; None without a test set of classes."""
         return self.metrics.get("test_accuracy")
-
-    def predictions(self, x: Tensor, y: Tensor) -> Predictions:
-        """Return the predictions of inputs (n, ...) with targets (n, ...)."""
-        return predictions(self.model, self.weights, x, y)
 
     def predict_proba(self, x: Tensor) -> Tensor:
         """Return class probabilities (n, ..., classes) of inputs (n, ...)."""

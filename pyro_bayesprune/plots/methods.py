@@ -104,10 +104,8 @@ def accuracy_against_compression(
             curve(ax, runs.assign(compression=means), test, look, x="compression")
     ax.set_xscale("log")
     ax.xaxis.set_major_formatter("{x:g}x")
-    ax.set(
-        xlabel="compression (parameters before / after)",
-        ylabel=test.replace("_", " ").replace("rmse", "RMSE"),
-    )
+    names = {"accuracy": "test accuracy", "rmse": "test RMSE"}
+    ax.set(xlabel="compression (parameters before / after)", ylabel=names[score])
     style.legend_beside(ax, style.seeds_text(results))
     return figure
 

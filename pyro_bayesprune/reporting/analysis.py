@@ -24,7 +24,9 @@ from pyro_bayesprune.experiments.loading import Run
 from pyro_bayesprune.inference import draw_predictions, samplers
 from pyro_bayesprune.inference.draw_predictions import last_layer, predict_proba
 from pyro_bayesprune.inference.draws import Draws, surviving
-from pyro_bayesprune.inference.targets import Predictions, coverage_table, pit_table
+from pyro_bayesprune.inference.prediction import class_probabilities, predictions, predictive
+from pyro_bayesprune.inference.targets import Predictions, coverage_table, pit_table, probabilities
+from pyro_bayesprune.models.plain import Fitted
 
 MAX_LAST = 300  # surviving weights of the last layer up to which NUTS takes minutes
 PREDICTIVE = 100  # draws for averaged predictions
@@ -68,32 +70,64 @@ def analyse(
     if (folder := run.folder) is None:
         raise ValueError(f"{run.title} has no folder, but an analysis needs the folder of a run")
     start = time.perf_counter()
-    result: dict[str, Any] = {"examples": examples, "method": method, "seed": seed}
-    predictors: dict[str, Callable[[Tensor], Tensor]] = {"MAP": run.predict_proba}
-    mixed = None
-    if method != "none":
-        draws = _draw(run, data, method, seed, options)
-        few = draws.thinned(PREDICTIVE)
-        predictors["mean over draws"] = lambda x: predict_proba(few, x)
-        sizes = {"examples": examples, "seed": seed}
+    draws = None if method == "none" else _draw(run, data, method, seed, options)
+    result: dict[str, Any] = {"method": method}
+    sizes = {"examples": examples, "seed": seed}
+    if draws is not None:
         idata = conversion.to_arviz(draws, data, history=run.history, config=run.settings, **sizes)
         conversion.save(idata, folder / conversion.FILE)
-        result |= {"method": draws.method, "draws": str(draws), "seconds_drawing": draws.seconds}
-        result["averaged"] = few.values.shape[0] * few.values.shape[1]
-        result["diagnostics"] = _diagnose(idata, _num_classes(run))
-        mixed = partial(draw_predictions.predictions, few)
-    if run.score == "accuracy":
-        result |= _calibrate(predictors, data, foreign, examples, seed)
-    else:
-        predicted = {"MAP": run.predictions}
-        result |= _calibrate_numbers(
-            predicted | ({"mean over draws": mixed} if mixed else {}), data, examples, seed
-        )
+        result |= diagnosed(run, data, draws, idata)
+    result |= sizes | calibrated(run, data, draws, foreign, **sizes)
     result["seconds"] = time.perf_counter() - start
-    text = json.dumps(result, default=lambda value: value.item())  # of NumPy's scalars
-    record = json.loads(text, parse_constant=lambda name: None)  # JSON has no NaN and infinity
-    folders.write_record(folder / folders.ANALYSIS, record)
+    folders.write_record(folder / folders.ANALYSIS, plain(result))
     return folders.read_analysis(folder)
+
+
+def plain(result: Mapping[str, Any]) -> dict[str, Any]:
+    """Return tables as JSON has them: without NumPy's scalars, and None for NaN and infinity."""
+    text = json.dumps(result, default=lambda value: value.item())
+    return json.loads(text, parse_constant=lambda name: None)
+
+
+def diagnosed(fit: Fitted, data: Dataset, draws: Draws, idata: Any) -> dict[str, Any]:  # noqa: ANN401
+    """Return the diagnostics of draws around a fit or a run, and how they were drawn."""
+    classes = _classes(fit, data)
+    return {
+        "method": draws.method,
+        "draws": str(draws),
+        "seconds_drawing": draws.seconds,
+        "averaged": draws.thinned(PREDICTIVE).values.shape[:2].numel(),
+        "diagnostics": _diagnose(idata, classes),
+    }
+
+
+def calibrated(
+    fit: Fitted,
+    data: Dataset,
+    draws: Draws | None,
+    foreign: Dataset | None = None,
+    *,
+    examples: int = 2000,
+    seed: int = 0,
+) -> dict[str, Any]:
+    """Return tables of scores and calibration on test examples, of the MAP and of the draws."""
+    few = None if draws is None else draws.thinned(PREDICTIVE)
+    if _classes(fit, data) is None:
+        numbers = {"MAP": partial(predictions, fit.model, fit.weights)}
+        if few is not None:
+            numbers["mean over draws"] = partial(draw_predictions.predictions, few)
+        return _calibrate_numbers(numbers, data, examples, seed)
+    predictors = {"MAP": partial(class_probabilities, fit.model, fit.weights)}
+    if few is not None:
+        predictors["mean over draws"] = partial(predict_proba, few)
+    return _calibrate(predictors, data, foreign, examples, seed)
+
+
+def _classes(fit: Fitted, data: Dataset) -> int | None:
+    """The number of classes, or None if the targets are no classes."""
+    point = next(predictive(fit.model, fit.weights, data.train_x[:2]))
+    classes = probabilities(point)
+    return None if classes is None else classes.shape[-1]
 
 
 def _draw(run: Run, data: Dataset, method: str, seed: int, options: Mapping[str, Any]) -> Draws:
@@ -102,10 +136,6 @@ def _draw(run: Run, data: Dataset, method: str, seed: int, options: Mapping[str,
         size = sum(len(i) for i in surviving(run.weights, run.masks, names).values())
         method = "last_layer_nuts" if size <= MAX_LAST else "last_layer_laplace"
     return samplers.posterior_draws(run, data, method, seed=seed, **options)  # type: ignore[arg-type]
-
-
-def _num_classes(run: Run) -> int | None:
-    return 2 if run.config.likelihood == "bernoulli" else run.metrics.get("num_classes")
 
 
 def _diagnose(idata: Any, num_classes: int | None) -> dict[str, Any]:  # noqa: ANN401
@@ -143,19 +173,19 @@ def _calibrate(
     rows = conversion.choose_examples(len(data.test_x), examples, seed, "test")
     rows = rows[torch.randperm(len(rows), generator=random_stream(seed, "shifted"))]
     x, y = data.test_x[rows], data.test_y[rows].long()
-    probabilities = {name: predict(x) for name, predict in predictors.items()}
+    predicted = {name: predict(x) for name, predict in predictors.items()}
     result: dict[str, Any] = {
-        "scores": [{"network": n, **scores(p, y)} for n, p in probabilities.items()],
+        "scores": [{"network": n, **scores(p, y)} for n, p in predicted.items()],
         "shift": shift.shift_table(predictors, x[:SHIFTED], y[:SHIFTED]).to_dict("records"),
         "foreign": [],
     }
     for name, table in (("reliability", reliability_table), ("rejection", rejection_table)):
-        frame = pd.concat({n: table(p, y) for n, p in probabilities.items()}, names=["network"])
+        frame = pd.concat({n: table(p, y) for n, p in predicted.items()}, names=["network"])
         result[name] = frame.reset_index("network").to_dict("records")
     if foreign is not None and foreign.test_x is not None:
         for name, predict in predictors.items():
             outside = predict(foreign.test_x[:examples])
-            auroc = shift.out_of_distribution_auroc(probabilities[name], outside)
+            auroc = shift.out_of_distribution_auroc(predicted[name], outside)
             result["foreign"].append({"network": name, "data": foreign.name, "auroc": auroc})
     return result
 
