@@ -44,11 +44,13 @@ def epoch_progress(
 
 
 @contextmanager
-def draw_progress(title: str, total: int, *, enabled: bool = True) -> Iterator[Callable[[], None]]:
+def draw_progress(
+    title: str, total: int, *, enabled: bool = True
+) -> Iterator[Callable[[], object]]:
     """Yield a function that advances a progress bar of ``total`` draws, if there is a display."""
     is_shown = enabled and (sys.stderr.isatty() or hasattr(builtins, "__IPYTHON__"))
     with tqdm(desc=title, total=total, unit="draw", disable=not is_shown) as bar:
-        yield lambda: bar.update() and None
+        yield bar.update
 
 
 class GridView:

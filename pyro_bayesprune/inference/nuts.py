@@ -220,7 +220,7 @@ def _chain(
     reference: float,
     draws: int,
     warmup: int,
-    advance: Callable[[], None],
+    advance: Callable[[], object],
 ) -> dict[str, Tensor]:
     """Return one chain's whitened draws (draws, d) and the sampler's statistics of each."""
     statistics, evaluations = [], 0
