@@ -118,7 +118,8 @@ class Run:
     @property
     def score(self) -> str:
         """Name of the score of the predictions: accuracy of classes, or rmse of other targets."""
-        return "rmse" if "validation_rmse" in self.metrics else "accuracy"
+        parts = (self.metrics.get(f"{part}_rmse") for part in ("validation", "test"))
+        return "rmse" if any(value is not None for value in parts) else "accuracy"
 
     @property
     def test_score(self) -> float | None:

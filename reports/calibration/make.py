@@ -23,12 +23,12 @@ from pyro_bayesprune.inference.samplers import posterior_draws
 
 HERE = Path(__file__).parent
 EXAMPLES, INPUTS, NOISE, PRIOR = 20, 4, 0.7, 1.0
-DRAWS, THINNING = 57, 3  # 19 draws of a chain, nearly independent: 20 possible ranks
+DRAWS, THINNING, WARMUP = 27, 3, 20  # 9 draws of a chain, nearly independent: 10 possible ranks
 MASK = torch.tensor([[True, False, True, True]])
 
 
 def ranks(method: str, simulations: int) -> np.ndarray:
-    """Return the ranks (simulations, 3) of the surviving weights among 19 posterior draws."""
+    """Return the ranks (simulations, 3) of the surviving weights among 9 posterior draws."""
     generator = torch.Generator().manual_seed(0)
     noise = torch.randn(EXAMPLES, INPUTS, generator=generator, dtype=torch.float64)
     x = torch.linalg.qr(noise).Q * EXAMPLES**0.5
@@ -41,7 +41,7 @@ def ranks(method: str, simulations: int) -> np.ndarray:
         y = x @ truth.mT + NOISE * noise
         mode = MASK * (x.mT @ y).mT / (EXAMPLES + NOISE**2 / PRIOR**2)
         fit = SimpleNamespace(model=model, weights={"weight": mode}, masks={"weight": MASK})
-        sizes = {"draws": DRAWS, "chains": 1, "warmup": 30, "seed": seed, "progress": False}
+        sizes = {"draws": DRAWS, "chains": 1, "warmup": WARMUP, "seed": seed, "progress": False}
         draws = posterior_draws(fit, (x, y), method, **sizes).values[0, ::THINNING]
         result.append((draws < truth[MASK]).sum(0).numpy())
     return np.stack(result)
@@ -72,9 +72,9 @@ def figure(counts: pd.DataFrame) -> plt.Figure:
     return result
 
 
-def main(simulations: str = "200") -> None:
-    """Write ranks.csv and ranks.png for a number of simulated data sets."""
-    counts = table(dict.fromkeys(get_args(Method), int(simulations)))
+def main(laplace: str = "200", nuts: str = "60") -> None:
+    """Write ranks.csv and ranks.png for a number of simulated data sets by kind of sampler."""
+    counts = table({m: int(nuts if "nuts" in m else laplace) for m in get_args(Method)})
     counts.to_csv(HERE / "ranks.csv", index=False)
     figure(counts).savefig(HERE / "ranks.png", dpi=100)
     print(counts.groupby("method")["p_value"].first().to_string())
