@@ -37,7 +37,7 @@ def test_the_report_of_a_fit_by_hand_has_its_draws_and_calibration(fitted, tmp_p
     for text in ("numbers by_hand fit 0.5", "RMSE", "coverage of 90% intervals", "a fit in Python",
                  "Probability integral transform", "distribution of the targets"):  # fmt: skip
         assert text in html, text
-    assert "test accuracy" not in html
+    assert "; test RMSE" in html and "; test accuracy" not in html
 
 
 def test_the_results_of_a_fit_are_those_of_its_predictions(fitted):
