@@ -30,7 +30,10 @@ def diabetes(*, validation: float = 0.1, seed: int = 0) -> Dataset:
     held_out, train = rest[:count].sort().values, rest[count:].sort().values
     x, y = _standardised(x, train), _standardised(y, train)
     parts = [(x[rows], y[rows]) if len(rows) else (None, None) for rows in (train, held_out, test)]
-    return Dataset(*(tensor for part in parts for tensor in part), name="diabetes")  # type: ignore[arg-type]
+    (train_x, train_y), (validation_x, validation_y), (test_x, test_y) = parts
+    assert train_x is not None and train_y is not None  # `validation` is below one
+    held_out_parts = (validation_x, validation_y, test_x, test_y)
+    return Dataset(train_x, train_y, *held_out_parts, name="diabetes")
 
 
 def _standardised(values: Tensor, rows: Tensor) -> Tensor:

@@ -95,8 +95,8 @@ def to_arviz(
     }
     if prior_draws:
         obs = draw_predictions.prior_predictive(draws.model, x, draws=prior_draws, seed=seed)
-        obs = {"obs": (targets, _compact_classes(obs)[None])}
-        groups["prior_predictive"] = _sampled(obs, example)
+        prior_obs = {"obs": (targets, _compact_classes(obs)[None])}
+        groups["prior_predictive"] = _sampled(prior_obs, example)
     groups |= _predictions(draws, data, examples, seed)
     if history is not None:
         groups["pruning_history"] = _history(history)

@@ -19,7 +19,7 @@ from pyro_bayesprune.experiments.loading import Run, load_run
 from pyro_bayesprune.inference import metrics
 from pyro_bayesprune.inference.prediction import predictions
 from pyro_bayesprune.models.buffers import set_buffers
-from pyro_bayesprune.models.module import BayesianModule, Weights
+from pyro_bayesprune.models.module import BayesianModule, Model, Weights
 from pyro_bayesprune.pruning.registry import DATASETS
 from pyro_bayesprune.training.state import State
 
@@ -158,7 +158,7 @@ def _outputs(config: Config, data: Dataset) -> dict[str, int]:
     return {name: build.num_outputs(config, data)}
 
 
-def test_metrics(model: BayesianModule, weights: Weights, data: Dataset) -> dict[str, float]:
+def test_metrics(model: Model, weights: Weights, data: Dataset) -> dict[str, float]:
     """Return the metrics of the test set, see `Predictions.scores`; none without one.
 
     The negative log likelihood is called the loss.

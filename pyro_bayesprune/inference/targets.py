@@ -148,15 +148,15 @@ def mixture(chunks: Iterable[tuple[Sequence[Distribution], Tensor]], seed: int =
 def _mixed(drawn: list[Distribution], y: Tensor, generator: torch.Generator) -> Predictions:
     log_prob = torch.stack([_by_example(one.log_prob(y).double(), len(y)) for one in drawn])
     log_prob = log_prob.logsumexp(0) - math.log(len(drawn))
-    if probabilities(drawn[0]) is not None:
-        p = sum(probabilities(one) for one in drawn) / len(drawn)  # type: ignore[misc]
-        return Predictions(y.cpu(), p.cpu(), None, log_prob.cpu(), None)
+    classes = [p for one in drawn if (p := probabilities(one)) is not None]
+    if classes:
+        average = torch.stack(classes).mean(0)
+        return Predictions(y.cpu(), average.cpu(), None, log_prob.cpu(), None)
     uniform = torch.rand(y.shape, generator=generator, dtype=torch.float64, device="cpu")
-    values = [pit(one, y, uniform) for one in drawn]
-    known = [value for value in values if value is not None]
-    average = sum(known) / len(known) if len(known) == len(drawn) else None
-    means = sum(map(mean, drawn)) / len(drawn)
-    return Predictions(y.cpu(), None, means.cpu(), log_prob.cpu(), average)
+    values = [value for one in drawn if (value := pit(one, y, uniform)) is not None]
+    means = torch.stack([mean(one) for one in drawn]).mean(0).cpu()
+    known = torch.stack(values).mean(0) if values else None
+    return Predictions(y.cpu(), None, means, log_prob.cpu(), known)
 
 
 def _by_example(log_prob: Tensor, count: int) -> Tensor:

@@ -68,7 +68,7 @@ class gaussian:  # noqa: N801  (used as a function: gaussian(0.1))
     scale: float | dist.TorchDistribution = 1.0
 
     def __post_init__(self) -> None:
-        if not self.is_learnt:
+        if not isinstance(self.scale, torch.distributions.Distribution):
             positive("scale of a gaussian likelihood", self.scale)
         elif self.scale.shape():
             raise ValueError(f"the prior of the noise must be of one number, got {self.scale}")

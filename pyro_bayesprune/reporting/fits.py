@@ -46,12 +46,12 @@ def _target(fit: Fit) -> float:
 def _metrics(fit: Fit, data: Dataset) -> dict[str, Any]:
     total = sum(weight.numel() for weight in fit.weights.values())
     pruned = sum(int((~mask).sum()) for mask in fit.masks.values())
-    last = fit.history.iloc[-1] if len(fit.history) else {}
-    seconds = sum(fit.history[c].sum() for c in fit.history if c.startswith("seconds_"))
+    last: dict[str, Any] = dict(fit.history.iloc[-1]) if len(fit.history) else {}
+    seconds = sum(fit.history[c].sum() for c in map(str, fit.history) if "seconds_" in c)
     return {
         "method": "fit",
         **test_metrics(fit.model, fit.weights, data),
-        **{name: last[name] for name in fit.history if name.startswith("validation_")},
+        **{name: value for name, value in last.items() if name.startswith("validation_")},
         "achieved_sparsity": fit.sparsity,
         "parameters": total,
         "compression_ratio": total / (total - pruned),

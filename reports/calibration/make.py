@@ -23,7 +23,7 @@ from pyro_bayesprune.inference.samplers import posterior_draws
 
 HERE = Path(__file__).parent
 EXAMPLES, INPUTS, NOISE, PRIOR = 20, 4, 0.7, 1.0
-DRAWS, THINNING, WARMUP = 27, 3, 20  # 9 draws of a chain, nearly independent: 10 possible ranks
+DRAWS, THINNING, WARMUP = 27, 3, 60  # 9 draws of a chain, nearly independent: 10 possible ranks
 MASK = torch.tensor([[True, False, True, True]])
 
 
