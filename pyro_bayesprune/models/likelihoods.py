@@ -70,7 +70,7 @@ class gaussian:  # noqa: N801  (used as a function: gaussian(0.1))
     def __post_init__(self) -> None:
         if not isinstance(self.scale, torch.distributions.Distribution):
             positive("scale of a gaussian likelihood", self.scale)
-        elif self.scale.shape():
+        elif self.scale.batch_shape + self.scale.event_shape:
             raise ValueError(f"the prior of the noise must be of one number, got {self.scale}")
 
     @property
