@@ -28,7 +28,7 @@ def fitted():
     optim = pyro.optim.Adam({"lr": 0.1})
     fit = bp.fit(by_hand, data, pruning=bp.Pruning(sparsity=0.5), epochs=20, optim=optim,
                  progress=False)  # fmt: skip
-    return fit, data, posterior_draws(fit, data, "nuts", draws=10, chains=2, warmup=5)
+    return fit, data, posterior_draws(fit, data, "nuts", draws=15, chains=2, warmup=5)
 
 
 def test_the_report_of_a_fit_by_hand_has_its_draws_and_calibration(fitted, tmp_path):
