@@ -215,3 +215,14 @@ def test_choices_are_what_is_registered(field, registered):
 def test_impossible_rounds_are_an_error(settings, message):
     with pytest.raises(ValueError, match=message):
         Config(**settings)
+
+
+def test_the_likelihood_is_new_and_leaves_the_ids_of_older_runs():
+    values = {n: v for n, v in Config().to_dict().items() if n not in ("likelihood", "noise")}
+    assert Config.from_dict(values).id == Config().id
+    assert Config(likelihood="gaussian").id != Config().id
+    assert Config(likelihood="gaussian", noise=0.5).id != Config(likelihood="gaussian").id
+    with pytest.raises(ValueError, match="noise is for the likelihood gaussian"):
+        Config(noise=0.5)
+    with pytest.raises(ValueError, match="noise must be positive"):
+        Config(likelihood="gaussian", noise=0.0)

@@ -82,3 +82,14 @@ def test_concatenated_tables_of_networks_with_a_repeated_index():
     axes = predictions.reliability(both).axes[0]
     areas = [points.get_sizes().tolist() for points in axes.collections]
     assert areas == [[9 + 150 / 4, 159]] * 2
+
+
+def test_the_pit_and_the_coverage_of_networks():
+    table = pd.DataFrame({"network": "MAP", "from": [0.0, 0.5], "to": [0.5, 1.0],
+                          "share": [0.4, 0.6]})  # fmt: skip
+    (ax,) = predictions.pit(table).axes
+    assert ax.get_xlim() == (0, 1) and len(ax.patches) == 1
+    assert ax.get_lines()[0].get_ydata()[0] == 0.5
+    table = pd.DataFrame({"network": "MAP", "probability": [0.1, 0.9], "coverage": [0.2, 0.8]})
+    (ax,) = predictions.coverage(table).axes
+    assert ax.get_lines()[0].get_ydata().tolist() == [0.2, 0.8]
