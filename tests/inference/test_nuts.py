@@ -187,7 +187,7 @@ def test_draws_loo_and_calibration_of_a_known_answer(name):
     exact = [by_quadrature(name, *train, np.arange(40) != i)[2][i] for i in range(40)]
     result = statistics.loo(conversion.to_arviz(draws, data, prior_draws=0))
     np.testing.assert_allclose(result.loo_i, exact, atol=0.04)
-    predictions = draw_predictions.predictions(draws, data.test_x, data.test_y)
+    predictions = draw_predictions.predictions(draws, (data.test_x, data.test_y))
     if name == "poisson":
         assert stats.kstest(predictions.pit[:, 0], "uniform").pvalue > 0.01
         assert predictions.coverage(0.9) == pytest.approx(0.9, abs=0.04)
