@@ -28,7 +28,7 @@ def load_dataset(
     *,
     validation: float = 0.1,
     seed: int = 0,
-    target: str = "",
+    target_column: str = "",
     likelihood: str = "categorical",
 ) -> Dataset:
     """Return a data set by name, or from a file: images in the project's format, or a table.
@@ -44,15 +44,17 @@ def load_dataset(
             ``PYRO_BAYESPRUNE_DATA``, or a cache folder of the platform's convention.
         validation: share of the training set in the validation part, stratified by class.
         seed: selects the examples of the validation part.
-        target: name of the column of targets in a table, see `load_table`.
+        target_column: name of the column of targets in a table, see `load_table`.
         likelihood: what the targets of a table are: classes (categorical) or numbers (any other).
 
     Raises:
         ValueError: for an unknown name or a file that is not in the format.
         OSError: if a download fails; the message says what to do.
     """
-    if name in (*SKLEARN, *TORCHVISION) and target:
-        raise ValueError(f"target names a column of a file, and {name} has none; got {target!r}")
+    if name in (*SKLEARN, *TORCHVISION) and target_column:
+        raise ValueError(
+            f"target_column names a column of a file, and {name} has none; got {target_column!r}"
+        )
     if name == "diabetes":
         return diabetes(validation=validation, seed=seed)
     if name == "digits":
@@ -62,7 +64,7 @@ def load_dataset(
         known = ", ".join([*SKLEARN, *TORCHVISION])
         raise ValueError(f"unknown data set {name!r}: expected {known} or the path of a file")
     if is_table(path):
-        return load_table(path, target, likelihood, validation=validation, seed=seed)
+        return load_table(path, target_column, likelihood, validation=validation, seed=seed)
     return split(read_file(path), validation=validation, seed=seed, name=path.stem)
 
 

@@ -55,7 +55,7 @@ def load_table(
     if target not in columns:
         names = ", ".join(columns)
         problem = f"has no column {target!r}" if target else "needs the name of its target"
-        raise ValueError(f"{path} {problem}: choose --target from {names}")
+        raise ValueError(f"{path} {problem}: choose --target-column from {names}")
     column, is_classes = columns.pop(target), likelihood == "categorical"
     if is_classes:
         strata = targets = _classes(path, target, column)

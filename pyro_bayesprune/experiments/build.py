@@ -45,7 +45,7 @@ def check_device(device: str) -> None:
 def build_data(config: Config, data_dir: str | Path | None = None) -> Dataset:
     """Return the data set of a configuration."""
     load = resolve(DATASETS, config.dataset) if config.dataset in DATASETS else load_dataset
-    table = {"target": config.target, "likelihood": config.likelihood}
+    table = {"target_column": config.target_column, "likelihood": config.likelihood}
     settings = {"validation": config.validation, "seed": config.data_seed, **table}
     data = call_with(load, config.dataset, data_dir, **settings)
     return data if config.likelihood == "categorical" else _with_real_targets(data)

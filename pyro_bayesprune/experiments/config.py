@@ -12,7 +12,7 @@ from pyro_bayesprune._utils.files import sha256
 from pyro_bayesprune.pruning.registry import METHODS, PRESETS, recommended_gate
 
 # These fields were added later. Their default values must not change the ids of older runs.
-ADDED = ("rounds", "rewind_epoch", "update", "judge", "target", "likelihood", "noise")
+ADDED = ("rounds", "rewind_epoch", "update", "judge", "target_column", "likelihood", "noise")
 KINDS: dict[Any, str] = {str: "a text", bool: "true or false", int: "an integer"}
 POSITIVE = "prior_scale prior_df noise temperature learning_rate epochs batch_size"
 WORDS = {"sparsity": "auto", "noise": "learnt"}  # fields that are a number or this word
@@ -33,8 +33,8 @@ class Config:
     Args:
         dataset: digits, diabetes, mnist, fashion_mnist, cifar10, or the path of a file
             (safetensors, npz or csv).
-        target: name of the column of targets, if the file is a table: classes, or numbers for
-            another likelihood than categorical.
+        target_column: name of the column of targets, if the file is a table: classes, or numbers
+            for another likelihood than categorical.
         validation: share of the training set that is held out for validation, in [0, 1).
         data_seed: seed of the choice of the held-out examples.
         network: fcn (paper, eq. 1), cnn (eq. 2), lenet_300_100 or lenet5 (LeCun et al., 1998).
@@ -88,7 +88,7 @@ class Config:
     """
 
     dataset: str = "digits"
-    target: str = ""
+    target_column: str = ""
     validation: float = 0.1
     data_seed: int = 0
     network: names.NetworkName = "fcn"

@@ -14,7 +14,7 @@ from pyro_bayesprune.experiments.errors import RunError
 
 RESULTS, HISTORIES = "results.csv", "histories.csv.gz"
 # These columns are text: pandas would read the commit 31391e7 as a number.
-TEXTS = dict.fromkeys(("id", "target", "commit", "weights_sha256"), str)
+TEXTS = dict.fromkeys(("id", "target_column", "commit", "weights_sha256"), str)
 GROUP = ["dataset", "network", "method", "sparsity"]
 FIRST = [*GROUP, "seed", "test_accuracy", "achieved_sparsity"]
 SETTINGS = list(Config.__dataclass_fields__)

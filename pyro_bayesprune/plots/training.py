@@ -51,7 +51,8 @@ def _draw_steps(ax: Axes, history: pd.DataFrame) -> None:
     right.grid(False)  # the grid lines of two scales would not coincide
     entries = zip(ax.get_legend_handles_labels(), right.get_legend_handles_labels(), strict=True)
     place: dict[str, Any] = {"loc": "lower right", "bbox_to_anchor": (1.02, 0.99), "ncols": 4}
-    place |= {"frameon": False, "borderpad": 0.2, "columnspacing": 1.2}
+    place |= {"frameon": False, "borderpad": 0.2, "columnspacing": 0.8}
+    place |= {"handlelength": 1.2, "handletextpad": 0.4}  # three entries fit beside the title
     right.legend(*(first + second for first, second in entries), **place)
 
 

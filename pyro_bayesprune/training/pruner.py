@@ -70,8 +70,8 @@ class Pruner:
         >>> import torch
         >>> from pyro_bayesprune import priors
         >>> x, y = torch.randn(60, 8), torch.randint(3, (60,))
-        >>> net = nn.Linear(8, 3)
-        >>> pruner = Pruner(net, priors.normal(0.3), 60, pruning=Pruning(sparsity=0.5), epochs=2)
+        >>> net, pruning = nn.Linear(8, 3), Pruning(sparsity=0.5, gate="always")
+        >>> pruner = Pruner(net, priors.normal(0.3), 60, pruning=pruning, epochs=2)
         >>> optimizer = torch.optim.SGD(net.parameters(), lr=0.1, momentum=0.9)
         >>> pruner.attach(optimizer)
         >>> for epoch in range(2):

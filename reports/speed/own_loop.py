@@ -85,7 +85,8 @@ def competitors(network: str, optimiser: str) -> dict[str, Callable[[], object]]
     for name, prior in PRIORS.items():
         for sparsity in (0.0, 0.9):
             net = build()
-            pruning = bp.Pruning(sparsity=sparsity, gate="always", schedule="constant")
+            options = {"gate": "always", "schedule": "constant", "scope": "layer"}
+            pruning = bp.Pruning(sparsity=sparsity, **options)
             pruner = bp.Pruner(net, prior, len(x), pruning=pruning, epochs=1)
             pruner.attach(optimizer := OPTIMISERS[optimiser](net.parameters(), 0.0))
             pruner.step((x, y))

@@ -28,8 +28,8 @@ def files(tmp_path):
 
 @pytest.mark.parametrize("suffix", ["csv", "npz", "safetensors"])
 def test_all_files_give_the_same_data(files, suffix):
-    data = bp.load_dataset(str(files / f"trees.{suffix}"), target="kind", seed=1)
-    expected = bp.load_dataset(str(files / "trees.csv"), target="kind", seed=1)
+    data = bp.load_dataset(str(files / f"trees.{suffix}"), target_column="kind", seed=1)
+    expected = bp.load_dataset(str(files / "trees.csv"), target_column="kind", seed=1)
     assert data.sha256 == expected.sha256
     assert (data.num_train, len(data.validation_y), len(data.test_y)) == (43, 5, 12)
     assert (data.num_classes, data.shape, data.name) == (3, (2,), "trees")
@@ -39,19 +39,20 @@ def test_all_files_give_the_same_data(files, suffix):
 
 def test_a_seed_selects_the_validation_part_but_not_the_test_part(files):
     first, second = (
-        bp.load_dataset(str(files / "trees.csv"), target="kind", seed=seed) for seed in (0, 1)
+        bp.load_dataset(str(files / "trees.csv"), target_column="kind", seed=seed)
+        for seed in (0, 1)
     )
     assert torch.equal(first.test_y, second.test_y)
     assert not torch.equal(first.validation_x, second.validation_x)
-    none = bp.load_dataset(str(files / "trees.csv"), target="kind", validation=0.0)
+    none = bp.load_dataset(str(files / "trees.csv"), target_column="kind", validation=0.0)
     assert none.validation_x is None and none.num_train == 48
 
 
 @pytest.mark.parametrize(
     "changes, target, message",
     [
-        ({}, "", "needs the name of its target: choose --target from height, width, kind"),
-        ({}, "sort", "has no column 'sort': choose --target from height, width, kind"),
+        ({}, "", "needs the name of its target: choose --target-column from height, width, kind"),
+        ({}, "sort", "has no column 'sort': choose --target-column from height, width, kind"),
         ({}, "height", "'height' must be classes .*, got real numbers such as"),
         ({"kind": "oak"}, "kind", "'kind' must have two or more classes .*, got 1 values in 60"),
         ({"kind": range(60)}, "kind", "two or more classes .*, got 60 values in 60 rows"),
@@ -64,8 +65,8 @@ def test_a_table_that_does_not_fit_is_one_line(tmp_path, capsys, changes, target
     path = tmp_path / "trees.csv"
     frame(**changes).to_csv(path, index=False)
     with pytest.raises(ValueError, match=message) as error:
-        bp.load_dataset(str(path), target=target)
-    options = ["--target", target] if target else []
+        bp.load_dataset(str(path), target_column=target)
+    options = ["--target-column", target] if target else []
     code, out, errors = called(capsys, "run", "--dataset", path, *options)
     assert (code, out, errors) == (2, [], [f"bayesprune: error: {error.value}"])
 
@@ -77,15 +78,15 @@ def test_a_table_that_does_not_fit_is_one_line(tmp_path, capsys, changes, target
 def test_a_file_without_inputs(tmp_path, content, message):
     (tmp_path / "odd.csv").write_text(content)
     with pytest.raises(ValueError, match=message):
-        bp.load_dataset(str(tmp_path / "odd.csv"), target="kind")
+        bp.load_dataset(str(tmp_path / "odd.csv"), target_column="kind")
 
 
 def test_arrays_of_different_lengths(tmp_path):
     np.savez(tmp_path / "odd.npz", x=VALUES[:50], kind=KINDS)
     with pytest.raises(ValueError, match="inputs and 'kind' have 50, 60 rows"):
-        bp.load_dataset(str(tmp_path / "odd.npz"), target="kind")
+        bp.load_dataset(str(tmp_path / "odd.npz"), target_column="kind")
 
 
 def test_a_built_in_data_set_has_no_target():
     with pytest.raises(ValueError, match="digits has none"):
-        bp.load_dataset("digits", target="label")
+        bp.load_dataset("digits", target_column="label")

@@ -23,7 +23,7 @@ from pyro_bayesprune.pruning.registry import (
 from pyro_bayesprune.pruning.settings import Pruning
 
 OTHER = {
-    "target": "label",  # a valid value of each field that is not the default
+    "target_column": "label",  # a valid value of each field that is not the default
     "dataset": "mnist",
     "validation": 0.2,
     "hidden": (7,),

@@ -88,8 +88,8 @@ def survives(name, setting):
         return None
     if opts is None:
         return None
-    options = {"pruning": bp.Pruning(sparsity=0.5, gate="always", schedule="constant")}
-    pruner = bp.Pruner(net, bp.priors.student_t(3.0, 0.3), 24, epochs=2, **options)
+    pruning = bp.Pruning(sparsity=0.5, gate="always", schedule="constant", scope="layer")
+    pruner = bp.Pruner(net, bp.priors.student_t(3.0, 0.3), 24, epochs=2, pruning=pruning)
     for optimizer in opts:
         pruner.attach(optimizer)
     forward = torch.compile(net, backend="aot_eager") if setting == "compiled" else net

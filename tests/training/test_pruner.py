@@ -18,7 +18,7 @@ import pyro_bayesprune as bp
 from pyro_bayesprune.inference.mode import log_joint_gradient
 from pyro_bayesprune.inference.samplers import posterior_draws
 
-PRUNING = bp.Pruning(sparsity=0.8, beta=0.5)
+PRUNING = bp.Pruning(sparsity=0.8, gate="propose", beta=0.5)
 COMPARED = ["epoch", "validation_loss", "log_joint_before", "log_joint_after", "log_bf", "tries"]
 COMPARED += ["sparsity", "target", "temperature"]
 
@@ -72,7 +72,7 @@ def initial_scales(net, data, prior):
     return {name: value for name, value in weights.items() if name.endswith("_scale")}
 
 
-HALF = bp.Pruning(sparsity=0.5, gate="always", schedule="constant")
+HALF = bp.Pruning(sparsity=0.5, gate="always", schedule="constant", scope="layer")
 DATA = class_data()
 X, Y = DATA.train_x, DATA.train_y
 
