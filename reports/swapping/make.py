@@ -112,11 +112,11 @@ class Tied(nn.Module):
 
     def __init__(self) -> None:  # noqa: D107
         super().__init__()
-        self.layer, self.out = nn.Linear(4, 4), nn.Linear(4, 3)
+        self.layer = nn.Linear(4, 4)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return the logits (n, 3) of inputs (n, 4)."""
-        return self.out(self.layer(x).relu() @ self.layer.weight)
+        """Return the logits (n, 4) of inputs (n, 4)."""
+        return self.layer(x).relu() @ self.layer.weight
 
 
 class Frozen(nn.Sequential):
@@ -166,7 +166,9 @@ def data_of(shape: tuple[int, ...], examples: int = 48) -> bp.Dataset:
     return bp.Dataset(x[:n], y[:n], test_x=x[n:], test_y=y[n:], name="random")
 
 
-def row(net: Callable[[], nn.Module], shape: tuple[int, ...], prior: Prior) -> dict[str, str]:
+def row(
+    net: Callable[[], nn.Module], shape: tuple[int, ...], prior: Prior, method: str
+) -> dict[str, str]:
     """Return what works for a module with a prior: ``works``, or a sentence that refuses it."""
     data = data_of(shape)
     torch.manual_seed(1)
@@ -184,8 +186,6 @@ def row(net: Callable[[], nn.Module], shape: tuple[int, ...], prior: Prior) -> d
             raise ValueError("no step was decided")
 
     def draws() -> None:
-        weights = sum(int(m.sum()) for m in state["fit"].masks.values())
-        method = "nuts" if weights < 100 else "last_layer_laplace"
         state["draws"] = posterior_draws(state["fit"], data, method, **sizes)
 
     def evidences() -> None:
@@ -218,8 +218,9 @@ def mlp() -> nn.Module:
 def page() -> str:
     """Return the tables as Markdown, with the refusals as numbered notes."""
     notes: list[str] = []
-    priors = {name: row(mlp, VECTORS, prior) for name, prior in PRIORS.items()}
-    modules = {name: row(*of, bp.priors.normal(0.5)) for name, of in MODULES.items()}
+    priors = {name: row(mlp, VECTORS, prior, "nuts") for name, prior in PRIORS.items()}
+    normal, laplace = bp.priors.normal(0.5), "last_layer_laplace"
+    modules = {name: row(*of, normal, laplace) for name, of in MODULES.items()}
     parts = [_table("prior", priors, notes), _table("module", modules, notes)]
     numbered = [f"{i}. {note}" for i, note in enumerate(notes, 1)]
     return "\n\n".join([*parts, "The refusals are:", "\n".join(numbered)]) + "\n"
