@@ -22,8 +22,14 @@ from pyro_bayesprune.pruning.registry import (
 )
 from pyro_bayesprune.pruning.settings import Pruning
 
-OTHER = {
-    "target_column": "label",  # a valid value of each field that is not the default
+BASE = {  # settings without which a field must have its default
+    "rounds": {"restart": "rewind"},
+    "rewind_epoch": {"restart": "rewind"},
+    "noise": {"likelihood": "gaussian"},
+}
+OTHER = {  # a valid value of each field that is not the default
+    "target_column": "label",
+    "noise": 0.5,
     "dataset": "mnist",
     "validation": 0.2,
     "hidden": (7,),
@@ -130,7 +136,7 @@ def test_ids_are_the_same_in_every_process():
 
 @pytest.mark.parametrize("field", fields(Config), ids=lambda field: field.name)
 def test_every_field_changes_the_id_and_survives_json(field):
-    base = Config(restart="rewind") if field.name in ("rounds", "rewind_epoch") else Config()
+    base = Config(**BASE.get(field.name, {}))
     changed = dataclasses.replace(base, **{field.name: another(field)})
     assert changed != base and changed.id != base.id
     read = Config.from_dict(json.loads(json.dumps(changed.to_dict())))

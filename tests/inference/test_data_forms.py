@@ -187,10 +187,9 @@ def test_several_inputs_equal_one_tensor(case):
 def test_a_fit_of_several_inputs(case):
     net, x, y, forward = several_inputs()[case]
     model = bp.BayesianModule(net, bp.priors.normal(0.3), N, forward=forward)
+    pruning = bp.Pruning(sparsity=0.5, gate="always", scope="layer")
     fits = [
-        bp.fit(
-            model, data, pruning=bp.Pruning(sparsity=0.5, gate="always"), epochs=2, progress=False
-        )  # fmt: skip
+        bp.fit(model, data, pruning=pruning, epochs=2, progress=False)
         for data in ((x, y), bp.Dataset(x, y, x, y))
     ]
     assert torch.equal(fits[0].predict_proba(x), fits[1].predict_proba(x))

@@ -77,7 +77,8 @@ def test_masks_only_shrink_and_weights_stay_zero():
 
 
 def test_with_regrow_weights_come_back_between_steps():
-    pruning = bp.Pruning("random", sparsity=0.5, gate="always", schedule="constant", regrow=True)
+    options = {"gate": "always", "schedule": "constant", "scope": "layer"}
+    pruning = bp.Pruning("random", sparsity=0.5, regrow=True, **options)
     states = [s for s, _ in bp.train(fresh(), class_data(), pruning=pruning, epochs=3)]
     for earlier, later in zip(states, states[1:], strict=False):
         assert later.weights["0.weight"][~earlier.masks["0.weight"]].any()
@@ -85,7 +86,7 @@ def test_with_regrow_weights_come_back_between_steps():
 
 
 def test_a_refused_step_changes_neither_weights_nor_buffers():
-    never = bp.Pruning(sparsity=0.9, beta=1e300)
+    never = bp.Pruning(sparsity=0.9, gate="propose", beta=1e300)
     refused = short_fit(fresh(noisy_net), class_data(), pruning=never)
     free = short_fit(fresh(noisy_net), class_data(), pruning=None)
     assert set(refused.history["decision"]) == {"refused"}

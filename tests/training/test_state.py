@@ -83,6 +83,6 @@ def test_a_target_that_was_not_reached_is_reported(target, sparsity, missed):
 def test_a_fit_says_that_its_target_was_not_reached():
     data = bp.load_dataset("digits")
     model = bp.BayesianModule(bp.FCN(data.shape, 10, (16,)), bp.priors.normal(0.3), data.num_train)
-    pruning = bp.Pruning(sparsity=0.9, beta=1e6)  # refuses every candidate
+    pruning = bp.Pruning(sparsity=0.9, gate="propose", beta=1e6)  # refuses every candidate
     fit = bp.fit(model, data, pruning=pruning, epochs=2, progress=False)
     assert fit.sparsity == 0 and "target not reached: 0.9000" in repr(fit)
