@@ -22,7 +22,7 @@ import pyro_bayesprune as bp
 from pyro_bayesprune._utils.process import flushed_denormals, memory_kept
 from pyro_bayesprune.benchmarks.timing import QUARTILES, seconds
 
-BATCH, STEPS = 64, 2
+BATCH, STEPS = 64, 3
 
 
 class Block(nn.Module):
