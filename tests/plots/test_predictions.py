@@ -28,12 +28,16 @@ networks = pd.DataFrame({
     "shift": ["rotation", "rotation"], "amount": [0.0, 30.0], "entropy": [0.1, 0.9],
     "sparsity": [0.0, 0.9], "ece": [0.1, 0.05],
 })  # fmt: skip
+numbers = pd.DataFrame({
+    "network": ["MAP", "MAP"], "from": [0.0, 0.5], "to": [0.5, 1.0], "share": [0.4, 0.6],
+    "probability": [0.5, 0.9], "coverage": [0.4, 0.8],
+})  # fmt: skip
 chains = pd.DataFrame({"chain": [0] * 20 + [1] * 20, "draw": [*range(20)] * 2, "value": range(40)})
 classes = pd.DataFrame({"class": [0, 1], "observed": [0.5, 0.5], "posterior": [0.4, 0.6]})
 
 FRAMES = {
     "sparsity_by_layer": layers, "reliability": networks, "rejection": networks, "shifts": networks,
-    "traces": chains, "class_frequencies": classes, "calibration_by_sparsity": networks,
+    "pit": numbers, "coverage": numbers, "traces": chains, "class_frequencies": classes, "calibration_by_sparsity": networks,
 }  # fmt: skip
 PLOTS = {
     name: function
