@@ -37,7 +37,8 @@ classes = pd.DataFrame({"class": [0, 1], "observed": [0.5, 0.5], "posterior": [0
 
 FRAMES = {
     "sparsity_by_layer": layers, "reliability": networks, "rejection": networks, "shifts": networks,
-    "pit": numbers, "coverage": numbers, "traces": chains, "class_frequencies": classes, "calibration_by_sparsity": networks,
+    "pit": numbers, "coverage": numbers,
+    "traces": chains, "class_frequencies": classes, "calibration_by_sparsity": networks,
 }  # fmt: skip
 PLOTS = {
     name: function
