@@ -122,8 +122,8 @@ def prune(
         RuntimeWarning: if layers could only be projected.
 
     Example:
+        >>> from pyro_bayesprune import BayesianModule, Dataset, priors
         >>> data = Dataset(torch.randn(60, 8), torch.randint(3, (60,)))
-        >>> from pyro_bayesprune import BayesianModule, priors
         >>> model = BayesianModule(torch.nn.Linear(8, 3), priors.normal(0.3), num_data=60)
         >>> prune(model, dict(model.net.named_parameters()), data, 0.5).sparsity
         0.5

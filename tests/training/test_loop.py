@@ -77,8 +77,9 @@ def test_masks_only_shrink_and_weights_stay_zero():
 
 
 def test_with_regrow_weights_come_back_between_steps():
-    options = {"gate": "always", "schedule": "constant", "scope": "layer"}
-    pruning = bp.Pruning("random", sparsity=0.5, regrow=True, **options)
+    pruning = bp.Pruning(
+        "random", 0.5, gate="always", scope="layer", schedule="constant", regrow=True
+    )
     states = [s for s, _ in bp.train(fresh(), class_data(), pruning=pruning, epochs=3)]
     for earlier, later in zip(states, states[1:], strict=False):
         assert later.weights["0.weight"][~earlier.masks["0.weight"]].any()
