@@ -1,11 +1,11 @@
-# make demo | test | test-all | test-oldest | attack | lint | docs | notebooks : each does its own set-up in .venv
+# make demo | test | test-all | test-arviz | test-oldest | attack | lint | docs | notebooks : each does its own set-up in .venv
 PYTHON ?= python3
 # Idle threads of torch sleep. Otherwise a program becomes many times slower beside another one.
 export OMP_WAIT_POLICY ?= PASSIVE
 BIN := .venv/bin
 PYTEST := $(BIN)/python -m pytest --numprocesses auto --dist loadfile
 
-.PHONY: install demo test test-all test-oldest attack lint docs notebooks clean
+.PHONY: install demo test test-all test-arviz test-oldest attack lint docs notebooks clean
 
 install: .venv/installed
 
@@ -21,7 +21,7 @@ demo: install
 test: install
 	$(PYTEST) -m "not slow and not dask and not browser"
 
-test-all: install lint
+test-all: install lint test-arviz
 	$(PYTEST)
 
 # The fast tests with the oldest versions that pyproject.toml allows (uv chooses them; some GB).
@@ -34,6 +34,20 @@ test-oldest: .venv-oldest/installed
 	.venv-oldest/bin/uv pip install -q --python .venv-oldest/bin/python --compile-bytecode \
 		--resolution lowest-direct -e '.[dev]'
 	touch $@
+
+# The module for ArviZ with ArviZ 1, which needs Python 3.12. The environment has no torch.
+ARVIZ_PYTHON ?= $(firstword $(foreach python,python3.12 python3.13 $(wildcard $(HOME)/.pyenv/versions/3.1[23]*/bin/python),\
+	$(shell $(python) -c 'print("$(python)")' 2>/dev/null)))
+ARVIZ_TESTS := tests/diagnostics/test_arviz.py
+
+test-arviz:
+ifeq ($(ARVIZ_PYTHON),)
+	@echo "SKIPPED $(ARVIZ_TESTS) with ArviZ 1: there is no Python 3.12 (set ARVIZ_PYTHON)"
+else
+	test -x .venv-arviz/bin/python || $(ARVIZ_PYTHON) -m venv .venv-arviz
+	.venv-arviz/bin/python -m pip install -q "arviz>=1.1,<2" h5netcdf h5py lazy-loader pytest
+	.venv-arviz/bin/python -m pytest --noconftest $(ARVIZ_TESTS)
+endif
 
 # reports/reliability.md; a quarter of an hour
 attack: install
@@ -52,4 +66,4 @@ notebooks: install
 	$(BIN)/python notebooks/execute.py
 
 clean:
-	rm -rf .venv .venv-oldest build dist docs/_build .pytest_cache .mypy_cache .ruff_cache
+	rm -rf .venv .venv-arviz .venv-oldest build dist docs/_build .pytest_cache .mypy_cache .ruff_cache

@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from importlib import import_module
 from importlib.abc import Loader
 from importlib.machinery import ModuleSpec
+from importlib.util import find_spec
 from pathlib import Path
 from types import FunctionType, ModuleType
 from typing import Any
@@ -102,6 +103,8 @@ def attach(
         try:
             return load(name)
         except AttributeError:
+            if find_spec(f"{package}.{name}"):  # a module that is not imported yet
+                raise
             return moved(package.removeprefix(f"{PACKAGE}."), name)
 
     return get, listed, every

@@ -43,6 +43,16 @@ def epoch_progress(
         yield write
 
 
+@contextmanager
+def draw_progress(
+    title: str, total: int, *, enabled: bool = True
+) -> Iterator[Callable[[], object]]:
+    """Yield a function that advances a progress bar of ``total`` draws, if there is a display."""
+    is_shown = enabled and (sys.stderr.isatty() or hasattr(builtins, "__IPYTHON__"))
+    with tqdm(desc=title, total=total, unit="draw", disable=not is_shown) as bar:
+        yield bar.update
+
+
 class GridView:
     """Prints the finished, failed and remaining runs of a grid, and an estimate of its time."""
 

@@ -16,15 +16,15 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 def main(args: Namespace) -> None:
     """List the data sets with their files, or download one and print the path of its file."""
-    from pyro_bayesprune.data.builtin import data_folder, fetch
+    from pyro_bayesprune.data.builtin import SKLEARN, data_folder, fetch
 
     if args.action == "fetch":
         if not args.name:
-            names = ", ".join(name for name in DATASETS if name != "digits")
+            names = ", ".join(name for name in DATASETS if name not in SKLEARN)
             raise ValueError(f"data fetch needs a name, one of {names}")
         print(fetch(args.name, args.data_dir))
         return
     for name in DATASETS:
         path = data_folder(args.data_dir) / f"{name}.safetensors"
-        place = "built in" if name == "digits" else path if path.exists() else "not downloaded"
+        place = "built in" if name in SKLEARN else path if path.exists() else "not downloaded"
         print(f"{name:14s} {place}")

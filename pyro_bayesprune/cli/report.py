@@ -21,6 +21,11 @@ def add_arguments(parser: ArgumentParser) -> None:
         "1000 weights. Networks are compared only if all are drawn by the same method"
     )
     parser.add_argument("--draws", choices=METHODS, help=text)
+    parser.add_argument("--num_draws", type=int, help="draws of each chain (default: 250)")
+    parser.add_argument("--chains", type=int, help="chains of NUTS (default: 4)")
+    parser.add_argument(
+        "--warmup", type=int, help="steps of NUTS that each chain discards (default: 200)"
+    )
     parser.add_argument("--foreign", type=str, help="data set for out-of-distribution inputs")
     parser.add_argument("--data_dir", type=str, help="folder of the data files")
 
@@ -31,6 +36,9 @@ def main(args: Namespace) -> None:
         from pyro_bayesprune.reporting.page import report
     except ImportError as error:
         raise ValueError(f"{error}: pip install 'pyro-bayesprune[diagnostics]'") from None
+    sizes = [n for n in ("num_draws", "chains", "warmup") if getattr(args, n) is not None]
+    if sizes and args.draws in (None, "none"):
+        raise ValueError(f"--{sizes[0]} needs --draws with a method that draws")
     if args.draws:
         _analyse(args)
     print(report(args.runs, args.output))
@@ -43,6 +51,8 @@ def _analyse(args: Namespace) -> None:
     from pyro_bayesprune.experiments.loading import load_runs
     from pyro_bayesprune.reporting.analysis import analyse
 
+    options = {"draws": args.num_draws, "chains": args.chains, "warmup": args.warmup}
+    sizes = {name: value for name, value in options.items() if value is not None}
     foreign = load_dataset(args.foreign, args.data_dir) if args.foreign else None
     runs = [run for folder in args.runs for run in load_runs(folder)]
     runs = [run for run in runs if run.folder is not None and not run.error]
@@ -52,7 +62,7 @@ def _analyse(args: Namespace) -> None:
         try:
             print(f"analysing {run.folder} (draws: {args.draws})", file=sys.stderr, flush=True)
             data = build_data(run.config, args.data_dir)
-            analyse(run, data, method=args.draws, foreign=foreign)
+            analyse(run, data, method=args.draws, foreign=foreign, **sizes)
         except ValueError as error:
             if len(runs) == 1:
                 raise

@@ -13,10 +13,12 @@ from torch import Tensor
 from pyro_bayesprune._utils.files import path_of
 from pyro_bayesprune.data.dataset import Dataset
 from pyro_bayesprune.data.files import TENSORS, read_file, write_file
+from pyro_bayesprune.data.regression import diabetes
 from pyro_bayesprune.data.splitting import held_out, split
 from pyro_bayesprune.data.tables import is_table, load_table
 
 DATA_VARIABLE = "PYRO_BAYESPRUNE_DATA"
+SKLEARN = ("digits", "diabetes")  # these need no file and no network
 TORCHVISION = {"mnist": "MNIST", "fashion_mnist": "FashionMNIST", "cifar10": "CIFAR10"}
 
 
@@ -27,36 +29,42 @@ def load_dataset(
     validation: float = 0.1,
     seed: int = 0,
     target_column: str = "",
+    likelihood: str = "categorical",
 ) -> Dataset:
     """Return a data set by name, or from a file: images in the project's format, or a table.
 
-    ``digits`` (8x8, from scikit-learn) needs no file. The others are read from
-    ``<data_dir>/<name>.safetensors``. If this file is missing, torchvision downloads the data.
+    ``digits`` (8x8) and ``diabetes`` (a regression), both from scikit-learn, need no file. The
+    others are read from ``<data_dir>/<name>.safetensors``. If this file is missing, torchvision
+    downloads the data.
 
     Args:
-        name: ``digits``, ``mnist``, ``fashion_mnist``, ``cifar10``, or the path of a file.
+        name: ``digits``, ``diabetes``, ``mnist``, ``fashion_mnist``, ``cifar10``, or the path of a
+            file.
         data_dir: folder of the files; by default the environment variable
             ``PYRO_BAYESPRUNE_DATA``, or a cache folder of the platform's convention.
         validation: share of the training set in the validation part, stratified by class.
         seed: selects the examples of the validation part.
-        target_column: name of the column of classes in a table, see `load_table`.
+        target_column: name of the column of targets in a table, see `load_table`.
+        likelihood: what the targets of a table are: classes (categorical) or numbers (any other).
 
     Raises:
         ValueError: for an unknown name or a file that is not in the format.
         OSError: if a download fails; the message says what to do.
     """
-    if name in ("digits", *TORCHVISION) and target_column:
+    if name in (*SKLEARN, *TORCHVISION) and target_column:
         raise ValueError(
             f"target_column names a column of a file, and {name} has none; got {target_column!r}"
         )
+    if name == "diabetes":
+        return diabetes(validation=validation, seed=seed)
     if name == "digits":
         return split(_digits(), validation=validation, seed=seed, name=name)
     path = fetch(name, data_dir) if name in TORCHVISION else path_of(name)
     if not path.is_file():
-        known = ", ".join(["digits", *TORCHVISION])
+        known = ", ".join([*SKLEARN, *TORCHVISION])
         raise ValueError(f"unknown data set {name!r}: expected {known} or the path of a file")
     if is_table(path):
-        return load_table(path, target_column, validation=validation, seed=seed)
+        return load_table(path, target_column, likelihood, validation=validation, seed=seed)
     return split(read_file(path), validation=validation, seed=seed, name=path.stem)
 
 

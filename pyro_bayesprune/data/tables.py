@@ -1,4 +1,4 @@
-"""Tables of numbers with a column of classes, from CSV, npz and safetensors files."""
+"""Tables of numbers with a column of targets, from CSV, npz and safetensors files."""
 
 from pathlib import Path
 from typing import Any
@@ -30,15 +30,21 @@ def is_table(path: Path) -> bool:
         return False  # `read_file` says what is wrong
 
 
-def load_table(path: Path, target: str, *, validation: float, seed: int) -> Dataset:
-    """Return a table as a data set of classes, with its columns normalised.
+def load_table(
+    path: Path, target: str, likelihood: str = "categorical", *, validation: float, seed: int
+) -> Dataset:
+    """Return a table as a data set of classes or of real targets, with its columns normalised.
 
     A fifth of the rows, always the same, is the test part. Every column of the inputs has zero mean
     and unit variance over the training rows. Classes are numbered in the order of their values.
+    Targets of a gaussian likelihood have zero mean and unit variance over the training rows too, so
+    that an RMSE is in units of their standard deviation.
 
     Args:
         path: a CSV file with a header, or an npz or safetensors file with arrays of one length.
-        target: name of the column or array of classes. All others are inputs.
+        target: name of the column or array of targets. All others are inputs.
+        likelihood: ``"categorical"`` for classes (n,). For other likelihoods the targets are
+            numbers (n, columns).
         validation: share of the other rows in the validation part, stratified by class.
         seed: selects the rows of the validation part.
 
@@ -50,19 +56,26 @@ def load_table(path: Path, target: str, *, validation: float, seed: int) -> Data
         names = ", ".join(columns)
         problem = f"has no column {target!r}" if target else "needs the name of its target"
         raise ValueError(f"{path} {problem}: choose --target-column from {names}")
-    labels = _classes(path, target, columns.pop(target))
+    column, is_classes = columns.pop(target), likelihood == "categorical"
+    if is_classes:
+        strata = targets = _classes(path, target, column)
+    else:
+        targets = _numbers(path, "target", target, column)
+        strata = targets.new_zeros(len(targets))
     if not columns:
         raise ValueError(f"{path} has no column but the target {target!r}")
-    inputs = torch.cat([_numbers(path, name, values) for name, values in columns.items()], 1)
-    if len(inputs) != len(labels):
-        raise ValueError(f"{path}: inputs and {target!r} have {len(inputs)}, {len(labels)} rows")
-    test = held_out(labels, TEST, seed=0)
+    inputs = torch.cat([_numbers(path, "input", *column) for column in columns.items()], 1)
+    if len(inputs) != len(targets):
+        raise ValueError(f"{path}: inputs and {target!r} have {len(inputs)}, {len(targets)} rows")
+    test = held_out(strata, TEST, seed=0)
     rest = (~test).nonzero()[:, 0]
-    in_validation = held_out(labels[rest], validation, seed)
+    in_validation = held_out(strata[rest], validation, seed)
     train, chosen = rest[~in_validation], rest[in_validation]
     parts: tuple[Tensor, ...] = (train, chosen, test.nonzero()[:, 0])
     normal = _normalised(inputs, train)
-    pairs: list[Any] = [(normal[r], labels[r]) if len(r) else (None, None) for r in parts]
+    if not is_classes:
+        targets = _normalised(targets, train) if likelihood == "gaussian" else targets.to(normal)
+    pairs: list[Any] = [(normal[r], targets[r]) if len(r) else (None, None) for r in parts]
     (train_x, train_y), (validation_x, validation_y), (test_x, test_y) = pairs
     return Dataset(train_x, train_y, validation_x, validation_y, test_x, test_y, path.stem)
 
@@ -90,7 +103,8 @@ def _classes(path: Path, name: str, values: np.ndarray) -> Tensor:
     if values.dtype.kind == "f" and (values != values.round()).any():
         raise ValueError(
             f"{path}: the target {name!r} must be classes (integers or words), got real numbers "
-            f"such as {values[values != values.round()][0]}"
+            f"such as {values[values != values.round()][0]}: for a regression, choose another "
+            f"likelihood, for example --likelihood gaussian"
         )
     known, labels = np.unique(values.astype(str if values.dtype == object else values.dtype),
                               return_inverse=True)  # fmt: skip
@@ -102,18 +116,18 @@ def _classes(path: Path, name: str, values: np.ndarray) -> Tensor:
     return torch.from_numpy(labels.reshape(-1)).long()
 
 
-def _numbers(path: Path, name: str, values: np.ndarray) -> Tensor:
+def _numbers(path: Path, role: str, name: str, values: np.ndarray) -> Tensor:
     """Return a column, or an array of columns, as float64 (n, columns)."""
     if values.dtype.kind not in "iufb" or values.ndim not in (1, 2):
         some = f"such as {values.flat[0]!r}" if values.size else f"of shape {values.shape}"
         raise ValueError(
-            f"{path}: the input {name!r} must be numbers, (n,) or (n, columns), got "
+            f"{path}: the {role} {name!r} must be numbers, (n,) or (n, columns), got "
             f"{values.dtype} of shape {values.shape}, {some}"
         )
     numbers = torch.from_numpy(values.astype(np.float64)).reshape(len(values), -1)
     if not numbers.isfinite().all():
         bad = int((~numbers.isfinite()).sum())
-        raise ValueError(f"{path}: the input {name!r} has {bad} missing or infinite values")
+        raise ValueError(f"{path}: the {role} {name!r} has {bad} missing or infinite values")
     return numbers
 
 

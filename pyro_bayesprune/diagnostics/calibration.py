@@ -1,36 +1,32 @@
 """Calibration and entropy of predicted class probabilities.
 
 All functions take class probabilities. The same measures therefore apply to a MAP network, to the
-mean over posterior draws, and to dense and pruned networks.
+mean over posterior draws, and to dense and pruned networks. Where an example has several labels
+(n, ...), each label counts. The calibration of other targets is in `inference.targets`.
 """
 
 import pandas as pd
 import torch
 from torch import Tensor
 
-from pyro_bayesprune.inference import metrics
+from pyro_bayesprune.inference.targets import class_scores
 
 REJECTED = (0.0, 0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5)
 
 
 def predictive_entropy(probabilities: Tensor) -> Tensor:
-    """Return the entropy -Σ p ln p of each prediction (n,), in nats, from 0 to ln(classes).
+    """Return the entropy -Σ p ln p of each prediction (n, ...), in nats, from 0 to ln(classes).
 
     Args:
-        probabilities: class probabilities (n, classes).
+        probabilities: class probabilities (n, ..., classes).
     """
     return torch.special.entr(probabilities.double()).sum(-1)
 
 
 def scores(probabilities: Tensor, labels: Tensor) -> dict[str, float]:
     """Return accuracy, NLL (nats), Brier score, ECE and mean predictive entropy (nats)."""
-    return {
-        "accuracy": metrics.accuracy(probabilities, labels),
-        "nll": metrics.negative_log_likelihood(probabilities, labels),
-        "brier": metrics.brier(probabilities, labels),
-        "ece": metrics.expected_calibration_error(probabilities, labels),
-        "entropy": predictive_entropy(probabilities).mean().item(),
-    }
+    entropy = predictive_entropy(probabilities).mean().item()
+    return class_scores(probabilities, labels) | {"entropy": entropy}
 
 
 def reliability_table(probabilities: Tensor, labels: Tensor, bins: int = 10) -> pd.DataFrame:
@@ -43,9 +39,9 @@ def reliability_table(probabilities: Tensor, labels: Tensor, bins: int = 10) -> 
         labels: classes (n,).
         bins: number of bins of equal width in (0, 1]. Empty bins are omitted.
     """
-    confidence, predicted = probabilities.double().max(-1)
+    confidence, predicted = probabilities.double().flatten(0, -2).max(-1)
     index = (confidence * bins).ceil().clamp(1, bins).int().numpy() - 1
-    correct = (predicted == labels).double().numpy()
+    correct = (predicted == labels.flatten()).double().numpy()
     frame = pd.DataFrame({"bin": index, "confidence": confidence.numpy(), "accuracy": correct})
     groups = frame.groupby("bin")
     table = groups.mean().assign(examples=groups.size()).reset_index()
@@ -60,8 +56,8 @@ def rejection_table(probabilities: Tensor, labels: Tensor) -> pd.DataFrame:
         probabilities: class probabilities (n, classes).
         labels: classes (n,).
     """
-    order = predictive_entropy(probabilities).argsort(stable=True)
-    correct = (probabilities.argmax(-1) == labels).double()[order]
+    order = predictive_entropy(probabilities).flatten().argsort(stable=True)
+    correct = (probabilities.argmax(-1) == labels).double().flatten()[order]
     counts = [max(1, round(len(order) * (1 - share))) for share in REJECTED]
     accuracies = [correct[:count].mean().item() for count in counts]
     return pd.DataFrame({"rejected": REJECTED, "examples": counts, "accuracy": accuracies})

@@ -13,28 +13,28 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import xarray as xr
-from scipy.special import logsumexp
 
-from pyro_bayesprune.diagnostics._arviz import InferenceData, az
+from pyro_bayesprune.diagnostics import _arviz
+from pyro_bayesprune.diagnostics._arviz import DRAWS, SAMPLE, InferenceData, group, groups
 from pyro_bayesprune.diagnostics.thresholds import GOOD_K, GOOD_SENSITIVITY
 
 MIN_DRAWS = 4
+INTERVALS = 12  # of targets that are no classes
 STUCK = 999.0  # replaces an infinite rhat, which JSON cannot represent
 EQUAL = 1e-6  # nats: below this spread of its log likelihoods, an example has equal weights
-DRAWS = ("chain", "draw")
-SAMPLE = "__sample__"  # ArviZ's name for the stacked dimensions of draws
 COLUMNS = ["mean", "sd", "mcse_mean", "r_hat", "ess_bulk", "ess_tail"]
 
 
-def check_draws(idata: InferenceData, group: str = "posterior") -> None:
+def check_draws(idata: InferenceData, required: str = "posterior") -> None:
     """Raise a ValueError without draws (a single point is not a sample) or without a group."""
-    if not hasattr(idata, "posterior") or idata.posterior.sizes.get("draw", 0) < MIN_DRAWS:
+    names = groups(idata)
+    if "posterior" not in names or group(idata, "posterior").sizes.get("draw", 0) < MIN_DRAWS:
         raise ValueError(
             "posterior draws are required: a MAP is one point and has no rhat, ESS or LOO. Call "
             "inference.samplers.posterior_draws(fit, data, method=...) first"
         )
-    if not hasattr(idata, group):
-        raise ValueError(f"the InferenceData has no group {group!r}")
+    if required not in names:
+        raise ValueError(f"the InferenceData has no group {required!r}")
 
 
 def summary(idata: InferenceData) -> pd.DataFrame:
@@ -47,15 +47,14 @@ def summary(idata: InferenceData) -> pd.DataFrame:
         ValueError: without draws, or for a single chain of dependent draws.
     """
     check_draws(idata)
-    chains, draws = (idata.posterior.sizes[name] for name in DRAWS)
+    chains, draws = (group(idata, "posterior").sizes[name] for name in DRAWS)
     independent = bool(idata.attrs.get("independent_draws"))
     if chains < 2 and not independent:
         raise ValueError("rhat compares chains and requires two or more, got one")
     with warnings.catch_warnings():
         # for quantities that are constant in one chain or in all chains
         warnings.filterwarnings("ignore", "invalid value|divide by zero", RuntimeWarning)
-        kind = "stats" if independent else "all"
-        table = az.summary(idata, kind=kind, stat_focus="mean", round_to="none")
+        table = _arviz.summary(idata, "stats" if independent else "all")
     if independent:
         count = float(chains * draws)
         table = table.assign(r_hat=math.nan, ess_bulk=count, ess_tail=count)
@@ -73,7 +72,7 @@ def convergence(idata: InferenceData) -> dict[str, Any]:
         ess = float(part[["ess_bulk", "ess_tail"]].min().min())
         worst[f"rhat_{name}"] = None if math.isnan(rhat) else min(rhat, STUCK)
         worst[f"ess_{name}"] = None if math.isnan(ess) else ess
-    diverging = idata.sample_stats.get("diverging")
+    diverging = group(idata, "sample_stats").get("diverging")
     return worst | {"divergences": None if diverging is None else int(diverging.sum())}
 
 
@@ -84,38 +83,31 @@ def loo(idata: InferenceData) -> Any:  # noqa: ANN401  (arviz.ELPDData)
     too different for importance sampling. If all draws give an example the same likelihood, k is 0.
     At a temperature T, the weights p(y|w)^(-1/T) leave an example out, and p(y|w) is predicted.
 
+    Draws from a Laplace approximation q that have ``log_q`` in ``sample_stats`` are weighted by
+    p/q, so that the result refers to the posterior p and not to q (Magnusson et al., 2019). If q is
+    far from p, k is large for all examples. The attribute ``importance_corrected`` says whether
+    the draws have ``log_q``.
+
     Raises:
         ValueError: without draws or log likelihoods.
     """
     check_draws(idata, "log_likelihood")
-    reff = 1.0 if idata.attrs.get("independent_draws") else None
-    by_draw = idata.log_likelihood["obs"]
+    by_draw = group(idata, "log_likelihood")["obs"]
+    stats = group(idata, "sample_stats") if "sample_stats" in groups(idata) else xr.Dataset()
     with warnings.catch_warnings():
         # `pareto_table` reports large k, and equal weights cause the RuntimeWarnings.
         warnings.filterwarnings("ignore", "Estimated shape parameter of Pareto", UserWarning)
         warnings.filterwarnings("ignore", "invalid value|divide by zero", RuntimeWarning)
-        result = az.loo(idata, pointwise=True, var_name="obs", reff=reff)
-        temperature = float(idata.attrs.get("temperature", 1.0))
-        if temperature != 1:
-            _apply_temperature(result, by_draw, temperature, reff or 1.0)
+        result = _arviz.loo(
+            idata,
+            reff=1.0 if idata.attrs.get("independent_draws") else None,
+            temperature=float(idata.attrs.get("temperature", 1.0)),
+            log_ratio=stats["lp"] - stats["log_q"] if "log_q" in stats else None,
+        )
+    if "log_q" in stats:  # the weights of the draws differ even if those of the example do not
+        return _arviz.with_pareto_k(result, result.pareto_k, GOOD_K)
     spread = by_draw.max(DRAWS) - by_draw.min(DRAWS)
-    result["pareto_k"] = result.pareto_k.where(spread > EQUAL, 0.0)
-    result["warning"] = bool((result.pareto_k > GOOD_K).any())
-    return result
-
-
-def _apply_temperature(result: Any, by_draw: xr.DataArray, temperature: float, reff: float) -> None:  # noqa: ANN401
-    """Replace the values of ArviZ's LOO, which does not support a temperature."""
-    stacked = by_draw.stack({SAMPLE: DRAWS})
-    log_weights, k = az.psislw(-stacked / temperature, reff)
-    axis = stacked.get_axis_num(SAMPLE)
-    pointwise = logsumexp(log_weights + stacked, axis=axis)
-    lppd = float((logsumexp(stacked, axis=axis) - np.log(stacked.sizes[SAMPLE])).sum())
-    result["elpd_loo"] = float(pointwise.sum())
-    result["se"] = float(np.sqrt(len(pointwise) * np.var(pointwise)))
-    result["p_loo"] = lppd - result["elpd_loo"]
-    result["loo_i"] = result["loo_i"].copy(data=pointwise)
-    result["pareto_k"] = result["pareto_k"].copy(data=np.asarray(k))
+    return _arviz.with_pareto_k(result, result.pareto_k.where(spread > EQUAL, 0.0), GOOD_K)
 
 
 def pareto_table(result: Any) -> pd.DataFrame:  # noqa: ANN401
@@ -137,16 +129,12 @@ def compare(named: Mapping[str, InferenceData]) -> pd.DataFrame:
         raise ValueError(f"a comparison requires two or more networks, got {len(named)}")
     for idata in named.values():
         check_draws(idata, "log_likelihood")
-    targets = [idata.observed_data["obs"] for idata in named.values()]
+    targets = [group(idata, "observed_data")["obs"] for idata in named.values()]
     if not all(bool(targets[0].identical(other)) for other in targets[1:]):
         raise ValueError("networks can be compared only on the same examples of the same data")
     if len({idata.attrs.get("approximation") for idata in named.values()}) > 1:
         raise ValueError("networks can be compared only by draws of the same approximation")
-    results = {name: loo(idata) for name, idata in named.items()}
-    with warnings.catch_warnings():
-        # ArviZ 0.23 sorts in place, which pandas 3 deprecates.
-        warnings.filterwarnings("ignore", "The inplace keyword")
-        return az.compare(results, ic="loo")
+    return _arviz.compare({name: loo(idata) for name, idata in named.items()})
 
 
 def power_scaling(idata: InferenceData) -> pd.DataFrame:
@@ -161,15 +149,15 @@ def power_scaling(idata: InferenceData) -> pd.DataFrame:
         ValueError: without draws or log priors.
     """
     check_draws(idata, "log_prior")
-    prior = idata.log_prior.to_array().sum("variable")
-    likelihood = idata.sample_stats["lp"] - prior
-    scaled = az.InferenceData(
-        posterior=idata.posterior.drop_vars(["weight", "log_joint"]),
-        log_prior=xr.Dataset({"prior": prior}),
-        log_likelihood=xr.Dataset({"total": likelihood}),
-    )
-    components = ("prior", "likelihood")
-    table = pd.DataFrame({c: _flat(az.psens(scaled, component=c)) for c in components})
+    prior = group(idata, "log_prior").to_array().sum("variable")
+    likelihood = group(idata, "sample_stats")["lp"] - prior
+    scaled = {
+        "posterior": group(idata, "posterior").drop_vars(["weight", "log_joint"]),
+        "log_prior": xr.Dataset({"prior": prior}),
+        "log_likelihood": xr.Dataset({"total": likelihood}),
+    }
+    draws, components = _arviz.from_datasets(scaled, {}), ("prior", "likelihood")
+    table = pd.DataFrame({c: _flat(_arviz.power_scaling(draws, c)) for c in components})
     by_prior, by_likelihood = (table[c] > GOOD_SENSITIVITY for c in components)
     table["diagnosis"] = "-"
     table.loc[by_prior & by_likelihood, "diagnosis"] = "possible prior-data conflict"
@@ -183,7 +171,7 @@ def power_scaling(idata: InferenceData) -> pd.DataFrame:
 def _reweighting_k(log_component: xr.DataArray) -> float:
     """Return the larger Pareto k of the weights that scale a log density by 1.01 and by 1/1.01."""
     values = log_component.stack({SAMPLE: DRAWS})
-    return max(float(az.psislw(power * values)[1]) for power in (0.01, 1 / 1.01 - 1))
+    return max(float(_arviz.psis(power * values, 1.0)[1]) for power in (0.01, 1 / 1.01 - 1))
 
 
 def _flat(values: xr.Dataset) -> dict[str, float]:
@@ -191,7 +179,11 @@ def _flat(values: xr.Dataset) -> dict[str, float]:
     elements = {}
     for name, array in values.items():
         for key in np.ndindex(array.shape):
-            labels = ", ".join(str(array[key].coords[dim].item()) for dim in array.dims)
+            coords = array[key].coords
+            named = (
+                coords[d].item() if d in coords else i for d, i in zip(array.dims, key, strict=True)
+            )
+            labels = ", ".join(map(str, named))
             elements[f"{name}[{labels}]" if labels else str(name)] = float(array[key])
     return elements
 
@@ -199,17 +191,33 @@ def _flat(values: xr.Dataset) -> dict[str, float]:
 def trace_frame(idata: InferenceData) -> pd.DataFrame:
     """Return the log joint of each draw (nats) as a frame: chain, draw, value."""
     check_draws(idata)
-    frame = idata.posterior["log_joint"].to_series().rename("value").reset_index()
+    frame = group(idata, "posterior")["log_joint"].to_series().rename("value").reset_index()
     return frame[["chain", "draw", "value"]]
 
 
-def frequencies(idata: InferenceData, num_classes: int) -> pd.DataFrame:
-    """Return class frequencies: observed, and of the available predictive distributions."""
+def frequencies(idata: InferenceData, num_classes: int | None = None) -> pd.DataFrame:
+    """Return frequencies of targets: observed, and of the available predictive distributions.
+
+    Args:
+        idata: the draws.
+        num_classes: number of classes, of each of which the table has a row. None for other
+            targets: the rows are then `INTERVALS` intervals of equal width from the smallest to
+            the largest observed target, with those outside in the first and the last one.
+    """
     check_draws(idata)
-    shares = {}
-    for group in ("observed_data", "posterior_predictive", "prior_predictive"):
-        if hasattr(idata, group):
-            classes = idata[group]["obs"].to_numpy().ravel().astype(int)
-            counts = np.bincount(classes, minlength=num_classes)
-            shares[group.split("_")[0]] = counts / len(classes)
-    return pd.DataFrame(shares).rename_axis("class").reset_index()
+    names = ("observed_data", "posterior_predictive", "prior_predictive")
+    values = {
+        name.split("_")[0]: group(idata, name)["obs"].to_numpy().ravel()
+        for name in names
+        if name in groups(idata)
+    }
+    if num_classes is not None:
+        counts = {n: np.bincount(v.astype(int), minlength=num_classes) for n, v in values.items()}
+        shares = {name: count / count.sum() for name, count in counts.items()}
+        return pd.DataFrame(shares).rename_axis("class").reset_index()
+    low, high = values["observed"].min(), values["observed"].max()
+    edges = np.linspace(low, high if high > low else low + 1, INTERVALS + 1)
+    clipped = {name: np.clip(array, edges[0], edges[-1]) for name, array in values.items()}
+    shares = {n: np.histogram(array, edges)[0] / array.size for n, array in clipped.items()}
+    labels = [f"{a:.3g} to {b:.3g}" for a, b in zip(edges, edges[1:], strict=False)]
+    return pd.DataFrame({"target": labels} | shares)

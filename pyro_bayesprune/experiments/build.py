@@ -5,6 +5,7 @@ from collections.abc import Generator, Sequence
 from dataclasses import fields, replace
 from pathlib import Path
 
+import pyro.distributions as dist
 import torch
 from torch import nn
 
@@ -13,9 +14,17 @@ from pyro_bayesprune._utils.random import random_stream, seeded
 from pyro_bayesprune.data.builtin import load_dataset
 from pyro_bayesprune.data.dataset import Dataset
 from pyro_bayesprune.experiments.config import Config
+from pyro_bayesprune.models.likelihoods import Likelihood, gaussian
 from pyro_bayesprune.models.module import BayesianModule
 from pyro_bayesprune.pruning.masks import apply_masks
-from pyro_bayesprune.pruning.registry import DATASETS, NETWORKS, PRIORS, SCHEDULES, resolve
+from pyro_bayesprune.pruning.registry import (
+    DATASETS,
+    LIKELIHOODS,
+    NETWORKS,
+    PRIORS,
+    SCHEDULES,
+    resolve,
+)
 from pyro_bayesprune.pruning.settings import Pruning
 from pyro_bayesprune.training.loop import train
 from pyro_bayesprune.training.optimizer import adam
@@ -36,25 +45,59 @@ def check_device(device: str) -> None:
 def build_data(config: Config, data_dir: str | Path | None = None) -> Dataset:
     """Return the data set of a configuration."""
     load = resolve(DATASETS, config.dataset) if config.dataset in DATASETS else load_dataset
-    settings = {"validation": config.validation, "seed": config.data_seed}
-    return call_with(load, config.dataset, data_dir, target_column=config.target_column, **settings)
+    table = {"target_column": config.target_column, "likelihood": config.likelihood}
+    settings = {"validation": config.validation, "seed": config.data_seed, **table}
+    data = call_with(load, config.dataset, data_dir, **settings)
+    return data if config.likelihood == "categorical" else _with_real_targets(data)
+
+
+def _with_real_targets(data: Dataset) -> Dataset:
+    """Return floating-point targets of the shape (n, outputs), as the other likelihoods need."""
+    parts = {name: getattr(data, name) for name in ("train_y", "validation_y", "test_y")}
+    dtype = data.train_x.dtype
+    return replace(
+        data, **{n: y.to(dtype).reshape(len(y), -1) for n, y in parts.items() if y is not None}
+    )
+
+
+def num_outputs(config: Config, data: Dataset) -> int:
+    """Return the number of outputs of the network: of classes, or of targets of an example.
+
+    Raises:
+        ValueError: if the targets are no classes and the likelihood is categorical.
+    """
+    if config.likelihood != "categorical":
+        return data.train_y.shape[1]
+    if data.train_y.is_floating_point():
+        raise ValueError(
+            f"the targets of {config.dataset} are real numbers and no classes: choose another "
+            f"likelihood, for example --likelihood gaussian"
+        )
+    return data.num_classes
 
 
 def build_model(
-    config: Config, shape: Sequence[int], num_classes: int, num_data: int
+    config: Config, shape: Sequence[int], outputs: int, num_data: int
 ) -> BayesianModule:
     """Return the model of a configuration with the initial weights of its seed."""
     with seeded(config.seed, "network"):
-        net = _network(config, shape, num_classes)
+        net = _network(config, shape, outputs)
     scale, df = config.prior_scale, config.prior_df
     build_prior = resolve(PRIORS, config.prior)
     prior = call_with(build_prior, scale=scale, gain=scale, df=df, num_data=num_data)
-    return BayesianModule(net, prior, num_data)
+    return BayesianModule(net, prior, num_data, _likelihood(config))
 
 
-def _network(config: Config, shape: Sequence[int], num_classes: int) -> nn.Module:
+def _likelihood(config: Config) -> Likelihood:
+    if config.likelihood != "gaussian":
+        return resolve(LIKELIHOODS, config.likelihood)
+    is_learnt = config.noise == "learnt"
+    return gaussian(dist.LogNormal(0.0, 1.0) if is_learnt else float(config.noise))
+
+
+def _network(config: Config, shape: Sequence[int], outputs: int) -> nn.Module:
     build = resolve(NETWORKS, config.network)
-    return call_with(build, shape, num_classes, hidden=config.hidden, channels=config.channels)
+    return call_with(build, shape, outputs, hidden=config.hidden, channels=config.channels)
 
 
 def epochs_of(
@@ -117,7 +160,7 @@ def restarted(
     if config.restart == "reinitialise":
         with seeded(config.seed, "reinitialise"):
             model = copy.deepcopy(model)
-            model.net = _network(config, data.shape, data.num_classes)
+            model.net = _network(config, data.shape, num_outputs(config, data))
     start = {n: p.detach().to(state.weights[n].device) for n, p in model.named_weights().items()}
     buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
     if early is not None:

@@ -12,9 +12,10 @@ from pyro_bayesprune._utils.files import sha256
 from pyro_bayesprune.pruning.registry import METHODS, PRESETS, recommended_gate
 
 # These fields were added later. Their default values must not change the ids of older runs.
-ADDED = ("rounds", "rewind_epoch", "update", "judge", "target_column")
+ADDED = ("rounds", "rewind_epoch", "update", "judge", "target_column", "likelihood", "noise")
 KINDS: dict[Any, str] = {str: "a text", bool: "true or false", int: "an integer"}
-POSITIVE = "prior_scale prior_df temperature learning_rate epochs batch_size"
+POSITIVE = "prior_scale prior_df noise temperature learning_rate epochs batch_size"
+WORDS = {"sparsity": "auto", "noise": "learnt"}  # fields that are a number or this word
 RANGES: dict[str, tuple[str, Callable[[Any], bool]]] = {  # ranges, and the fields that have them
     "in [0, 1)": ("validation sparsity", lambda value: 0 <= value < 1),
     "in (0, 1)": ("alpha", lambda value: 0 < value < 1),
@@ -30,14 +31,20 @@ class Config:
     """All settings that change the result of a run.
 
     Args:
-        dataset: digits, mnist, fashion_mnist, cifar10, or the path of a file (safetensors, npz or
-            csv).
-        target_column: name of the column of classes, if the file is a table.
+        dataset: digits, diabetes, mnist, fashion_mnist, cifar10, or the path of a file
+            (safetensors, npz or csv).
+        target_column: name of the column of targets, if the file is a table: classes, or numbers
+            for another likelihood than categorical.
         validation: share of the training set that is held out for validation, in [0, 1).
         data_seed: seed of the choice of the held-out examples.
         network: fcn (paper, eq. 1), cnn (eq. 2), lenet_300_100 or lenet5 (LeCun et al., 1998).
         hidden: widths of the hidden dense layers of fcn and cnn.
         channels: output channels of the two convolutions of cnn.
+        likelihood: categorical (classes), bernoulli (labels 0 and 1, one output for each), gaussian
+            (real targets) or poisson (counts).
+        noise: standard deviation of a gaussian likelihood, in units of the targets (of a table and
+            of diabetes: in units of their standard deviation); or learnt, with the prior
+            LogNormal(0, 1).
         objective: map (likelihood and prior) or mle (likelihood only).
         prior: prior of every weight and bias; evidence_normal learns its scales by evidence.
         prior_scale: scale of the prior in units of the weights: σ of a normal, gain of
@@ -87,6 +94,8 @@ class Config:
     network: names.NetworkName = "fcn"
     hidden: tuple[int, ...] = (512, 512, 512)
     channels: tuple[int, int] = (32, 64)
+    likelihood: names.LikelihoodName = "categorical"
+    noise: float | Literal["learnt"] = "learnt"
     objective: names.Objective = "map"
     prior: names.PriorName = "normal"
     prior_scale: float = 0.3
@@ -119,8 +128,10 @@ class Config:
         for condition, (fields_in_range, is_valid) in RANGES.items():
             for name in fields_in_range.split():
                 value = getattr(self, name)
-                if value != "auto" and not is_valid(value):
+                if value != WORDS.get(name) and not is_valid(value):
                     raise ValueError(f"{name} must be {condition}, got {value!r}")
+        if self.noise != "learnt" and self.likelihood != "gaussian":
+            raise ValueError(f"noise is for the likelihood gaussian, got {self.likelihood}")
         restarts = self.restart != "no" and self.sparsity != "auto"
         if self.rounds < 1 or (self.rounds > 1 and not restarts):
             raise ValueError(
@@ -146,7 +157,7 @@ class Config:
         is_bool = isinstance(value, bool)
         if kind in KINDS and (not isinstance(value, kind) or (kind is int and is_bool)):
             raise ValueError(f"{name} must be {KINDS[kind]}, got {value!r}")
-        if kind is float or (name == "sparsity" and value != "auto"):
+        if kind is float or (name in WORDS and value != WORDS[name]):
             numeric = isinstance(value, (int, float)) and not is_bool
             if not numeric or not abs(value) <= sys.float_info.max:
                 raise ValueError(f"{name} must be a finite number, got {value!r}")

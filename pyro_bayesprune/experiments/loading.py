@@ -59,7 +59,8 @@ class Run:
         """The Pyro model."""
         m = self.metrics
         try:
-            model = build_model(self.config, m["shape"], m["num_classes"], m["num_train"])
+            outputs = m["num_classes"] if "num_classes" in m else m["num_outputs"]
+            model = build_model(self.config, m["shape"], outputs, m["num_train"])
         except (KeyError, TypeError, ValueError, RuntimeError) as error:
             reason = " ".join(f"{type(error).__name__} {error}".split())
             raise RunError(f"{self.folder}/result.json is damaged: no model ({reason})") from None
@@ -110,19 +111,35 @@ class Run:
         return not self.settings.get("sparsity", 1)
 
     @property
+    def is_configured(self) -> bool:
+        """Whether the run was made from a configuration, unlike a fit in Python."""
+        return set(self.settings) >= {"objective", "prior"}
+
+    @property
+    def score(self) -> str:
+        """Name of the score of the predictions: accuracy of classes, or rmse of other targets."""
+        parts = (self.metrics.get(f"{part}_rmse") for part in ("validation", "test"))
+        return "rmse" if any(value is not None for value in parts) else "accuracy"
+
+    @property
+    def test_score(self) -> float | None:
+        """Test accuracy or RMSE; None without a test set."""
+        return self.metrics.get(f"test_{self.score}")
+
+    @property
     def accuracy(self) -> float | None:
-        """Test accuracy; None without a test set."""
+        """Test accuracy; None without a test set of classes."""
         return self.metrics.get("test_accuracy")
 
     def predict_proba(self, x: Tensor) -> Tensor:
-        """Return class probabilities (n, classes) of inputs (n, ...)."""
+        """Return class probabilities (n, ..., classes) of inputs (n, ...)."""
         return class_probabilities(self.model, self.weights, x)
 
     def _summary(self) -> dict[str, str]:
         m, target = self.metrics, missed_target(self.history)
         missed = {} if target is None else {"target not reached:": f"{target:.4f}"}
         return {
-            "test accuracy": _four_digits(m.get("test_accuracy")),
+            f"test {self.score}": _four_digits(self.test_score),
             "test loss": _four_digits(m.get("test_loss")),
             "sparsity": f"{m['achieved_sparsity']:.4f}",
             "compression": f"{m['compression_ratio']:.1f}x",

@@ -9,7 +9,7 @@ import pandas as pd
 
 from pyro_bayesprune._utils.files import path_of, write_atomically
 from pyro_bayesprune.experiments import folders
-from pyro_bayesprune.experiments.config import ADDED, Config
+from pyro_bayesprune.experiments.config import ADDED, WORDS, Config
 from pyro_bayesprune.experiments.errors import RunError
 
 RESULTS, HISTORIES = "results.csv", "histories.csv.gz"
@@ -43,8 +43,9 @@ def load_results(folder: str | Path) -> pd.DataFrame:
     # Rows that are older than a setting were produced with its default.
     added = {name: getattr(Config, name) for name in ADDED if name in results}
     results = results.fillna(added).astype({name: type(value) for name, value in added.items()})
-    if "sparsity" in results:  # if one is "auto", pandas reads all of them as text
-        results["sparsity"] = [v if v == "auto" else float(v) for v in results["sparsity"]]
+    for name, word in WORDS.items():  # if one is a word, pandas reads all of them as text
+        if name in results:
+            results[name] = [v if v == word else float(v) for v in results[name]]
     return results
 
 

@@ -12,17 +12,19 @@ from pyro_bayesprune._utils.files import path_of
 from pyro_bayesprune._utils.progress import epoch_progress
 from pyro_bayesprune._utils.provenance import provenance
 from pyro_bayesprune.data.dataset import Dataset
-from pyro_bayesprune.diagnostics.calibration import scores
+from pyro_bayesprune.data.inputs import mapped
 from pyro_bayesprune.experiments import build, folders
 from pyro_bayesprune.experiments.config import Config
 from pyro_bayesprune.experiments.errors import RunError
 from pyro_bayesprune.experiments.loading import Run, load_run
 from pyro_bayesprune.inference import metrics
-from pyro_bayesprune.inference.prediction import class_probabilities
+from pyro_bayesprune.inference.prediction import predictions
 from pyro_bayesprune.models.buffers import set_buffers
-from pyro_bayesprune.models.module import BayesianModule, Weights
+from pyro_bayesprune.models.module import BayesianModule, Model, Weights
 from pyro_bayesprune.pruning.registry import DATASETS
 from pyro_bayesprune.training.state import State
+
+VALIDATED = ("train_loss", "validation_loss", "validation_accuracy", "validation_rmse")
 
 
 def run(
@@ -57,7 +59,8 @@ def run(
     if folders.is_finished(folder):
         return _finished(config, folder, data_dir)
     data = build.build_data(config, data_dir)
-    model = build.build_model(config, data.shape, data.num_classes, data.num_train)
+    outputs = build.num_outputs(config, data)
+    model = build.build_model(config, data.shape, outputs, data.num_train)
     with folders.locked(folder):
         if not folders.is_finished(folder):
             folders.write_config(folder, config)
@@ -136,29 +139,38 @@ def summarise(
         **_size(model.net, state, data.shape),
         **{d: decisions.count(d) for d in ("pruned", "refused", "unchanged")},
         "prior_decided": sum(bool(row["prior_decides"]) for row in rows),
-        **{k: last[k] for k in ("train_loss", "validation_loss", "validation_accuracy")},
+        **{k: last[k] for k in VALIDATED if k in last},
         "log_likelihood": last["log_likelihood_after"],
         "log_prior": last["log_prior_after"],
         "gradient_norm": last["gradient_norm"],
         "epochs": len(rows),
         "seconds": sum(row["seconds_training"] + row["seconds_step"] for row in rows),
         "shape": list(data.shape),
-        "num_classes": data.num_classes,
+        **_outputs(config, data),
         "num_train": data.num_train,
         "data_sha256": data.sha256,
         **provenance(),
     }
 
 
-def test_metrics(model: BayesianModule, weights: Weights, data: Dataset) -> dict[str, float]:
-    """Return accuracy, loss (NLL), Brier score and ECE on the test set; none without one."""
+def _outputs(config: Config, data: Dataset) -> dict[str, int]:
+    """The number of classes, or of outputs for targets that are no classes."""
+    name = "num_classes" if config.likelihood == "categorical" else "num_outputs"
+    return {name: build.num_outputs(config, data)}
+
+
+def test_metrics(model: Model, weights: Weights, data: Dataset) -> dict[str, float]:
+    """Return the metrics of the test set, see `Predictions.scores`; none without one.
+
+    The negative log likelihood is called the loss.
+    """
     if data.test_x is None or data.test_y is None:
         return {}
-    device = next(iter(weights.values())).device
-    probabilities = class_probabilities(model, weights, data.test_x.to(device))
-    values = scores(probabilities.cpu(), data.test_y)
-    names = {"accuracy": "accuracy", "loss": "nll", "brier": "brier", "ece": "ece"}
-    return {f"test_{name}": values[score] for name, score in names.items()}
+    test = data.test_x, data.test_y
+    if (device := next(iter(weights.values())).device) != data.test_y.device:
+        test = mapped(lambda part: part.to(device), test[0]), test[1].to(device)
+    values = predictions(model, weights, test).scores()
+    return {f"test_{'loss' if name == 'nll' else name}": value for name, value in values.items()}
 
 
 def _size(net: nn.Module, state: State, shape: Sequence[int]) -> dict[str, Any]:

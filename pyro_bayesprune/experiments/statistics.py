@@ -9,8 +9,8 @@ from scipy import stats
 from pyro_bayesprune.experiments.results import GROUP, SETTINGS
 
 MEASURES = (
-    "test_accuracy test_loss test_brier test_ece achieved_sparsity compression_ratio "
-    "theoretical_speedup"
+    "test_accuracy test_rmse test_loss test_brier test_ece test_coverage_50 test_coverage_90 "
+    "achieved_sparsity compression_ratio theoretical_speedup"
 ).split()
 # The settings in which a run may differ from its unpruned twin.
 PRUNING_SETTINGS = (

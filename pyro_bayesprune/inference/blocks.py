@@ -39,6 +39,7 @@ from pyro_bayesprune.inference.layers import (
 )
 from pyro_bayesprune.inference.log_joint import batches_at
 from pyro_bayesprune.inference.rows import Rows
+from pyro_bayesprune.models.likelihoods import Likelihood
 from pyro_bayesprune.models.module import BayesianModule, Masks, Weights, evaluation_mode
 
 MAX_EXACT = 2048  # weights of an exact block: 32 MiB, and N·K·W² operations
@@ -215,10 +216,12 @@ def _kronecker_factors(
 ) -> dict[str, tuple[Tensor, Tensor]]:
     """A, the mean of aaᵀ over the examples, and B, the sum of bbᵀ scaled to N, by layer."""
     sums: dict[str, tuple[Tensor, Tensor]] = {}
+    likelihood = model.likelihood_at(weights)
     with evaluation_mode(model), torch.enable_grad():
         point = parameters_at(model, weights)
         for chunk in data.inputs(CHUNK):
-            for name, (a, b) in _chunk_factors(model, point, chunk, layers).items():
+            parts = _chunk_factors(model, likelihood, point, chunk, layers)
+            for name, (a, b) in parts.items():
                 sums[name] = (sums[name][0] + a, sums[name][1] + b) if name in sums else (a, b)
     number = data.num_data
     scale = model.num_data / number
@@ -226,14 +229,18 @@ def _kronecker_factors(
 
 
 def _chunk_factors(
-    model: BayesianModule, point: Weights, x: Inputs, layers: Collection[str]
+    model: BayesianModule,
+    likelihood: Likelihood,
+    point: Weights,
+    x: Inputs,
+    layers: Collection[str],
 ) -> dict[str, tuple[Tensor, Tensor]]:
     outputs, calls = record_layers(model, point, x, layers)
     factors: dict[str, tuple[Tensor, Tensor]] = {}
     for call in calls:
         a, units = inputs_with_bias(call), len(cast(Tensor, call.layer.weight))
         factors[call.name] = a @ a.T * (num_examples(x) / a.shape[1]), a.new_zeros(units, units)
-    for column in root_columns(model, outputs):
+    for column in root_columns(likelihood, outputs):
         for call, grad in layer_gradients(outputs, calls, column):
             b = output_positions(call, grad).transpose(0, 1).flatten(1)
             factors[call.name][1].addmm_(b, b.T)

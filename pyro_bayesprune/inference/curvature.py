@@ -33,7 +33,12 @@ from pyro_bayesprune.inference.layers import (
     record_layers,
 )
 from pyro_bayesprune.inference.log_joint import batches_at
-from pyro_bayesprune.models.likelihoods import categorical, gaussian
+from pyro_bayesprune.models.likelihoods import (
+    Likelihood,
+    categorical,
+    has_known_curvature,
+    output_scale,
+)
 from pyro_bayesprune.models.module import BayesianModule, Model, Weights, evaluation_mode
 from pyro_bayesprune.models.priors import elementwise
 
@@ -46,13 +51,14 @@ def check_lifted(model: Model) -> None:
         raise ValueError(f"curvature needs a BayesianModule, got {type(model).__name__}")
     if not has_known_likelihood(model):
         raise ValueError(
-            f"curvature needs the likelihood categorical or gaussian(scale), got {model.likelihood}"
+            f"curvature needs the likelihood categorical, bernoulli, gaussian or poisson, "
+            f"got {model.likelihood}"
         )
 
 
 def has_known_likelihood(model: BayesianModule) -> bool:
     """Return whether the Hessian of the log likelihood in the outputs is implemented."""
-    return model.likelihood is categorical or isinstance(model.likelihood, gaussian)
+    return has_known_curvature(model.likelihood)
 
 
 def prior_precision(model: BayesianModule, weights: Mapping[str, Tensor]) -> Weights:
@@ -79,22 +85,34 @@ def prior_precision(model: BayesianModule, weights: Mapping[str, Tensor]) -> Wei
     return precisions
 
 
-def root_columns(model: BayesianModule, outputs: Tensor) -> Iterator[Tensor]:
+def root_columns(likelihood: Likelihood, outputs: Tensor) -> Iterator[Tensor]:
     """Yield the columns (n, K) of S with S Sᵀ = H, minus the log likelihood's output Hessian.
 
-    Gaussian: H = 1/scale². Categorical: H = diag(p) - ppᵀ = Σ_c p_c (e_c - p)(e_c - p)ᵀ, so that
-    column c of S is √p_c (e_c - p). H does not depend on the targets, so that the GGN is the Fisher
-    information. One column is in memory at a time, so that there may be thousands of classes.
+    Independent targets: H is diagonal, see `likelihoods.output_scale`. Classes: H = diag(p) - ppᵀ =
+    Σ_c p_c (e_c - p)(e_c - p)ᵀ for each target, so that column c of S is √p_c (e_c - p). H does not
+    depend on the targets, so that the GGN is the Fisher information. One column is in memory at a
+    time, so that there may be thousands of classes.
+
+    Args:
+        likelihood: the likelihood with its noise, see `BayesianModule.likelihood_at`.
+        outputs: the network's outputs (n, ...).
     """
-    flat = outputs.detach().reshape(len(outputs), -1)
-    p = flat.softmax(-1)
-    for c in range(flat.shape[1]):
-        column = torch.zeros_like(flat)
-        column[:, c] = 1
-        if isinstance(model.likelihood, gaussian):
-            yield column / model.likelihood.scale
-        else:
-            yield (column - p) * p[:, c : c + 1].sqrt()
+    outputs = outputs.detach()
+    flat = torch.zeros_like(outputs).reshape(len(outputs), -1)
+    if likelihood is not categorical:
+        scale = output_scale(likelihood, outputs.reshape(len(outputs), -1))
+        for c in range(flat.shape[1]):
+            column = torch.zeros_like(flat)
+            column[:, c] = 1
+            yield column / scale
+        return
+    p = outputs.softmax(-1).view(len(outputs), -1, outputs.shape[-1])
+    for target in range(p.shape[1]):
+        for c in range(p.shape[2]):
+            column = torch.zeros_like(p)
+            column[:, target, c] = 1
+            column[:, target] -= p[:, target]
+            yield (column * p[:, target, c, None, None].sqrt()).view(len(outputs), -1)
 
 
 def ggn_diagonal(
@@ -119,19 +137,21 @@ def ggn_diagonal(
     check_lifted(model)
     batches, point = batches_at(data, weights), parameters_at(model, weights)
     total = {n: torch.zeros(w.shape, dtype=torch.float64, device="cpu") for n, w in point.items()}
-    squares = _exact_squares
+    squares, likelihood = _exact_squares, model.likelihood_at(weights)
     with torch.enable_grad():
         if has_closed_form(model, point, batches.first(EXAMPLES)[0]):
             squares, point = _layer_squares, lean_parameters(model, weights)
         with evaluation_mode(model):
             for chunk in batches.inputs(chunk_size):
-                for name, part in squares(model, point, chunk).items():
+                for name, part in squares(model, likelihood, point, chunk).items():
                     total[name] += part.cpu()
     scale = model.num_data / batches.num_data
     return {n: (t * scale).to(weights[n].device) for n, t in total.items()}
 
 
-def _layer_squares(model: BayesianModule, point: Weights, x: Inputs) -> Weights:
+def _layer_squares(
+    model: BayesianModule, likelihood: Likelihood, point: Weights, x: Inputs
+) -> Weights:
     """Σ_n Σ_c (J_nᵀ s_nc)² from the inputs and the gradients of each layer.
 
     For a Linear layer of vectors the square of b aᵀ is b² (a²)ᵀ. Only b depends on c, so that one
@@ -141,7 +161,7 @@ def _layer_squares(model: BayesianModule, point: Weights, x: Inputs) -> Weights:
     outputs, calls = record_layers(model, point, x, layers)
     squares = {n: torch.zeros(w.shape, dtype=w.dtype, device=w.device) for n, w in point.items()}
     vectors = {c.name: torch.zeros_like(c.outputs) for c in calls if c.outputs.dim() == 2}
-    for column in root_columns(model, outputs):
+    for column in root_columns(likelihood, outputs):
         for call, grad in layer_gradients(outputs, calls, column):
             if call.name in vectors:
                 vectors[call.name].addcmul_(grad, grad)
@@ -157,21 +177,29 @@ def _layer_squares(model: BayesianModule, point: Weights, x: Inputs) -> Weights:
     return squares
 
 
-def _rooted(model: BayesianModule, outputs: Tensor, jacobian: Tensor) -> Tensor:
-    """Return Sᵀ J (n, K, *shape): row c is √p_c (J_c - Σ_k p_k J_k), or J_c / scale."""
-    if isinstance(model.likelihood, gaussian):
-        return jacobian / model.likelihood.scale
-    p = outputs.softmax(-1)
-    mean = torch.einsum("nk,nk...->n...", p, jacobian)
-    return (jacobian - mean[:, None]) * p.sqrt().view(*p.shape, *[1] * (jacobian.dim() - 2))
+def _rooted(likelihood: Likelihood, outputs: Tensor, jacobian: Tensor) -> Tensor:
+    """Return Sᵀ J (n, K, *shape): row c is √p_c (J_c - Σ_k p_k J_k), or √h_c J_c.
+
+    The outputs (n, ...) have K elements, in the order of the Jacobian's rows.
+    """
+    ones = [1] * (jacobian.dim() - 2)
+    if likelihood is not categorical:
+        scale = output_scale(likelihood, outputs.reshape(len(outputs), -1))
+        return jacobian / (scale.view(*scale.shape, *ones) if isinstance(scale, Tensor) else scale)
+    p = outputs.softmax(-1).view(len(outputs), -1, outputs.shape[-1])
+    by_class = jacobian.unflatten(1, p.shape[1:])
+    mean = torch.einsum("ntk,ntk...->nt...", p, by_class)
+    return ((by_class - mean[:, :, None]) * p.sqrt().view(*p.shape, *ones)).flatten(1, 2)
 
 
-def _exact_squares(model: BayesianModule, point: Weights, x: Inputs) -> Weights:
+def _exact_squares(
+    model: BayesianModule, likelihood: Likelihood, point: Weights, x: Inputs
+) -> Weights:
     """Σ_n Σ_c (J_nᵀ s_nc)² for any module that treats examples independently."""
     total = {n: torch.zeros(w.shape, dtype=torch.float64, device="cpu") for n, w in point.items()}
     for outputs, by_name in jacobians(model, point, x, list(point)):
         for name, jacobian in by_name.items():
-            total[name] += _rooted(model, outputs, jacobian).square().sum((0, 1)).cpu()
+            total[name] += _rooted(likelihood, outputs, jacobian).square().sum((0, 1)).cpu()
     return total
 
 
@@ -196,11 +224,12 @@ def ggn_full(
     names = list(point) if names is None else names
     size = sum(point[n].numel() for n in names)
     total = torch.zeros(size, size, dtype=torch.float64, device="cpu")
+    likelihood = model.likelihood_at(weights)
     with evaluation_mode(model), torch.enable_grad():
         number = at_once(model, point, batches.first(1)[0], names)
         for x in batches.inputs(number):
             for outputs, by_name in jacobians(model, point, x, names):
-                parts = [_rooted(model, outputs, by_name[n]).flatten(2) for n in names]
+                parts = [_rooted(likelihood, outputs, by_name[n]).flatten(2) for n in names]
                 rows = torch.cat(parts, 2).flatten(0, 1).double().cpu()
                 total += rows.mT @ rows
     return total * (model.num_data / batches.num_data)

@@ -3,6 +3,7 @@
 import warnings
 from collections.abc import Callable, Mapping
 
+import pyro.distributions as dist
 import torch
 from pyro import poutine
 from torch import Tensor, nn
@@ -10,10 +11,15 @@ from torch.func import jvp, vmap
 
 from pyro_bayesprune._utils.random import seeded
 from pyro_bayesprune.data.inputs import Inputs, examples, num_examples, split
+from pyro_bayesprune.data.loading import Data
 from pyro_bayesprune.inference.draws import Draws, gather, weights_with
 from pyro_bayesprune.inference.jacobians import jacobian_products
 from pyro_bayesprune.inference.layers import LayerCall, has_closed_form, record_layers
+from pyro_bayesprune.inference.log_joint import batches_at
+from pyro_bayesprune.inference.prediction import target_distributions
+from pyro_bayesprune.inference.targets import Predictions, mixture, probabilities
 from pyro_bayesprune.models.module import BayesianModule, Model, Weights, evaluation_mode
+from pyro_bayesprune.models.sites import in_data_plate, scored_sites
 
 VectorFunction = Callable[[Tensor], Tensor]
 BATCH_ELEMENTS = 2**24  # of scattered draws that are evaluated together
@@ -139,32 +145,59 @@ def _chunk_outputs(draws: Draws, x: Inputs, linearised: bool) -> Tensor:
     return outputs.view(*draws.values.shape[:2], *outputs.shape[1:])
 
 
-def log_likelihood(model: BayesianModule, outputs: Tensor, y: Tensor) -> Tensor:
-    """Return log p(y_n | x_n, w) for every draw and example (chains, draws, n), nats.
+def drawn_targets(draws: Draws, x: Inputs) -> list[dist.TorchDistribution]:
+    """Return the distribution of the targets of ``x`` (n, ...) for every draw, chain by chain.
 
-    Args:
-        model: the lifted network, whose likelihood is used.
-        outputs: result of `draw_outputs` for the examples.
-        y: their targets (n, ...).
+    For a lifted network it is computed in float64 from the outputs.
     """
-    flat = [model.likelihood(out).log_prob(y) for out in outputs.flatten(0, 1)]
-    return torch.stack(flat).view(*outputs.shape[:2], -1)
+    if not isinstance(draws.model, BayesianModule):
+        points, number = draws.each(), num_examples(x)
+        return [next(target_distributions(draws.model, w, x, number)) for w in points]
+    return likelihoods(draws, draw_outputs(draws, x).double())
+
+
+def likelihoods(draws: Draws, outputs: Tensor) -> list[dist.TorchDistribution]:
+    """Return the distribution of the targets for every draw, from the outputs of `draw_outputs`."""
+    model, flat = draws.model, outputs.flatten(0, 1)
+    if draws.of_parameters:
+        likelihood = model.likelihood_at(draws.weights)
+        return [likelihood(out) for out in flat]
+    return [model.likelihood_at(w)(out) for w, out in zip(draws.each(), flat, strict=True)]
+
+
+def log_likelihood(draws: Draws, x: Inputs, y: Tensor) -> Tensor:
+    """Return log p(y_n | x_n, w) for every draw and example (chains, draws, n), float64, nats."""
+    flat = torch.stack([one.log_prob(y).double() for one in drawn_targets(draws, x)])
+    return flat.view(*draws.values.shape[:2], -1)
+
+
+def predictions(draws: Draws, data: Data) -> Predictions:
+    """Return the predictions of examples with their targets, averaged over all draws."""
+    chunks = batches_at(data, draws.weights).chunks(CHUNK)
+    return mixture((drawn_targets(draws, x), y) for x, y in chunks)
 
 
 def predict_proba(draws: Draws, x: Inputs) -> Tensor:
-    """Return class probabilities (n, classes), averaged over all draws."""
-    chunks = [draw_outputs(draws, chunk).softmax(-1).mean((0, 1)) for chunk in split(x, CHUNK)]
-    return torch.cat(chunks)
+    """Return class probabilities (n, ..., classes), averaged over all draws."""
+    return torch.cat([_mean_probabilities(drawn_targets(draws, part)) for part in split(x, CHUNK)])
+
+
+def _mean_probabilities(drawn: list[dist.TorchDistribution]) -> Tensor:
+    parts = [probabilities(one) for one in drawn]
+    if parts[0] is None:
+        raise ValueError(f"class probabilities need a categorical site, got {drawn[0]}")
+    return torch.stack(parts).mean(0)  # type: ignore[arg-type]
 
 
 def prior_predictive(model: Model, x: Inputs, *, draws: int = 50, seed: int = 0) -> Tensor:
     """Return targets (draws, n, ...) that the model samples for ``x`` from its prior.
 
     Args:
-        model: any Pyro model that returns its observed site, as a BayesianModule does.
+        model: any Pyro model with one observed site inside the plate ``data``.
         x: inputs (n, ...).
         draws: number of draws of all weights and targets.
         seed: seed of the draws.
     """
     with seeded(seed, "prior predictive"), evaluation_mode(model), torch.no_grad(), poutine.block():
-        return torch.stack([model(x) for _ in range(draws)])
+        traces = (poutine.trace(model).get_trace(x) for _ in range(draws))
+        return torch.stack([next(filter(in_data_plate, scored_sites(t)))["value"] for t in traces])

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.func import jacrev, vmap
 
-from pyro_bayesprune.data.inputs import Inputs, examples, mapped, num_examples, split
+from pyro_bayesprune.data.inputs import Inputs, examples, mapped, split
 from pyro_bayesprune.inference.layers import (
     LayerCall,
     closed_form_layers,
@@ -56,13 +56,13 @@ def at_once(model: BayesianModule, point: Weights, x: Inputs, names: list[str]) 
 def jacobians(
     model: BayesianModule, point: Weights, x: Inputs, names: list[str]
 ) -> Iterator[tuple[Tensor, Weights]]:
-    """Yield outputs (n, K) and Jacobians by parameter (n, K, *shape), a few examples at a time.
+    """Yield outputs (n, ...) of K elements, and Jacobians (n, K, *shape), a few examples at a time.
 
     The Jacobians are computed under vmap if the network supports it, else one output at a time.
     """
     for part in split(x, at_once(model, point, x, names)):
         with torch.no_grad():
-            outputs = model.outputs(point, part).reshape(num_examples(part), -1)
+            outputs = model.outputs(point, part)
         try:
             by_name = _batched_jacobians(model, point, part, names)
         except (RuntimeError, ValueError, NotImplementedError):  # not every operation has a batch

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from pyro_bayesprune._utils.random import seeded
 from pyro_bayesprune.data.batches import Batches
 from pyro_bayesprune.inference.blocks import layer_blocks
-from pyro_bayesprune.inference.curvature import ggn_diagonal, prior_precision
+from pyro_bayesprune.inference.curvature import check_lifted, ggn_diagonal, prior_precision
 from pyro_bayesprune.inference.draw_predictions import CHUNK, last_layer, only_last_layer
 from pyro_bayesprune.inference.draws import gather
 from pyro_bayesprune.inference.mode import log_joint_gradient, warn_if_far
@@ -30,6 +30,7 @@ def laplace_draws(
     temperature: float,
 ) -> Drawn:
     """Draw w = θ + P^(-1/2) ε, ε ~ N(0, I)."""
+    check_lifted(model)
     last = _last_layer_as_model(model, weights, index, data)
     at_point = last or (model, weights, data)
     precision = _precision(at_point, index, temperature)
@@ -66,7 +67,8 @@ def _last_layer_as_model(
     net: nn.Module = nn.Linear(inputs, outputs, len(names) > 1, dtype=few.dtype)
     for part in reversed(names[0].split(".")[:-1]):  # priors depend on the names of parameters
         net = nn.Sequential(OrderedDict({part: net}))
-    head = BayesianModule(net, model.prior, model.num_data, model.likelihood)
+    likelihood = model.likelihood_at(weights)
+    head = BayesianModule(net, model.prior, model.num_data, likelihood)
     return head, {n: weights[n] for n in names}, features
 
 
@@ -80,6 +82,7 @@ def last_layer_laplace_draws(
     temperature: float,
 ) -> Drawn:
     """Draw w = θ + P^(-1/2) ε, where P is the last layer's block of `layer_blocks`."""
+    check_lifted(model)
     last = _last_layer_as_model(model, weights, index, data)
     if last is None:
         raise ValueError(f"last_layer_laplace draws the last layer's parameters, not {list(index)}")

@@ -9,11 +9,11 @@ from pyro_bayesprune.models.module import evaluation_mode
 
 
 def accuracy(probabilities: Tensor, labels: Tensor) -> float:
-    """Return the share of examples whose most probable class is the label.
+    """Return the share of labels that are the most probable class.
 
     Args:
-        probabilities: class probabilities (n, classes).
-        labels: classes (n,).
+        probabilities: class probabilities (n, ..., classes).
+        labels: classes (n, ...).
     """
     return (probabilities.argmax(-1) == labels).double().mean().item()
 
@@ -31,15 +31,16 @@ def layer_sparsity(masks: Mapping[str, Tensor]) -> dict[str, float]:
 
 
 def negative_log_likelihood(probabilities: Tensor, labels: Tensor) -> float:
-    """Return the mean negative log probability of the labels, nats an example."""
-    chosen = probabilities.double().gather(1, labels[:, None])
-    return -chosen.clamp_min(torch.finfo(torch.float64).tiny).log().mean().item()
+    """Return the mean negative log probability of all labels of an example, nats an example."""
+    chosen = probabilities.double().gather(-1, labels[..., None])
+    log = chosen.clamp_min(torch.finfo(torch.float64).tiny).log()
+    return -log.sum().item() / len(log) if log.dim() > 2 else -log.mean().item()
 
 
 def brier(probabilities: Tensor, labels: Tensor) -> float:
     """Return the mean squared distance of the probabilities from the one-hot labels (0 to 2)."""
-    truth = torch.nn.functional.one_hot(labels, probabilities.shape[1])
-    return (probabilities.double() - truth).square().sum(1).mean().item()
+    truth = torch.nn.functional.one_hot(labels, probabilities.shape[-1])
+    return (probabilities.double() - truth).square().sum(-1).mean().item()
 
 
 def expected_calibration_error(probabilities: Tensor, labels: Tensor, bins: int = 15) -> float:
@@ -47,9 +48,9 @@ def expected_calibration_error(probabilities: Tensor, labels: Tensor, bins: int 
 
     The bins of confidence have equal width in (0, 1].
     """
-    confidence, predicted = probabilities.double().max(-1)
+    confidence, predicted = probabilities.double().flatten(0, -2).max(-1)
     index = (confidence * bins).ceil().clamp(1, bins).long() - 1
-    gaps = (predicted == labels).double() - confidence
+    gaps = (predicted == labels.flatten()).double() - confidence
     sums = torch.zeros(bins, dtype=torch.float64, device="cpu").index_add_(0, index, gaps)
     return sums.abs().sum().item() / len(gaps)
 

@@ -18,9 +18,12 @@ bias together. The rows and columns of pruned weights are left out.
 θ. The inputs of the last layer are computed once, so each step costs one small product.
 
 ``nuts``: NUTS over all surviving weights. Both NUTS methods allow up to `MAX_NUTS` weights.
+``nuts`` also draws from any other Pyro model whose latent sites are continuous and outside the
+plate ``data`` (plates, hierarchical scales, a sampled noise): all its sites, mapped to the reals.
 
-All methods condition on the masks, and on the scales that a prior samples. All draw from the
-posterior at the temperature T of the fit, p(D|w)^(1/T) p(w).
+All methods condition on the masks and on the sites that are not drawn: by default the scales that
+the prior of a BayesianModule samples, and for other methods than ``nuts`` a learnt noise. All draw
+from the posterior at the temperature T of the fit, p(D|w)^(1/T) p(w).
 """
 
 import time
@@ -28,14 +31,16 @@ from collections.abc import Sequence
 from typing import get_args
 
 from pyro_bayesprune._utils.checks import check_choice, positive
+from pyro_bayesprune.data.batches import Batches
 from pyro_bayesprune.data.loading import Data
 from pyro_bayesprune.inference.draw_predictions import last_layer
-from pyro_bayesprune.inference.draws import Draws, Method, gather, surviving
+from pyro_bayesprune.inference.draws import Draws, Method, surviving
 from pyro_bayesprune.inference.laplace import laplace_draws, last_layer_laplace_draws
 from pyro_bayesprune.inference.log_joint import batches_at
-from pyro_bayesprune.inference.nuts import log_density, nuts_draws
-from pyro_bayesprune.models.module import BayesianModule, evaluation_mode
+from pyro_bayesprune.inference.nuts import nuts_draws, of_parameters, of_sites
+from pyro_bayesprune.models.module import BayesianModule, Model, Weights, evaluation_mode
 from pyro_bayesprune.models.plain import Fitted
+from pyro_bayesprune.models.sites import inspect_model
 
 FEWER = {"nuts": "last_layer_nuts or last_layer_laplace", "last_layer_nuts": "last_layer_laplace"}
 MIN_NUTS = 4  # draws of a chain, since diagnostics split each chain into halves
@@ -54,42 +59,41 @@ def posterior_draws(
     warmup: int = 200,
     seed: int = 0,
     temperature: float | None = None,
+    progress: bool = True,
 ) -> Draws:
     """Return draws of the surviving weights around a pruned MAP; see the module.
 
     Args:
-        fit: a `Fit`, a `Run`, or any object with ``model`` (a BayesianModule), ``weights`` and
-            ``masks``.
+        fit: a `Fit`, a `Run`, or any object with ``model``, ``weights`` and ``masks``. The model is
+            a BayesianModule; for ``"nuts"``, it may be any Pyro model.
         data: all N training examples in any form that `as_batches` accepts. NUTS reads them into
             memory.
         method: ``"laplace"``, ``"last_layer_laplace"``, ``"last_layer_nuts"`` or ``"nuts"``.
-        sites: parameters to draw; by default the last layer's for ``last_layer_…``, else all.
+        sites: latent sites to draw; by default the last layer's for ``last_layer_…``, else all
+            but the scales that the prior of a BayesianModule samples. NUTS can draw these too.
         draws: number of draws of each chain.
         chains: number of chains of NUTS. The independent draws of a Laplace approximation form one.
         warmup: number of steps at the start of each chain that are discarded.
         seed: seed of the draws.
         temperature: divides the log likelihood; by default that of the fit.
+        progress: show the progress of NUTS in a terminal or a notebook.
 
     Raises:
-        ValueError: for a model that is not lifted, an unknown method or site, too many surviving
-            weights, or, with a Laplace approximation, a prior that is not an independent zero-mean
+        ValueError: for an unknown method or site, too many surviving weights, a model that is not
+            lifted with another method than NUTS, a latent site that is discrete or inside the
+            plate, or, with a Laplace approximation, a prior that is not an independent zero-mean
             Normal.
     """
-    _check(fit, method, draws, chains)
+    _check(fit, method, draws, chains, warmup)
     if temperature is None:
         temperature = getattr(fit, "temperature", 1.0)
     positive("temperature", temperature)
     started = time.perf_counter()
     model = fit.model
     weights = {n: w.detach() * fit.masks.get(n, 1) for n, w in fit.weights.items()}
-    every, data = list(model.named_weights()), batches_at(data, weights)
-    if sites is None:
-        last = method.startswith("last_layer")
-        sites = last_layer(model, weights, data.first(1)[0])[0] if last else every
-    unknown = sorted(set(sites) - set(every))
-    if unknown:
-        raise ValueError(f"unknown sites {unknown}: the network has {every}")
-    index = surviving(weights, fit.masks, sites)
+    data = batches_at(data, weights)
+    names = _chosen(model, weights, data, method, sites)
+    index = surviving(weights, fit.masks, names)
     _check_size(sum(len(i) for i in index.values()), method, draws)
     with evaluation_mode(model):
         if method == "laplace":
@@ -97,18 +101,46 @@ def posterior_draws(
         elif method == "last_layer_laplace":
             result = last_layer_laplace_draws(model, weights, index, data, draws, seed, temperature)
         else:
-            density = log_density(model, weights, index, data, temperature)
-            start = gather(weights, index).double()
-            result = nuts_draws(density, start, draws, chains, warmup, seed)
+            is_lifted = isinstance(model, BayesianModule)
+            plain = is_lifted and set(names) <= set(model.named_weights())
+            posterior = of_parameters if plain else of_sites
+            surface = posterior(model, weights, index, data, temperature)
+            result = nuts_draws(surface, draws, chains, warmup, seed, progress)
     seconds = time.perf_counter() - started
     return Draws(method, model, weights, index, *result, seconds, temperature)
 
 
-def _check(fit: Fitted, method: str, draws: int, chains: int) -> None:
-    if not isinstance(fit.model, BayesianModule):
-        raise ValueError(f"draws need a BayesianModule, got {type(fit.model).__name__}")
+def _chosen(
+    model: Model,
+    weights: Weights,
+    data: Batches,
+    method: str,
+    sites: Sequence[str] | None,
+) -> list[str]:
+    """Return the sites to draw; by default those of the method."""
+    every = list(inspect_model(model, *data.first(2)).latent)
+    unknown = sorted(set(sites or ()) - set(every))
+    if unknown:
+        raise ValueError(f"unknown sites {unknown}: the model has {every}")
+    if sites is not None:
+        return list(sites)
+    if not isinstance(model, BayesianModule):
+        return every
+    if method.startswith("last_layer"):
+        return last_layer(model, weights, data.first(1)[0])[0]
+    if method == "laplace":
+        return list(model.named_weights())
+    return [name for name in every if name not in model.hyper_sites()]
+
+
+def _check(fit: Fitted, method: str, draws: int, chains: int, warmup: int) -> None:
     check_choice("method", method, get_args(Method))
-    for name, value in {"draws": draws, "chains": chains}.items():
+    if method != "nuts" and not isinstance(fit.model, BayesianModule):
+        raise ValueError(
+            f"draws by {method} need a BayesianModule, got {type(fit.model).__name__}: use nuts, "
+            f"which draws from any Pyro model"
+        )
+    for name, value in {"draws": draws, "chains": chains, "warmup": warmup}.items():
         if not isinstance(value, int) or value < 1:
             raise ValueError(f"{name} must be a positive integer, got {value!r}")
 

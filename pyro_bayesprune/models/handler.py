@@ -55,7 +55,7 @@ class MaskedPrior(dist.TorchDistribution):
 
 
 def masked_prior(
-    name: str, prior: dist.TorchDistribution, mask: Tensor, pruned_prior: PrunedPrior
+    name: str, prior: dist.TorchDistribution, mask: Tensor, pruned_prior: str
 ) -> dist.TorchDistribution:
     """Return the prior of the site ``name`` under a mask; see `pruned`."""
     if mask.dtype != torch.bool or mask.shape != prior.shape():
@@ -72,7 +72,7 @@ def masked_prior(
 
 
 class _PruneMessenger(Messenger):
-    def __init__(self, masks: Mapping[str, Tensor], pruned_prior: PrunedPrior) -> None:
+    def __init__(self, masks: Mapping[str, Tensor], pruned_prior: str) -> None:
         super().__init__()
         self.masks, self.pruned_prior = masks, pruned_prior
 
@@ -88,7 +88,8 @@ class _PruneMessenger(Messenger):
     def _pyro_sample(self, msg: Any) -> None:  # noqa: ANN401
         if msg["name"] in self.masks:
             mask = self.masks[msg["name"]]
-            msg["fn"] = masked_prior(msg["name"], msg["fn"], mask, self.pruned_prior)
+            prior = masked_prior(msg["name"], msg["fn"], mask, self.pruned_prior)
+            msg["fn"] = msg["fn"] if self.pruned_prior == "sampled" else prior
             self.unused.discard(msg["name"])
 
     def _pyro_post_sample(self, msg: Any) -> None:  # noqa: ANN401
@@ -105,21 +106,35 @@ def check_pruned_prior(pruned_prior: str) -> None:
 
 
 def pruned(
-    model: Model, masks: Mapping[str, Tensor], pruned_prior: PrunedPrior = "density"
+    model: Model,
+    masks: Mapping[str, Tensor],
+    pruned_prior: PrunedPrior | Literal["sampled"] = "density",
 ) -> Model:
     """Return ``model`` with the values of the masked latent sites multiplied by their masks.
 
-    The model uses ``value * mask``, and the prior is evaluated at the masked value.
+    The model uses ``value * mask``, and the prior is evaluated at the masked value. The density is
+    therefore constant in the pruned elements of the unmasked value. That is right for densities at
+    a point and for MAP training, but a sampler such as `pyro.infer.NUTS`, which moves the unmasked
+    value, would let these elements drift without bound. For samplers use ``"sampled"``:
+
+    - ``MCMC(NUTS(pruned(model, masks, "sampled")), ...)`` draws the posterior of the surviving
+      elements. Pruned elements of a draw follow their prior and have no meaning: multiply the
+      draws by the masks.
+    - `inference.samplers.posterior_draws` with ``method="nuts"`` samples the surviving elements
+      alone, which is faster, and has zeros in place of the pruned ones.
 
     Args:
         model: any Pyro model.
         masks: bool tensors by site name, of the sites' shapes; False prunes a weight.
         pruned_prior: with ``"density"`` a pruned weight has the prior's density at zero; with
-            ``"dropped"`` it contributes nothing (only for priors that factorise).
+            ``"dropped"`` it contributes nothing (only for priors that factorise). With
+            ``"sampled"`` the prior is evaluated at the unmasked value, so that a pruned element is
+            drawn from its prior and the survivors have their marginal prior; not for densities.
 
     Raises:
         ValueError: when the model runs, for a mask of a wrong shape or dtype, a mask for an unknown
             site, or ``"dropped"`` with a prior that does not factorise.
     """
-    check_pruned_prior(pruned_prior)
+    if pruned_prior != "sampled":
+        check_pruned_prior(pruned_prior)
     return _PruneMessenger(masks, pruned_prior)(model)

@@ -20,7 +20,7 @@ from pyro_bayesprune._utils.checks import positive_integer
 from pyro_bayesprune._utils.process import one_at_a_time
 from pyro_bayesprune.data.inputs import Inputs, tensors
 from pyro_bayesprune.models.adapter import Forward, network_outputs
-from pyro_bayesprune.models.likelihoods import categorical
+from pyro_bayesprune.models.likelihoods import Likelihood, at_values, categorical
 from pyro_bayesprune.models.priors import Prior, elementwise
 
 Model = Callable[..., Any]
@@ -54,7 +54,8 @@ class BayesianModule(nn.Module):
         net: the module. Its parameters are the initial weights of a fit and are never changed.
         prior: function ``(name, shape) -> Distribution``, see `pyro_bayesprune.priors`.
         num_data: number N of training examples.
-        likelihood: function from the module's outputs to the distribution of the targets.
+        likelihood: function from the module's outputs to the distribution of the targets, see
+            `pyro_bayesprune.models.likelihoods`. It may sample, as a prior may.
         forward: function ``(net, x) -> outputs`` that calls the module. By default it is called as
             ``net(x)``, of a tuple as ``net(*x)`` and of a dictionary as ``net(**x)``. The result
             must be one tensor, or have one as its ``logits``.
@@ -75,7 +76,7 @@ class BayesianModule(nn.Module):
         net: nn.Module,
         prior: Prior,
         num_data: int,
-        likelihood: Callable[[Tensor], dist.TorchDistribution] = categorical,
+        likelihood: Likelihood = categorical,
         forward: Forward | None = None,
     ) -> None:
         positive_integer("num_data", num_data)
@@ -136,6 +137,15 @@ class BayesianModule(nn.Module):
     def sample_weights(self) -> Weights:
         """Sample each parameter from its prior, in a Pyro site of its name."""
         return {name: pyro.sample(name, prior) for name, prior in self.priors().items()}
+
+    def hyper_sites(self) -> set[str]:
+        """Return the names of the sites that the priors sample, such as scales."""
+        with one_at_a_time(), torch.random.fork_rng(devices=[]), poutine.block():
+            return set(poutine.trace(self.priors).get_trace().nodes) - {"_INPUT", "_RETURN"}
+
+    def likelihood_at(self, weights: Mapping[str, Tensor]) -> Likelihood:
+        """Return the likelihood, with what it samples (a learnt noise) taken from ``weights``."""
+        return at_values(self.likelihood, weights)
 
     def _prior(self, name: str, parameter: Tensor) -> dist.TorchDistribution:
         try:

@@ -135,6 +135,8 @@ def check_targets(sites: ModelSites, y: Tensor, part: str = "train") -> None:
                 f"{part} labels of the site {name!r} must be floating point, 0. and "
                 f"1., for PyTorch's Bernoulli, got {y.dtype}: use labels.float()"
             )
+        elif isinstance(base, torch.distributions.Poisson) and not base.support.check(y).all():
+            raise ValueError(f"{part} targets of the site {name!r} must be counts 0, 1, 2, ...")
 
 
 def check_weights(model: Model, sites: ModelSites, weights: Mapping[str, Tensor]) -> None:

@@ -6,8 +6,8 @@ __getattr__, __dir__, __all__ = attach(
     __name__,
     methods=["accuracy_against_compression", "by_method", "comparison", "loss_by_level", "twins"],
     predictions=[
-        "calibration_by_sparsity", "class_frequencies", "rejection", "reliability", "shifts",
-        "sparsity_by_layer", "traces",
+        "calibration_by_sparsity", "class_frequencies", "coverage", "pit", "rejection",
+        "reliability", "shifts", "sparsity_by_layer", "traces",
     ],
     style=["METHODS", "label"],
     training=["bayes_factor_parts", "layer_sparsity", "learning_curves"],

@@ -79,28 +79,33 @@ def loss_by_level(histories: pd.DataFrame, ax: Axes | None = None) -> Figure:
     return figure
 
 
-def accuracy_against_compression(results: pd.DataFrame, ax: Axes | None = None) -> Figure:
-    """Draw test accuracy against compression, one line per method.
+def accuracy_against_compression(
+    results: pd.DataFrame, ax: Axes | None = None, score: str = "accuracy"
+) -> Figure:
+    """Draw test accuracy (or RMSE) against compression, one line per method.
 
-    Points are means over seeds. Bands are ± one sample standard deviation of the accuracy. Unpruned
+    Points are means over seeds. Bands are ± one sample standard deviation of the score. Unpruned
     networks are horizontal lines.
 
     Args:
         results: one row per run of one data set and network.
         ax: axes to draw on. The default is a new figure.
+        score: ``"accuracy"``, or ``"rmse"`` for targets that are no classes.
     """
-    style.check_columns(results, ["method", "sparsity", "compression_ratio", "test_accuracy"])
+    test = f"test_{score}"
+    style.check_columns(results, ["method", "sparsity", "compression_ratio", test])
     figure, ax = style.one_axes(ax)
     for name, look in {**METHODS, "custom": style.CUSTOM}.items():
         runs = results[results["method"] == name]
         if name.endswith("unpruned"):
-            _horizontal(ax, runs["test_accuracy"], look)
+            _horizontal(ax, runs[test], look)
         elif len(runs):
             means = runs.groupby("sparsity")["compression_ratio"].transform("mean")
-            curve(ax, runs.assign(compression=means), "test_accuracy", look, x="compression")
+            curve(ax, runs.assign(compression=means), test, look, x="compression")
     ax.set_xscale("log")
     ax.xaxis.set_major_formatter("{x:g}x")
-    ax.set(xlabel="compression (parameters before / after)", ylabel="test accuracy")
+    names = {"accuracy": "test accuracy", "rmse": "test RMSE"}
+    ax.set(xlabel="compression (parameters before / after)", ylabel=names[score])
     style.legend_beside(ax, style.seeds_text(results))
     return figure
 

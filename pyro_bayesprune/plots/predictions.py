@@ -63,6 +63,45 @@ def reliability(table: pd.DataFrame, ax: Axes | None = None) -> Figure:
     return figure
 
 
+def pit(table: pd.DataFrame, ax: Axes | None = None) -> Figure:
+    """Draw the shares of the probability integral transform. Calibrated shares are equal.
+
+    Args:
+        table: result of `targets.pit_table`, with a column ``network``.
+        ax: axes to draw on. The default is a new figure.
+    """
+    figure, ax = one_axes(ax)
+    for number, (name, part) in enumerate(table.groupby("network", sort=False)):
+        edges = [*part["from"], part["to"].iloc[-1]]
+        ax.stairs(part["share"], edges, color=COLOURS[number % len(COLOURS)], label=str(name))
+    ax.axhline(
+        1 / table["from"].nunique(),
+        color="black",
+        linewidth=0.8,
+        linestyle="--",
+        label="calibrated",
+    )
+    ax.set(xlabel="PIT", ylabel="share of the targets", xlim=(0, 1), ylim=(0, None))
+    _legend_above(ax)
+    return figure
+
+
+def coverage(table: pd.DataFrame, ax: Axes | None = None) -> Figure:
+    """Draw the coverage of central intervals against their probability.
+
+    Args:
+        table: result of `targets.coverage_table`, with a column ``network``.
+        ax: axes to draw on. The default is a new figure.
+    """
+    figure, ax = one_axes(ax)
+    _draw_networks(ax, table, "probability", "coverage")
+    ax.plot([0, 1], [0, 1], color="black", linewidth=0.8, linestyle="--", label="calibrated")
+    labels = {"xlabel": "probability of the interval", "ylabel": "share of targets inside"}
+    ax.set(xlim=(0, 1.02), ylim=(0, 1.02), **labels)
+    _legend_above(ax)
+    return figure
+
+
 def rejection(table: pd.DataFrame, ax: Axes | None = None) -> Figure:
     """Draw accuracy against the share of examples that are rejected.
 
@@ -125,14 +164,17 @@ def class_frequencies(table: pd.DataFrame, ax: Axes | None = None) -> Figure:
     """Draw the frequency of each class: observed, and under the posterior and prior predictive.
 
     Args:
-        table: result of `statistics.frequencies`.
+        table: result of `statistics.frequencies`, of classes or of intervals of other targets.
         ax: axes to draw on. The default is a new figure.
     """
     figure, ax = one_axes(ax)
-    long = table.melt("class", var_name="source", value_name="share")
+    kind = table.columns[0]
+    long = table.melt(kind, var_name="source", value_name="share")
     palette = dict(zip(("observed", "posterior", "prior"), COLOURS, strict=False))
-    sns.barplot(long, x="class", y="share", hue="source", palette=palette, ax=ax)
-    ax.set(xlabel="class", ylabel="share")
+    sns.barplot(long, x=kind, y="share", hue="source", palette=palette, ax=ax)
+    if kind != "class":
+        ax.tick_params("x", rotation=60)
+    ax.set(xlabel=kind, ylabel="share")
     ax.legend(ncols=3, loc="lower center", bbox_to_anchor=(0.5, 1))
     return figure
 

@@ -19,6 +19,7 @@ Restart = Literal["no", "rewind", "reinitialise", "shuffle"]
 
 DATASETS = {
     "digits": "data.builtin:load_dataset",
+    "diabetes": "data.builtin:load_dataset",
     "mnist": "data.builtin:load_dataset",
     "fashion_mnist": "data.builtin:load_dataset",
     "cifar10": "data.builtin:load_dataset",
@@ -37,6 +38,12 @@ PRIORS = {
     "student_t": "models.priors:student_t",
     "layer_scale": "models.priors:layer_scale",
     "evidence_normal": "models.priors:evidence_normal",
+}
+LIKELIHOODS = {
+    "categorical": "models.likelihoods:categorical",
+    "bernoulli": "models.likelihoods:bernoulli",
+    "gaussian": "models.likelihoods:gaussian",
+    "poisson": "models.likelihoods:poisson",
 }
 CRITERIA = {
     "magnitude": "pruning.criteria:magnitude",
@@ -101,6 +108,7 @@ def recommended_gate(sparsity: float | str, evaluation: str = "full") -> Gate:
 if TYPE_CHECKING:
     NetworkName = str
     PriorName = str
+    LikelihoodName = str
     CriterionName = str
     ScheduleName = str
     MethodName = str
@@ -108,6 +116,7 @@ if TYPE_CHECKING:
 else:  # choices of the command line; a type checker does not accept computed literals
     NetworkName = Literal[tuple(NETWORKS)]
     PriorName = Literal[tuple(PRIORS)]
+    LikelihoodName = Literal[tuple(LIKELIHOODS)]
     CriterionName = Literal[tuple(CRITERIA)]
     ScheduleName = Literal[tuple(SCHEDULES)]
     MethodName = Literal[tuple(METHODS)]

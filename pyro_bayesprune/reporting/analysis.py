@@ -7,6 +7,7 @@ The results are written into the run folder, so that a report takes only seconds
 import json
 import time
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, Literal
 
 import pandas as pd
@@ -14,14 +15,23 @@ import torch
 from torch import Tensor
 
 from pyro_bayesprune._utils.random import random_stream
-from pyro_bayesprune.data.dataset import Dataset
+from pyro_bayesprune.data.dataset import Dataset, Pair
+from pyro_bayesprune.data.inputs import examples as at
 from pyro_bayesprune.diagnostics import conversion, shift, statistics
+from pyro_bayesprune.diagnostics._arviz import group
 from pyro_bayesprune.diagnostics.calibration import rejection_table, reliability_table, scores
 from pyro_bayesprune.experiments import folders
 from pyro_bayesprune.experiments.loading import Run
-from pyro_bayesprune.inference import samplers
+from pyro_bayesprune.inference import draw_predictions, samplers
 from pyro_bayesprune.inference.draw_predictions import last_layer, predict_proba
 from pyro_bayesprune.inference.draws import Draws, surviving
+from pyro_bayesprune.inference.prediction import (
+    class_probabilities,
+    predictions,
+    target_distributions,
+)
+from pyro_bayesprune.inference.targets import Predictions, coverage_table, pit_table, probabilities
+from pyro_bayesprune.models.plain import Fitted
 
 MAX_LAST = 300  # surviving weights of the last layer up to which NUTS takes minutes
 PREDICTIVE = 100  # draws for averaged predictions
@@ -65,35 +75,76 @@ def analyse(
     if (folder := run.folder) is None:
         raise ValueError(f"{run.title} has no folder, but an analysis needs the folder of a run")
     start = time.perf_counter()
-    result: dict[str, Any] = {"examples": examples, "method": method, "seed": seed}
-    predictors: dict[str, Callable[[Tensor], Tensor]] = {"MAP": run.predict_proba}
-    if method != "none":
-        draws = _draw(run, data, method, seed, options)
-        few = draws.thinned(PREDICTIVE)
-        predictors["mean over draws"] = lambda x: predict_proba(few, x)
-        sizes = {"examples": examples, "seed": seed}
+    draws = None if method == "none" else _draw(run, data, method, seed, options)
+    result: dict[str, Any] = {"method": method}
+    sizes = {"examples": examples, "seed": seed}
+    if draws is not None:
         idata = conversion.to_arviz(draws, data, history=run.history, config=run.settings, **sizes)
         conversion.save(idata, folder / conversion.FILE)
-        result |= {"method": draws.method, "draws": str(draws), "seconds_drawing": draws.seconds}
-        result["averaged"] = few.values.shape[0] * few.values.shape[1]
-        result["diagnostics"] = _diagnose(idata, data.num_classes)
-    result |= _calibrate(predictors, data, foreign, examples, seed)
+        result |= diagnosed(run, data, draws, idata)
+    result |= sizes | calibrated(run, data, draws, foreign, **sizes)
     result["seconds"] = time.perf_counter() - start
-    text = json.dumps(result, default=lambda value: value.item())  # of NumPy's scalars
-    record = json.loads(text, parse_constant=lambda name: None)  # JSON has no NaN and infinity
-    folders.write_record(folder / folders.ANALYSIS, record)
+    folders.write_record(folder / folders.ANALYSIS, plain(result))
     return folders.read_analysis(folder)
+
+
+def plain(result: Mapping[str, Any]) -> dict[str, Any]:
+    """Return tables as JSON has them: without NumPy's scalars, and None for NaN and infinity."""
+    text = json.dumps(result, default=lambda value: value.item())
+    return json.loads(text, parse_constant=lambda name: None)
+
+
+def diagnosed(fit: Fitted, data: Dataset, draws: Draws, idata: Any) -> dict[str, Any]:  # noqa: ANN401
+    """Return the diagnostics of draws around a fit or a run, and how they were drawn."""
+    classes = _classes(fit, data)
+    return {
+        "method": draws.method,
+        "draws": str(draws),
+        "seconds_drawing": draws.seconds,
+        "averaged": draws.thinned(PREDICTIVE).values.shape[:2].numel(),
+        "diagnostics": _diagnose(idata, classes),
+    }
+
+
+def calibrated(
+    fit: Fitted,
+    data: Dataset,
+    draws: Draws | None,
+    foreign: Dataset | None = None,
+    *,
+    examples: int = 2000,
+    seed: int = 0,
+) -> dict[str, Any]:
+    """Return tables of scores and calibration on test examples, of the MAP and of the draws."""
+    few = None if draws is None else draws.thinned(PREDICTIVE)
+    if _classes(fit, data) is None:
+        numbers = {"MAP": partial(predictions, fit.model, fit.weights)}
+        if few is not None:
+            numbers["mean over draws"] = partial(draw_predictions.predictions, few)
+        return _calibrate_numbers(numbers, data, examples, seed)
+    predictors = {"MAP": partial(class_probabilities, fit.model, fit.weights)}
+    if few is not None:
+        predictors["mean over draws"] = partial(predict_proba, few)
+    return _calibrate(predictors, data, foreign, examples, seed)
+
+
+def _classes(fit: Fitted, data: Dataset) -> int | None:
+    """The number of classes, or None if the targets are no classes."""
+    few = at(data.train_x, slice(2))
+    point = next(target_distributions(fit.model, fit.weights, few))
+    classes = probabilities(point)
+    return None if classes is None else classes.shape[-1]
 
 
 def _draw(run: Run, data: Dataset, method: str, seed: int, options: Mapping[str, Any]) -> Draws:
     if method == "auto":
-        names, _ = last_layer(run.model, run.weights, data.train_x[:1])
+        names, _ = last_layer(run.model, run.weights, at(data.train_x, slice(1)))
         size = sum(len(i) for i in surviving(run.weights, run.masks, names).values())
         method = "last_layer_nuts" if size <= MAX_LAST else "last_layer_laplace"
     return samplers.posterior_draws(run, data, method, seed=seed, **options)  # type: ignore[arg-type]
 
 
-def _diagnose(idata: Any, num_classes: int) -> dict[str, Any]:  # noqa: ANN401
+def _diagnose(idata: Any, num_classes: int | None) -> dict[str, Any]:  # noqa: ANN401
     """Return tables of ArviZ's diagnostics: summary, convergence, LOO, prior sensitivity."""
     loo = statistics.loo(idata)
     summary = statistics.summary(idata).rename_axis("quantity").reset_index()
@@ -103,8 +154,7 @@ def _diagnose(idata: Any, num_classes: int) -> dict[str, Any]:  # noqa: ANN401
         "log_likelihood_total": idata.attrs["log_likelihood_total"],
         "surviving_weights_drawn": int(idata.attrs["surviving_weights_drawn"]),
         "drawn_sites": list(idata.attrs["drawn_sites"]),
-        "chains": idata.posterior.sizes["chain"],
-        "draws": idata.posterior.sizes["draw"],
+        **{f"{name}s": group(idata, "posterior").sizes[name] for name in ("chain", "draw")},
         "convergence": statistics.convergence(idata),
         "summary": summary[~summary["quantity"].str.startswith("weight[")].to_dict("records"),
         "loo": {
@@ -128,19 +178,40 @@ def _calibrate(
         return {}
     rows = conversion.choose_examples(len(data.test_x), examples, seed, "test")
     rows = rows[torch.randperm(len(rows), generator=random_stream(seed, "shifted"))]
-    x, y = data.test_x[rows], data.test_y[rows]
-    probabilities = {name: predict(x) for name, predict in predictors.items()}
+    x, y = data.test_x[rows], data.test_y[rows].long()
+    predicted = {name: predict(x) for name, predict in predictors.items()}
     result: dict[str, Any] = {
-        "scores": [{"network": n, **scores(p, y)} for n, p in probabilities.items()],
+        "scores": [{"network": n, **scores(p, y)} for n, p in predicted.items()],
         "shift": shift.shift_table(predictors, x[:SHIFTED], y[:SHIFTED]).to_dict("records"),
         "foreign": [],
     }
     for name, table in (("reliability", reliability_table), ("rejection", rejection_table)):
-        frame = pd.concat({n: table(p, y) for n, p in probabilities.items()}, names=["network"])
+        frame = pd.concat({n: table(p, y) for n, p in predicted.items()}, names=["network"])
         result[name] = frame.reset_index("network").to_dict("records")
     if foreign is not None and foreign.test_x is not None:
         for name, predict in predictors.items():
             outside = predict(foreign.test_x[:examples])
-            auroc = shift.out_of_distribution_auroc(probabilities[name], outside)
+            auroc = shift.out_of_distribution_auroc(predicted[name], outside)
             result["foreign"].append({"network": name, "data": foreign.name, "auroc": auroc})
+    return result
+
+
+def _calibrate_numbers(
+    predictors: Mapping[str, Callable[[Pair], Predictions]],
+    data: Dataset,
+    examples: int,
+    seed: int,
+) -> dict[str, Any]:
+    """Return tables of scores, PIT and coverage of test targets that are no classes."""
+    if data.test_x is None or data.test_y is None:
+        return {}
+    rows = conversion.choose_examples(len(data.test_y), examples, seed, "test")
+    test = at(data.test_x, rows), data.test_y[rows]
+    predicted = {name: predict(test) for name, predict in predictors.items()}
+    result: dict[str, Any] = {
+        "scores": [{"network": n, **p.scores()} for n, p in predicted.items()]
+    }
+    for name, table in (("pit", pit_table), ("coverage", coverage_table)):
+        frame = pd.concat({n: table(p) for n, p in predicted.items()}, names=["network"])
+        result[name] = frame.reset_index("network").to_dict("records")
     return result

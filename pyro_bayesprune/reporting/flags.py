@@ -11,8 +11,9 @@ from pyro_bayesprune.reporting.html import TEXTS
 Level = Literal["bad", "warning", "note"]
 Problem = tuple[str, dict[str, Any]]  # name in texts.yaml, and the values of its text
 FEW_SEEDS = 3  # a standard deviation over fewer seeds is not meaningful
-SMALL_LOSS, LARGE_LOSS = 0.01, 0.05  # loss of accuracy against the dense control
+SMALL_LOSS, LARGE_LOSS = 0.01, 0.05  # of accuracy, or of the RMSE relative to the dense control
 LARGE_ECE = 0.05
+WRONG_COVERAGE = 0.1  # of intervals of probability 0.9; three standard errors for 80 test targets
 WORSE_NLL = 1.2  # ratio of the NLL of the mean over draws to that of the MAP
 MISSED = 0.005  # tolerance of the sparsity, because counts are rounded within each layer
 
@@ -68,13 +69,16 @@ def flags(runs: Sequence[Run]) -> list[Flag]:
 
 
 def _network(run: Run) -> Iterator[Problem]:
-    classes, accuracy = run.metrics.get("num_classes"), run.accuracy
+    classes, score = run.metrics.get("num_classes"), run.test_score
     if collapsed := run.metrics.get("collapsed_layers"):
         yield "collapsed", {"layers": ", ".join(collapsed)}
-    if accuracy is None:
+    if score is None:
         yield "no_test_data", {}
-    elif classes and accuracy < 1.5 / classes:
-        yield "guessing", {"accuracy": accuracy, "classes": classes}
+    elif classes and score < 1.5 / classes:
+        yield "guessing", {"accuracy": score, "classes": classes}
+    coverage = run.metrics.get("test_coverage_90")
+    if coverage is not None and abs(coverage - 0.9) > WRONG_COVERAGE:
+        yield "coverage", {"coverage": coverage, "limit": WRONG_COVERAGE}
     if (ece := run.metrics.get("test_ece") or 0.0) > LARGE_ECE:
         yield "calibration", {"ece": ece, "limit": LARGE_ECE}
 
@@ -92,7 +96,8 @@ def _pruning(run: Run) -> Iterator[Problem]:
 def _diagnostics(run: Run) -> Iterator[Problem]:
     diagnostics = run.analysis.get("diagnostics", {})
     convergence = diagnostics.get("convergence", {})
-    for name, quantity in (("log_joint", "log joint"), ("probability", "predictions")):
+    names = {"log_joint": "log joint", "probability": "predictions", "prediction": "predictions"}
+    for name, quantity in names.items():
         rhat, ess = convergence.get(f"rhat_{name}"), convergence.get(f"ess_{name}")
         if rhat is not None and rhat > GOOD_RHAT:
             yield "high_rhat", {"quantity": quantity, "rhat": rhat, "limit": GOOD_RHAT}
@@ -108,7 +113,7 @@ def _diagnostics(run: Run) -> Iterator[Problem]:
 def _draws(run: Run) -> Iterator[Problem]:
     nll = {row["network"]: row["nll"] for row in run.analysis.get("scores") or []}
     point, mean = nll.get("MAP"), nll.get("mean over draws")
-    if point is not None and mean is not None and mean > WORSE_NLL * point:
+    if point is not None and mean is not None and mean - point > (WORSE_NLL - 1) * abs(point):
         yield "poor_draws", {"mean": mean, "point": point}
     if run.analysis.get("diagnostics") and run.settings.get("objective") == "mle":
         yield "no_mode", {}
@@ -118,14 +123,19 @@ CHECKS = (_network, _pruning, _diagnostics, _draws)
 
 
 def _against_control(run: Run, runs: Sequence[Run]) -> Iterator[Problem]:
-    if run.dense or run.accuracy is None:
+    if run.dense or run.test_score is None:
         return
     dense = control(run, runs)
-    if dense is None or dense.accuracy is None:
+    if dense is None or dense.test_score is None:
         yield "no_control", {}
-    elif (loss := dense.accuracy - run.accuracy) > SMALL_LOSS:
-        name = "much_less_accurate" if loss > LARGE_LOSS else "less_accurate"
-        yield name, {"points": 100 * loss}
+    elif (loss := _loss(run, dense.test_score, run.test_score)) > SMALL_LOSS:
+        much, points = "much_" if loss > LARGE_LOSS else "", {"points": 100 * loss}
+        yield much + ("less_accurate" if run.score == "accuracy" else "larger_rmse"), points
+
+
+def _loss(run: Run, dense: float, pruned: float) -> float:
+    """The loss of accuracy, or the relative increase of the RMSE."""
+    return dense - pruned if run.score == "accuracy" else pruned / dense - 1
 
 
 def _few_seeds(runs: Sequence[Run]) -> Iterator[Problem]:

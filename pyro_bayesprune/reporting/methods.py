@@ -37,7 +37,7 @@ def provenance(runs: Sequence[Run]) -> list[dict[str, str]]:
         {
             "run": run.title,
             "id": run.id,
-            "command": command(run.settings),
+            "command": command(run.settings) if run.is_configured else "a fit in Python",
             "commit": str(run.metrics.get("commit") or "unknown"),
             "finished": str(run.metrics.get("finished", "unknown")),
             "machine": _listed(run.metrics.get("machine") or {}),
@@ -54,7 +54,7 @@ def _listed(values: dict[str, Any]) -> str:
 
 def methods_text(runs: Sequence[Run]) -> list[str]:
     """Return sentences about how the runs were made, for the methods section of a paper."""
-    return list(dict.fromkeys(_sentences(run) for run in detailed(runs)))
+    return list(dict.fromkeys(_sentences(run) for run in detailed(runs) if run.is_configured))
 
 
 def _sentences(run: Run) -> str:

@@ -9,13 +9,17 @@ from importlib.metadata import version
 from pathlib import Path
 
 from pyro_bayesprune._utils import files
+from pyro_bayesprune.data.dataset import Dataset
 from pyro_bayesprune.experiments.errors import RunError
 from pyro_bayesprune.experiments.loading import Run, load_runs
+from pyro_bayesprune.inference.draws import Draws
 from pyro_bayesprune.reporting import checklist, flags, verdict
 from pyro_bayesprune.reporting import posterior_sections as posterior
 from pyro_bayesprune.reporting import run_sections as sections
+from pyro_bayesprune.reporting.fits import run_of_fit
 from pyro_bayesprune.reporting.html import Picture
 from pyro_bayesprune.reporting.methods import methods_text, provenance
+from pyro_bayesprune.training.fitting import Fit
 
 PAPER = (
     "Mathew, S. and Rowe, D. B. (2024). Pruning a neural network using Bayesian inference. "
@@ -28,20 +32,40 @@ PANELS = (
 )  # fmt: skip
 
 
-def report(runs: Iterable[str | Path], out: str | Path = "report.html") -> Path:
-    """Write the report of runs as one self-contained HTML file.
+def report(
+    runs: Iterable[str | Path] | Fit,
+    *args: Dataset | str | Path,
+    out: str | Path = "report.html",
+    draws: Draws | None = None,
+) -> Path:
+    """Write the report of runs, or of a fit, as one self-contained HTML file.
+
+    There are two forms, ``report(folders, out)`` and ``report(fit, data, out, draws=draws)``.
 
     Args:
-        runs: run folders, folders of run folders, or folders with a results.csv.
+        runs: run folders, folders of run folders, or folders with a results.csv; or a `Fit` of any
+            Pyro model.
+        *args: the data of a fit, and the output file.
         out: output file.
+        draws: draws around a fit, see `samplers.posterior_draws`.
 
     Returns:
         The path of the file.
 
     Raises:
+        ValueError: for a fit without its data, or draws without a fit.
         RunError: if a folder contains no run, or if there is no folder.
     """
-    loaded = [run for folder in runs for run in load_runs(folder)]
+    data = next((arg for arg in args if isinstance(arg, Dataset)), None)
+    out = next((arg for arg in args if not isinstance(arg, Dataset)), out)
+    if isinstance(runs, Fit):
+        if data is None:
+            raise ValueError("the report of a fit needs its data: report(fit, data), a Dataset")
+        loaded = [run_of_fit(runs, data, draws)]
+    elif draws is not None or data is not None:
+        raise ValueError("data and draws are for the report of a fit; runs have them on disk")
+    else:
+        loaded = [run for folder in runs for run in load_runs(folder)]
     if not loaded:
         raise RunError("a report needs at least one run folder")
     out = files.path_of(out)

@@ -12,10 +12,10 @@ from pyro_bayesprune.experiments.loading import Run
 from pyro_bayesprune.reporting import html
 from pyro_bayesprune.reporting.flags import finished
 from pyro_bayesprune.reporting.html import Content, Panel, Picture, Table, panel, picture, table_of
-from pyro_bayesprune.reporting.run_sections import LONG, detailed, values_of
+from pyro_bayesprune.reporting.run_sections import LONG, detailed, scores_of, values_of
 
 CAPTIONS, HEADERS = html.TEXTS["captions"], html.TEXTS["headers"]
-PRIORS = ["prior", "prior_scale", "prior_decided", "test_accuracy"]
+PRIORS = ["prior", "prior_scale", "prior_decided"]
 COMPARED = ["rank", "elpd_loo", "p_loo", "elpd_diff", "se", "dse", "weight", "warning"]
 
 
@@ -38,17 +38,17 @@ def arviz_panel(runs: Sequence[Run]) -> Panel:
 def _diagnostics(run: Run, diagnostics: dict[str, Any]) -> Content:
     title, approximation = run.title, diagnostics["approximation"]
     traces = [_traces(title, diagnostics)] if diagnostics["chains"] > 1 else []
-    summary, classes = (pd.DataFrame(diagnostics[name]) for name in ("summary", "frequencies"))
+    summary, targets = (pd.DataFrame(diagnostics[name]) for name in ("summary", "frequencies"))
     caption = CAPTIONS["summary"].format(title=title)
     pareto = pd.DataFrame(diagnostics["loo"]["pareto"])
-    gap = (classes["posterior"] - classes["observed"]).abs().max()
-    figure = plots.class_frequencies(classes)
+    gap = (targets["posterior"] - targets["observed"]).abs().max()
+    figure = plots.class_frequencies(targets)
     return [
         table_of(_overview(diagnostics), f"{title}: {approximation}"),
         *traces,
         table_of(summary, caption, folded=len(summary) > LONG),
         table_of(pareto, f"{title}: Pareto k of LOO"),
-        picture(figure, "class_frequencies", classes, title=title, gap=gap),
+        picture(figure, f"{targets.columns[0]}_frequencies", targets, title=title, gap=gap),
     ]
 
 
@@ -99,10 +99,30 @@ def calibration_panel(runs: Sequence[Run]) -> Panel:
     analysed = [run for run in detailed(runs) if run.analysis.get("scores")]
     if not analysed:
         return panel("calibration", [])
-    scores, foreign = _joined(analysed, "scores"), _joined(analysed, "foreign")
     caption = CAPTIONS["scores"].format(examples=analysed[0].analysis.get("examples"))
     if averaged := analysed[-1].analysis.get("averaged"):
         caption += CAPTIONS["averaged"].format(averaged=averaged)
+    classes = [run for run in analysed if run.score == "accuracy"]
+    others = [run for run in analysed if run.score != "accuracy"]
+    content = _calibration_of_classes(classes, caption) if classes else []
+    content += _calibration_of_numbers(others, caption) if others else []
+    return panel("calibration", content)
+
+
+def _calibration_of_numbers(analysed: Sequence[Run], caption: str) -> Content:
+    scores, pit, coverage = (_joined(analysed, name) for name in ("scores", "pit", "coverage"))
+    worst = dict(scores.iloc[(scores["coverage_90"] - 0.9).abs().argmax()])
+    texts = {"network": worst["network"], "coverage": worst["coverage_90"]}
+    frames = (pit.drop(columns="sparsity"), coverage.drop(columns="sparsity"))
+    return [
+        table_of(scores, caption),
+        picture(plots.pit(pit), "pit", frames[0], most=pit["share"].max()),
+        picture(plots.coverage(coverage), "coverage", frames[1], **texts),
+    ]
+
+
+def _calibration_of_classes(analysed: Sequence[Run], caption: str) -> Content:
+    scores, foreign = _joined(analysed, "scores"), _joined(analysed, "foreign")
     content: Content = [table_of(scores, caption), *_curves(analysed, scores)]
     content += [_shifts(run) for run in analysed[:4]]
     if len(foreign):
@@ -111,7 +131,7 @@ def calibration_panel(runs: Sequence[Run]) -> Panel:
         kinds = scores["network"].str.rsplit(", ", n=1).str[-1]
         figure = plots.calibration_by_sparsity(scores.assign(network=kinds))
         content.append(picture(figure, "calibration_by_sparsity"))
-    return panel("calibration", content)
+    return content
 
 
 def _joined(runs: Sequence[Run], name: str) -> pd.DataFrame:
@@ -151,6 +171,6 @@ def prior_panel(runs: Sequence[Run]) -> Panel:
         results = "; ".join(f"{diagnosis} ({n} quantities)" for diagnosis, n in counts.items())
         caption = f"{run.title}: power-scaling sensitivity. Diagnoses: {results}"
         content.append(table_of(frame, caption, folded=len(frame) > LONG))
-    if priors := values_of(finished(runs), PRIORS):
+    if priors := values_of(finished(runs), [*PRIORS, *scores_of(runs)]):
         content.append(table_of(pd.DataFrame(priors), "Priors and the decisions that they made"))
     return panel("prior", content)

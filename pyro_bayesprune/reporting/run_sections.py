@@ -12,7 +12,10 @@ from pyro_bayesprune.reporting.html import Content, Panel, Table, panel, picture
 
 LONG = 12  # tables with more rows are folded
 DETAILED = 12  # runs with figures and decisions; the tables contain all runs
-METRICS = ["test_accuracy", "test_loss", "test_brier", "test_ece", "achieved_sparsity"]
+METRICS = {  # by the score of a run
+    "accuracy": ["test_accuracy", "test_loss", "test_brier", "test_ece"],
+    "rmse": ["test_rmse", "test_loss", "test_coverage_50", "test_coverage_90"],
+}
 SIZES = ["parameters", "compression_ratio", "theoretical_speedup", "epochs", "seconds"]
 DECISIONS = [
     "epoch", "decision", "log_bf", "log_likelihood_ratio", "log_prior_ratio", "log_threshold",
@@ -31,15 +34,22 @@ def values_of(runs: Sequence[Run], names: Sequence[str]) -> list[dict[str, Any]]
     return [{"run": title} | {name: of.get(name) for name in names} for title, of in values]
 
 
+def scores_of(runs: Sequence[Run]) -> list[str]:
+    """Return the names of the runs' test scores."""
+    return list(dict.fromkeys(f"test_{run.score}" for run in runs))
+
+
 def results_panel(runs: Sequence[Run]) -> Panel:
     """Return the section with the metrics of every run, and their means over seeds."""
     done = finished(runs)
-    groups, rows = repetitions(done), values_of(done, METRICS + SIZES)
+    kinds = METRICS.values() if len(scores_of(done)) > 1 else [METRICS[r.score] for r in done[:1]]
+    metrics = [*dict.fromkeys(name for kind in kinds for name in kind), "achieved_sparsity"]
+    groups, rows = repetitions(done), values_of(done, metrics + SIZES)
     if not rows:
         return panel("results", [])
     means = [
         {"setting": group[0].title.rpartition(", ")[0], "seeds": len(group)}
-        | {name: _mean_and_sd(group, name) for name in METRICS}
+        | {name: _mean_and_sd(group, name) for name in metrics}
         for group in groups
     ]
     repeated = len(groups) < len(done)
@@ -110,21 +120,22 @@ def layers_panel(runs: Sequence[Run]) -> Panel:
 
 
 def compression_panel(runs: Sequence[Run]) -> Panel:
-    """Return the section with accuracy against compression."""
-    done = [run for run in finished(runs) if run.accuracy is not None]
+    """Return the section with accuracy or RMSE against compression."""
+    done = [run for run in finished(runs) if run.test_score is not None]
     done = [run for run in done if isinstance(run.settings.get("sparsity"), (int, float))]
     content: Content = []
-    columns = ["compression_ratio", "test_accuracy", "method", "sparsity", "seed"]
-    for pair in dict.fromkeys(run.pair for run in done):
-        values = [run.settings | run.metrics for run in done if run.pair == pair]
+    for pair, score in dict.fromkeys((run.pair, run.score) for run in done):
+        chosen = [run for run in done if (run.pair, run.score) == (pair, score)]
+        values, name = [run.settings | run.metrics for run in chosen], f"test_{score}"
+        columns = ["compression_ratio", name, "method", "sparsity", "seed"]
         frame, title = pd.DataFrame(values).reindex(columns=columns), " ".join(map(str, pair))
         frame["method"] = frame["method"].where(frame["method"].isin([*plots.METHODS]), "custom")
         if len(frame) == 1:
             content.append(table_of(frame, title))
             continue
         last = frame.iloc[frame["compression_ratio"].argmax()]
-        texts = {"compression": last["compression_ratio"], "accuracy": last["test_accuracy"]}
-        texts |= {"title": title, "best": frame["test_accuracy"].max()}
-        figure = plots.accuracy_against_compression(frame)
-        content.append(picture(figure, "accuracy_against_compression", frame, **texts))
+        texts = {"compression": last["compression_ratio"], score: last[name], "title": title}
+        texts["best"] = frame[name].max() if score == "accuracy" else frame[name].min()
+        figure = plots.accuracy_against_compression(frame, score=score)
+        content.append(picture(figure, f"{score}_against_compression", frame, **texts))
     return panel("compression", content)

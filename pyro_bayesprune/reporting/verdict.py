@@ -50,8 +50,8 @@ def _description(run: Run, runs: Sequence[Run]) -> str:
     compression = run.metrics.get("compression_ratio", 1)
     text = TEXTS["pruned"].format(title=run.title, sparsity=sparsity, compression=compression)
     dense = control(run, runs)
-    if run.accuracy is not None:
-        text += TEXTS["accuracy"].format(accuracy=run.accuracy)
-        if dense is not None and dense.accuracy is not None:
-            text += TEXTS["control"].format(accuracy=dense.accuracy)
+    if run.test_score is not None:
+        text += TEXTS[run.score].format(score=run.test_score)
+        if dense is not None and dense.test_score is not None:
+            text += TEXTS[f"{run.score}_of_control"].format(score=dense.test_score)
     return text + "."

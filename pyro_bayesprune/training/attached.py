@@ -1,6 +1,6 @@
 """A user's own parameters and optimisers, with the prior and the masks attached by hooks."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from functools import partial
 from typing import Any
 
@@ -14,6 +14,7 @@ from torch.utils.hooks import RemovableHandle
 
 from pyro_bayesprune._utils.process import one_at_a_time
 from pyro_bayesprune._utils.random import seeded
+from pyro_bayesprune.models.likelihoods import Likelihood, gaussian, has_known_curvature
 from pyro_bayesprune.models.module import BayesianModule, Masks, Weights
 from pyro_bayesprune.models.priors import EVIDENCE
 from pyro_bayesprune.models.sites import Site, scored_sites
@@ -40,15 +41,15 @@ class Attached(Parameters):
     Args:
         model: the lifted network. Its module's parameters are changed in place.
         temperature: divides the log likelihood, which the loop's loss does not contain.
-        seed: seed of the initial values of the prior's own sites.
+        seed: seed of the initial values of the sites that the prior or the likelihood samples.
     """
 
     model: BayesianModule
 
     def __init__(self, model: BayesianModule, *, temperature: float, seed: int) -> None:
         self.model, self.temperature, self.seed = model, temperature, seed
-        self.fixed = fixed_priors(model)
         sites = _hyperparameters(model, seed)
+        self.fixed = fixed_priors(model, sites)
         self.transforms = {name: transform_to(site["fn"].support) for name, site in sites.items()}
         self.scales = {
             name: nn.Parameter(
@@ -80,6 +81,20 @@ class Attached(Parameters):
     def _point(self) -> Weights:
         scales = {name: self.transforms[name](scale) for name, scale in self.scales.items()}
         return {**self.net_parameters, **scales}
+
+    def likelihood(self, outputs: Tensor) -> Likelihood:
+        """Return the likelihood with the noise as it is now, with gradients, for these outputs.
+
+        Raises:
+            ValueError: if the likelihood samples anything but the noise of a `gaussian`.
+        """
+        likelihood = self.model.likelihood
+        if has_known_curvature(likelihood):
+            return poutine.condition(likelihood, data=self._point()) if self.scales else likelihood
+        with one_at_a_time(), torch.no_grad(), torch.random.fork_rng():
+            sampled = list(scored_sites(poutine.trace(likelihood).get_trace(outputs)))
+        refuse_sites({site["name"] for site in sampled})
+        return likelihood
 
     def set(self, name: str, value: Tensor) -> None:
         """Set the value of a site, in place."""
@@ -160,8 +175,8 @@ class Attached(Parameters):
             return PriorTerms(0.0, self.fixed)
         with one_at_a_time(), torch.enable_grad():
             point = self._point()
-            at_point = poutine.condition(self.model.sample_weights, data=point)
-            sites = list(scored_sites(poutine.trace(at_point).get_trace()))
+            at_point = poutine.condition(_latent, data=point)
+            sites = list(scored_sites(poutine.trace(at_point).get_trace(self.model)))
             return prior_terms(sites, point, self.masks, scale=factor)
 
     def _add_extra(self, own: dict[str, Tensor], extra: Tensor) -> None:
@@ -186,10 +201,29 @@ class Attached(Parameters):
 
 
 def _hyperparameters(model: BayesianModule, seed: int) -> dict[str, Site]:
-    """Return the sites that a prior samples itself, with their initial values."""
+    """Return the sites that a prior samples itself, and a learnt noise, with initial values."""
     with one_at_a_time(), seeded(seed, "initial"), torch.no_grad():
-        trace = poutine.trace(model.priors).get_trace()
+        trace = poutine.trace(_latent).get_trace(model, weights=False)
         sites = {site["name"]: site for site in scored_sites(trace)}
         for site in sites.values():
             site["value"] = init_to_median(site)
     return sites
+
+
+def _latent(model: BayesianModule, weights: bool = True) -> None:
+    """Sample the sites outside the plate ``data``: of the priors, the weights, a learnt noise."""
+    if weights:
+        model.sample_weights()
+    else:
+        model.priors()
+    if isinstance(model.likelihood, gaussian):
+        model.likelihood(torch.zeros(1))
+
+
+def refuse_sites(names: Collection[str]) -> None:
+    """Raise a ValueError if a likelihood samples other sites than a learnt noise."""
+    if names:
+        raise ValueError(
+            f"the likelihood samples {', '.join(sorted(names))}, but Pruner can learn only the "
+            f"noise of bp.gaussian(prior): use bp.fit, or a likelihood with fixed values"
+        )

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from pyro_bayesprune.data.inputs import Inputs
-from pyro_bayesprune.models.likelihoods import categorical
+from pyro_bayesprune.models.likelihoods import Likelihood, categorical
 from pyro_bayesprune.models.module import BayesianModule, Model
 from pyro_bayesprune.models.priors import elementwise
 from pyro_bayesprune.models.sites import in_data_plate, scored_sites
@@ -126,11 +126,11 @@ class PointELBO(ELBO):
     ) -> tuple[Any, PriorTerms]:
         """Return minus the log likelihood of a batch, and the terms of the prior."""
         if not self._planned:
-            self._fixed, self._planned = fixed_priors(model), True
+            self._fixed, self._planned = fixed_priors(model, weights), True
         if not isinstance(model, BayesianModule) or self._fixed is None:
             trace = poutine.trace(poutine.condition(model, data=weights)).get_trace(x, y)
             return self._traced(trace, weights)
-        likelihood = log_likelihood(model, model.outputs(weights, x), y)
+        likelihood = log_likelihood(model.likelihood, model.outputs(weights, x), y)
         factor = self.scale / self.temperature * model.num_data / len(y)
         own = {n: add for n, add in self._fixed.items() if self.prior and n not in self.decayed}
         return likelihood * -factor, PriorTerms(0.0, own)
@@ -146,12 +146,12 @@ class PointELBO(ELBO):
         )
 
 
-def log_likelihood(model: BayesianModule, outputs: Tensor, y: Tensor) -> Tensor:
+def log_likelihood(likelihood: Likelihood, outputs: Tensor, y: Tensor) -> Tensor:
     """Return the log likelihood of a batch, in nats, from the outputs of the network."""
-    if model.likelihood is categorical and outputs.dim() == 2:
+    if likelihood is categorical and outputs.dim() == 2:
         # This is the same value in one operation instead of eight.
         return -cross_entropy(outputs, y.long(), reduction="sum")
-    return model.likelihood(outputs).log_prob(y).sum()
+    return likelihood(outputs).log_prob(y).sum()
 
 
 def point(guide: AutoDelta) -> dict[str, Tensor]:

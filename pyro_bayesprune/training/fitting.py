@@ -71,7 +71,7 @@ class Fit:
         return sparsity(self.masks)
 
     def predict_proba(self, x: Data) -> Tensor:
-        """Return class probabilities (n, classes) of inputs, as in `class_probabilities`."""
+        """Return class probabilities (n, ..., classes) of inputs, as in `class_probabilities`."""
         return class_probabilities(self.model, self.weights, x)
 
     def predict(self, x: Data) -> Tensor:
@@ -89,7 +89,7 @@ class Fit:
         if len(self.history):
             last = self.history.iloc[-1]
             for name in measures:
-                if not math.isnan(last[name]):
+                if name in last and not math.isnan(last[name]):
                     rows[name.replace("_", " ")] = f"{last[name]:.4f}"
             counts = self.history["decision"].value_counts()
             decisions = [d for d in get_args(Decision) if d in counts]
@@ -100,7 +100,7 @@ class Fit:
 
     def __repr__(self) -> str:
         """Return a summary: epochs, sparsity, validation accuracy and loss, decisions."""
-        summary = self._summary("validation_accuracy", "validation_loss")
+        summary = self._summary("validation_accuracy", "validation_rmse", "validation_loss")
         parts = [f"{self.state.epoch} epochs", *(f"{n} {value}" for n, value in summary.items())]
         if not self.masks:
             parts.append("nothing prunable")
@@ -110,7 +110,8 @@ class Fit:
 
     def _repr_html_(self) -> str:
         """Return a summary as a table, for notebooks."""
-        summary = self._summary("train_loss", "validation_loss", "validation_accuracy")
+        losses = ("train_loss", "validation_loss")
+        summary = self._summary(*losses, "validation_accuracy", "validation_rmse")
         stopped = {"stopped": self.stopped} if self.stopped else {}
         return table_html(
             type(self).__name__, {"epochs": str(self.state.epoch)} | summary | stopped

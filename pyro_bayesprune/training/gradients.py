@@ -63,9 +63,13 @@ def prior_terms(
     return PriorTerms(extra, gradients)
 
 
-def fixed_priors(model: Model) -> dict[str, EnergyGradient] | None:
-    """Return the closed-form gradients of a lifted network's priors, or None if one has none."""
-    if not isinstance(model, BayesianModule):
+def fixed_priors(model: Model, sites: Iterable[str] = ()) -> dict[str, EnergyGradient] | None:
+    """Return the closed-form gradients of a lifted network's priors, or None if one has none.
+
+    There are none either if some of the latent ``sites`` are no parameters: then a prior or the
+    likelihood samples them.
+    """
+    if not isinstance(model, BayesianModule) or not set(sites) <= set(model.named_weights()):
         return None
     traced = poutine.trace(model.priors)
     with torch.random.fork_rng():  # a prior may sample

@@ -21,6 +21,7 @@ from pyro_bayesprune.data.loading import Data, as_batches, random_sample
 from pyro_bayesprune.inference.evidence import evidence_scales
 from pyro_bayesprune.inference.mode import gradient_norm
 from pyro_bayesprune.inference.prediction import held_out_loss
+from pyro_bayesprune.inference.targets import score_name
 from pyro_bayesprune.models.module import BayesianModule, Masks, Model, network
 from pyro_bayesprune.models.priors import EVIDENCE
 from pyro_bayesprune.models.refusals import check_modules
@@ -74,6 +75,12 @@ def checked_sites(model: Model, data: Sources, batch_size: int) -> ModelSites:
             check_targets(sites, targets, part)
     check_modules(model, x, y, batch_size, num_data)
     return sites
+
+
+def score_of(sites: ModelSites) -> str:
+    """Return the name of the score of a model's predictions, ``"accuracy"`` or ``"rmse"``."""
+    (observed,) = sites.observed.values()
+    return score_name(observed["fn"])
 
 
 @suggests_names
@@ -141,6 +148,7 @@ def train(
             temperature=temperature,
             seed=seed,
         )
+        trainer.score = score_of(sites)
         trainer.freeze(name for name, site in sites.latent.items() if site["infer"].get(EVIDENCE))
         if state is None:
             state = initial_state(trainer, sites, read, pruning)
@@ -237,7 +245,8 @@ def end_epoch(
     if epoch == epochs:
         point, masks = pruned.weights, pruned.masks
         norm = gradient_norm(model, point, masks, read.decisions, temperature=temperature)
-    return pruned, Epoch(record, train_loss, *held_out, *times, temperature, norm)
+    measured = (record, train_loss, *held_out, *times, temperature, norm)
+    return pruned, Epoch(*measured, trainer.score)
 
 
 def _set_scales(trainer: Parameters, sample: Pair, masks: Masks, temperature: float) -> None:

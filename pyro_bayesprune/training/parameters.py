@@ -17,6 +17,7 @@ class Parameters(ABC):
         frozen_sites: sites that only `set` changes.
         seed: seed of all random streams.
         temperature: divides the log likelihood.
+        score: name of the score of predictions, see `inference.targets`.
     """
 
     model: Model
@@ -24,6 +25,7 @@ class Parameters(ABC):
     frozen_sites: list[str]
     seed: int
     temperature: float
+    score: str = "accuracy"
 
     @abstractmethod
     def weights(self) -> Weights:

@@ -3,28 +3,28 @@
 import math
 import time
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import pandas as pd
-import pyro.distributions as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim import LBFGS, Optimizer
 
 from pyro_bayesprune._utils.calls import suggests_names
 from pyro_bayesprune._utils.checks import check_kind, positive, positive_integer
+from pyro_bayesprune._utils.process import one_at_a_time
 from pyro_bayesprune.data.batches import Batches
 from pyro_bayesprune.data.dataset import Dataset
 from pyro_bayesprune.data.loading import Data, Unpack, as_batches
 from pyro_bayesprune.models.adapter import Forward
 from pyro_bayesprune.models.buffers import attribute_shapes, buffers_of
-from pyro_bayesprune.models.likelihoods import categorical
+from pyro_bayesprune.models.likelihoods import Likelihood, categorical
 from pyro_bayesprune.models.module import BayesianModule, Masks, Weights
 from pyro_bayesprune.models.priors import Prior
 from pyro_bayesprune.pruning.record import Record
 from pyro_bayesprune.pruning.settings import Pruning
-from pyro_bayesprune.training.attached import Attached
+from pyro_bayesprune.training.attached import Attached, refuse_sites
 from pyro_bayesprune.training.elbo import log_likelihood
 from pyro_bayesprune.training.fitting import Fit, with_buffers
 from pyro_bayesprune.training.loop import (
@@ -33,6 +33,7 @@ from pyro_bayesprune.training.loop import (
     checked_sites,
     end_epoch,
     initial_state,
+    score_of,
 )
 from pyro_bayesprune.training.sources import Sources, held_out_part
 from pyro_bayesprune.training.state import State
@@ -55,7 +56,7 @@ class Pruner:
         pruning: how to prune; None never prunes.
         epochs: number of calls of `step`, for the schedule.
         likelihood: function from the network's outputs to the distribution of the targets. It must
-            be that of the loop's loss.
+            be that of the loop's loss. The noise of `gaussian` may be learnt, see `loss`.
         temperature: divides the log likelihood in decisions. The gradient of the prior is
             multiplied by it, so that the loss of the loop does not change.
         seed: seed of the random numbers of pruning.
@@ -92,7 +93,7 @@ class Pruner:
         *,
         epochs: int,
         pruning: Pruning | None = None,
-        likelihood: Callable[[Tensor], dist.TorchDistribution] = categorical,
+        likelihood: Likelihood = categorical,
         temperature: float = 1.0,
         seed: int = 0,
         forward: Forward | None = None,
@@ -116,7 +117,7 @@ class Pruner:
         self._started = time.perf_counter()
 
     def hyperparameters(self) -> Iterator[nn.Parameter]:
-        """Yield the parameters of a prior with learnt scales, for the optimiser."""
+        """Yield the parameters of learnt scales of a prior, and of a learnt noise."""
         return (scale for scale in self._parameters.scales.values() if scale.requires_grad)
 
     def attach(self, optimizer: Optimizer) -> None:
@@ -160,13 +161,19 @@ class Pruner:
     def loss(self, outputs: Tensor, y: Tensor) -> Tensor:
         """Return the mean negative log likelihood of an example, in nats, which a loop minimises.
 
-        For classes it is ``F.cross_entropy(outputs, y)``.
+        For classes it is ``F.cross_entropy(outputs, y)``. With a learnt noise it must be the loss
+        of the loop, and `hyperparameters` must be in the optimiser.
 
         Args:
             outputs: of the network (n, ...).
             y: targets (n, ...).
+
+        Raises:
+            ValueError: if the likelihood samples anything but the noise of a `gaussian`.
         """
-        return -log_likelihood(self.model, outputs, y) / len(y)
+        with one_at_a_time():
+            likelihood = self._parameters.likelihood(outputs)
+            return -log_likelihood(likelihood, outputs, y) / len(y)
 
     def step(
         self, data: Data, *, train_loss: float = math.nan, validation: Data | None = None
@@ -193,6 +200,8 @@ class Pruner:
         with alone():
             read = self._read(data, validation)
             sites = checked_sites(self.model, read, batch_size=2)
+            refuse_sites(set(sites.latent) - set(self._parameters.params))
+            self._parameters.score = score_of(sites)
             state = self._state or initial_state(self._parameters, sites, read, self.pruning)
             pruned, epoch = end_epoch(
                 self._parameters, read, self.pruning, state, self.epochs, train_loss, seconds
@@ -222,7 +231,7 @@ class Pruner:
         missing = set(self._parameters.scales) - attached - set(self._parameters.frozen_sites)
         if missing:
             raise ValueError(
-                f"the prior learns {', '.join(sorted(missing))}, which no attached optimiser has: "
+                f"the model learns {', '.join(sorted(missing))}, which no attached optimiser has: "
                 f"add pruner.hyperparameters() to its parameters"
             )
 

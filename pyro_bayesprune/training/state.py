@@ -41,29 +41,38 @@ class State:
 class Epoch:
     """The results of an epoch: the record of its pruning step, losses and times.
 
-    The norm of the log joint's gradient (`mode.gradient_norm`) is known for the last epoch only.
-    The test results are reported as in the paper's curves. No decision uses them.
+    The score is the accuracy of classes and the RMSE of other targets (`inference.targets`); its
+    name is part of the columns' names. The norm of the log joint's gradient (`mode.gradient_norm`)
+    is known for the last epoch only. The test results are reported as in the paper's curves. No
+    decision uses them.
     """
 
     step: Record
     train_loss: float
     validation_loss: float
-    validation_accuracy: float
+    validation_score: float
     test_loss: float
-    test_accuracy: float
+    test_score: float
     seconds_training: float
     seconds_step: float
     temperature: float = 1.0
     gradient_norm: float = math.nan
+    score: str = "accuracy"
 
     def row(self) -> dict[str, Any]:
         """Return the epoch as a row of the history: numbers and strings only."""
         step = self.step
-        measures = ("train_loss", "validation_loss", "validation_accuracy", "test_loss")
+        measures = {
+            "train_loss": self.train_loss,
+            "validation_loss": self.validation_loss,
+            f"validation_{self.score}": self.validation_score,
+            "test_loss": self.test_loss,
+            f"test_{self.score}": self.test_score,
+        }
         tries = [[t.sparsity, *_columns(t.bayes_factor, *PARTS).values()] for t in step.tries]
         return {
             "epoch": step.epoch,
-            **_columns(self, *measures, "test_accuracy"),
+            **measures,
             **_log_joint_columns(step.before, "before"),
             **_log_joint_columns(step.after, "after"),
             **_bayes_factor_columns(step),
@@ -80,7 +89,7 @@ class Epoch:
         """Return the values that a progress bar displays, formatted."""
         numbers = {
             "loss": self.train_loss,
-            "accuracy": self.validation_accuracy,
+            self.score: self.validation_score,
             "sparsity": self.step.sparsity,
         }
         values = {name: f"{value:.4f}" for name, value in numbers.items() if not math.isnan(value)}

@@ -99,7 +99,7 @@ class Trainer(Parameters):
             weight.copy_(self.params[name].data)
             self.params[name].data = weight
         num_data = self.num_data
-        decay = _decay(model, optim) if objective == "map" else {}
+        decay = _decay(model, self.params, optim) if objective == "map" else {}
         self.optim = JointOptim(optim, self.params, {n: d / num_data for n, d in decay.items()})
         self.elbo = PointELBO(
             scale=1 / num_data,
@@ -194,7 +194,7 @@ class Trainer(Parameters):
 
     def _sparse_matrices(self, masks: Masks) -> Masks:
         """Return the masks of matrices for which training the surviving entries is faster."""
-        priors = _fixed_priors(self.model)
+        priors = _fixed_priors(self.model, self.params)
         equal = {name for name, prior in priors.items() if has_equal_elements(prior)}
         return {n: m for n, m in masks.items() if n in equal and worthwhile(self.params[n], m)}
 
@@ -237,12 +237,11 @@ def _module_weights(model: Model) -> Weights:
     return {name: p.detach() for name, p in module.named_weights().items()}
 
 
-def _fixed_priors(model: Model) -> dict[str, dist.Distribution]:
-    fixed = isinstance(model, BayesianModule) and fixed_priors(model)
-    return cast(BayesianModule, model).priors() if fixed else {}
+def _fixed_priors(model: Model, sites: Iterable[str]) -> dict[str, dist.Distribution]:
+    return cast(BayesianModule, model).priors() if fixed_priors(model, sites) else {}
 
 
-def _decay(model: Model, optim: PyroOptim) -> dict[str, float]:
+def _decay(model: Model, sites: Iterable[str], optim: PyroOptim) -> dict[str, float]:
     """Return the precisions of priors whose gradient the optimiser adds as coupled weight decay."""
-    decays = {name: weight_decay(prior) for name, prior in _fixed_priors(model).items()}
+    decays = {name: weight_decay(prior) for name, prior in _fixed_priors(model, sites).items()}
     return {n: d for n, d in decays.items() if d is not None and couples_decay(optim, n)}

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pyro_bayesprune as bp
 from pyro_bayesprune import diagnostics, plots
+from pyro_bayesprune.diagnostics import _arviz
 from pyro_bayesprune.diagnostics.conversion import FILE
 from pyro_bayesprune.experiments.build import build_data
 from pyro_bayesprune.reporting import analyse
@@ -27,7 +28,7 @@ def main(data_dir: str, out: str = "runs/example") -> None:
     idata = diagnostics.load(run.folder / FILE)
     diagnostics.summary(idata).to_csv(HERE / "summary.csv", float_format="%.6g")
     (HERE / "groups.txt").write_text(
-        "\n".join(f"{name}: {dict(idata[name].sizes)}" for name in idata.groups()) + "\n"
+        "\n".join(f"{name}: {dict(idata[name].sizes)}" for name in _arviz.groups(idata)) + "\n"
     )
     plots.learning_curves(run.history).savefig(HERE / "learning_curves.svg")
     plots.traces(diagnostics.trace_frame(idata)).savefig(HERE / "traces.svg")

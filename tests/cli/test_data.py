@@ -15,6 +15,7 @@ def test_data_list_says_what_is_there(capsys, tmp_path, monkeypatch):
     assert (code, errors) == (0, [])
     assert [line.split(maxsplit=1) for line in out] == [
         ["digits", "built in"],
+        ["diabetes", "built in"],
         ["mnist", "not downloaded"],
         ["fashion_mnist", "not downloaded"],
         ["cifar10", str(tmp_path / "cifar10.safetensors")],

@@ -84,3 +84,21 @@ def test_report_of_no_runs_is_one_line(capsys, name, problem):
     assert (code, out, len(errors)) == (2, [], 1)
     assert "expected a run folder, a folder of them, or one with a results.csv" in errors[0]
     assert errors[0].endswith(f"{name} {problem}")
+
+
+def test_a_regression_is_run_and_reported_with_a_number_of_draws(capsys, tmp_path):
+    options = ["--dataset", "diabetes", "--likelihood", "gaussian", "--hidden", "[4]"]
+    code, out, _ = called(capsys, "run", *options, "--epochs", "2", "--sparsity", "0.5")
+    assert code == 0 and "test rmse" in out[-1]
+    sizes = ["--num_draws", "12", "--chains", "2", "--warmup", "5"]
+    drawn = ["--draws", "last_layer_nuts", *sizes]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        assert called(capsys, "report", tmp_path / "runs", *drawn, "-o", "r.html")[0] == 0
+    page = (tmp_path / "r.html").read_text()
+    assert "coverage of 90% intervals" in page and "2 chains of 12 draws" in page
+
+
+def test_a_number_of_draws_needs_a_method(capsys, tmp_path):
+    code, _, errors = called(capsys, "report", tmp_path, "--chains", "2")
+    assert code == 2 and "--chains needs --draws" in errors[-1]

@@ -49,7 +49,9 @@ def test_a_file_of_ones_own_by_its_path(tmp_path):
 
 @pytest.mark.parametrize("name", ["cifar11", "", "no/such/file.safetensors"])
 def test_an_unknown_name_lists_the_known_ones(name):
-    with pytest.raises(ValueError, match="expected digits, mnist, fashion_mnist, cifar10 or the"):
+    with pytest.raises(
+        ValueError, match="expected digits, diabetes, mnist, fashion_mnist, cifar10 or the"
+    ):
         load_dataset(name)
 
 

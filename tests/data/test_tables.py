@@ -48,6 +48,32 @@ def test_a_seed_selects_the_validation_part_but_not_the_test_part(files):
     assert none.validation_x is None and none.num_train == 48
 
 
+@pytest.mark.parametrize("likelihood, mean, std", [("gaussian", 0.0, 1.0), ("poisson", 6.5, 3.5)])
+def test_the_target_may_be_numbers(tmp_path, likelihood, mean, std):
+    frame(price=np.arange(60) // 5 + 1).drop(columns="kind").to_csv(tmp_path / "t.csv", index=False)
+    data = bp.load_dataset(
+        str(tmp_path / "t.csv"), target_column="price", likelihood=likelihood, seed=1
+    )
+    assert data.train_y.shape == (data.num_train, 1) and data.train_y.dtype == data.train_x.dtype
+    assert (data.num_train, len(data.validation_y), len(data.test_y)) == (43, 5, 12)
+    parts = torch.cat([data.train_y, data.validation_y, data.test_y])
+    if likelihood == "poisson":
+        assert parts.flatten().sort().values.tolist() == [float(i // 5 + 1) for i in range(60)]
+    assert data.train_y.mean().item() == pytest.approx(mean, abs=0.5 if mean else 1e-6)
+    assert data.train_y.std(correction=0).item() == pytest.approx(std, rel=0.1 if mean else 1e-6)
+
+
+def test_a_regression_on_a_table_from_the_command_line(tmp_path, capsys):
+    table = frame(price=1000.5 + 300 * VALUES[:, 0]).drop(columns="kind")
+    table.to_csv(tmp_path / "homes.csv", index=False)
+    options = "--target-column price --likelihood gaussian --hidden 8,8 --epochs 3 --out".split()
+    args = ("run", "--dataset", tmp_path / "homes.csv", *options, tmp_path / "runs")
+    code, out, _ = called(capsys, *args)
+    assert code == 0 and "rmse" in " ".join(out)
+    (result,) = bp.load_results(tmp_path / "runs").to_dict("records")
+    assert result["target_column"] == "price" and 0 < result["test_rmse"] < 2
+
+
 @pytest.mark.parametrize(
     "changes, target, message",
     [

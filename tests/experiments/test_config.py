@@ -22,8 +22,14 @@ from pyro_bayesprune.pruning.registry import (
 )
 from pyro_bayesprune.pruning.settings import Pruning
 
-OTHER = {
-    "target_column": "label",  # a valid value of each field that is not the default
+BASE = {  # settings without which a field must have its default
+    "rounds": {"restart": "rewind"},
+    "rewind_epoch": {"restart": "rewind"},
+    "noise": {"likelihood": "gaussian"},
+}
+OTHER = {  # a valid value of each field that is not the default
+    "target_column": "label",
+    "noise": 0.5,
     "dataset": "mnist",
     "validation": 0.2,
     "hidden": (7,),
@@ -130,7 +136,7 @@ def test_ids_are_the_same_in_every_process():
 
 @pytest.mark.parametrize("field", fields(Config), ids=lambda field: field.name)
 def test_every_field_changes_the_id_and_survives_json(field):
-    base = Config(restart="rewind") if field.name in ("rounds", "rewind_epoch") else Config()
+    base = Config(**BASE.get(field.name, {}))
     changed = dataclasses.replace(base, **{field.name: another(field)})
     assert changed != base and changed.id != base.id
     read = Config.from_dict(json.loads(json.dumps(changed.to_dict())))
@@ -215,3 +221,14 @@ def test_choices_are_what_is_registered(field, registered):
 def test_impossible_rounds_are_an_error(settings, message):
     with pytest.raises(ValueError, match=message):
         Config(**settings)
+
+
+def test_the_likelihood_is_new_and_leaves_the_ids_of_older_runs():
+    values = {n: v for n, v in Config().to_dict().items() if n not in ("likelihood", "noise")}
+    assert Config.from_dict(values).id == Config().id
+    assert Config(likelihood="gaussian").id != Config().id
+    assert Config(likelihood="gaussian", noise=0.5).id != Config(likelihood="gaussian").id
+    with pytest.raises(ValueError, match="noise is for the likelihood gaussian"):
+        Config(noise=0.5)
+    with pytest.raises(ValueError, match="noise must be positive"):
+        Config(likelihood="gaussian", noise=0.0)

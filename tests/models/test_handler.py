@@ -154,3 +154,15 @@ def test_a_pruned_model_can_be_copied_and_pickled():
             poutine.trace(m).get_trace(torch.ones(2, 6)).nodes["obs"]["fn"].logits for m in fixed
         ]
         assert torch.equal(*logits)
+
+
+def test_with_sampled_the_prior_is_that_of_the_raw_value_and_the_model_uses_the_masked_one():
+    """Samplers move the raw value, whose density must not be constant in pruned elements."""
+    model = conditioned(bp.pruned(regression(3), MASKS, "sampled"))
+    trace = poutine.trace(model).get_trace(X, Y)
+    trace.compute_log_prob()
+    expected = dist.Normal(0.0, 1.0).log_prob(W).sum().item()
+    assert trace.nodes["w"]["log_prob_sum"].item() == pytest.approx(expected)
+    assert trace.nodes["y"]["log_prob_sum"].item() == pytest.approx(LOG_LIKELIHOOD, abs=1e-6)
+    with pytest.raises(ValueError, match="must be a bool tensor of shape"):
+        bp.pruned(regression(3), {"w": torch.ones(3, dtype=torch.bool)}, "sampled")(X, Y)

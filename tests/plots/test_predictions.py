@@ -28,11 +28,16 @@ networks = pd.DataFrame({
     "shift": ["rotation", "rotation"], "amount": [0.0, 30.0], "entropy": [0.1, 0.9],
     "sparsity": [0.0, 0.9], "ece": [0.1, 0.05],
 })  # fmt: skip
+numbers = pd.DataFrame({
+    "network": ["MAP", "MAP"], "from": [0.0, 0.5], "to": [0.5, 1.0], "share": [0.4, 0.6],
+    "probability": [0.5, 0.9], "coverage": [0.4, 0.8],
+})  # fmt: skip
 chains = pd.DataFrame({"chain": [0] * 20 + [1] * 20, "draw": [*range(20)] * 2, "value": range(40)})
 classes = pd.DataFrame({"class": [0, 1], "observed": [0.5, 0.5], "posterior": [0.4, 0.6]})
 
 FRAMES = {
     "sparsity_by_layer": layers, "reliability": networks, "rejection": networks, "shifts": networks,
+    "pit": numbers, "coverage": numbers,
     "traces": chains, "class_frequencies": classes, "calibration_by_sparsity": networks,
 }  # fmt: skip
 PLOTS = {
@@ -82,3 +87,14 @@ def test_concatenated_tables_of_networks_with_a_repeated_index():
     axes = predictions.reliability(both).axes[0]
     areas = [points.get_sizes().tolist() for points in axes.collections]
     assert areas == [[9 + 150 / 4, 159]] * 2
+
+
+def test_the_pit_and_the_coverage_of_networks():
+    table = pd.DataFrame({"network": "MAP", "from": [0.0, 0.5], "to": [0.5, 1.0],
+                          "share": [0.4, 0.6]})  # fmt: skip
+    (ax,) = predictions.pit(table).axes
+    assert ax.get_xlim() == (0, 1) and len(ax.patches) == 1
+    assert ax.get_lines()[0].get_ydata()[0] == 0.5
+    table = pd.DataFrame({"network": "MAP", "probability": [0.1, 0.9], "coverage": [0.2, 0.8]})
+    (ax,) = predictions.coverage(table).axes
+    assert ax.get_lines()[0].get_ydata().tolist() == [0.2, 0.8]

@@ -308,6 +308,57 @@ def test_the_loss_is_the_mean_negative_log_likelihood():
     assert pruner.loss(outputs, y).item() == pytest.approx(expected.item())
 
 
+def numbers():
+    """Inputs with a real target each, and a network for them."""
+    torch.manual_seed(0)
+    net, x = nn.Sequential(nn.Linear(4, 6), nn.Tanh(), nn.Linear(6, 1)), torch.randn(30, 4)
+    return net, bp.Dataset(x, x[:, :1] + 0.3 * torch.randn(30, 1), x, x[:, :1])
+
+
+def test_the_noise_of_a_regression_is_learnt_as_by_fit():
+    net, data = numbers()
+    likelihood = bp.gaussian(dist.LogNormal(0.0, 1.0))
+    model = bp.BayesianModule(copy.deepcopy(net), bp.priors.normal(0.3), 30, likelihood)
+    pruner = bp.Pruner(
+        net, bp.priors.normal(0.3), 30, epochs=3, pruning=HALF, likelihood=likelihood
+    )
+    optimizer = torch.optim.Adam([*net.parameters(), *pruner.hyperparameters()], lr=0.05)
+    pruner.attach(optimizer)
+    start = pruner.weights["noise"]
+    for _ in range(3):
+        train_step(net, optimizer, pruner.loss(net(data.train_x), data.train_y))
+        pruner.step(data)
+    fit = bp.fit(
+        model,
+        data,
+        pruning=HALF,
+        epochs=3,
+        batch_size=30,
+        optim=pyro.optim.Adam({"lr": 0.05}),
+        initial_weights={"noise": start},
+        progress=False,
+    )
+    assert not torch.equal(start, pruner.weights["noise"])
+    assert_near(pruner.weights, fit.weights, 1e-5)
+    columns = ["validation_rmse", "validation_loss", "log_joint_after", "sparsity"]
+    expected = fit.history[columns].to_numpy(float)
+    assert pruner.history[columns].to_numpy(float) == pytest.approx(expected, rel=1e-4)
+    assert list(pruner.history) == list(fit.history)
+
+
+def test_another_likelihood_that_samples_is_refused():
+    def student(outputs):
+        df = pyro.sample("df", dist.Gamma(2.0, 0.1))
+        return dist.StudentT(df, outputs, 0.5).to_event(1)
+
+    net, data = numbers()
+    pruner = bp.Pruner(net, bp.priors.normal(0.3), 30, epochs=1, likelihood=student)
+    pruner.attach(sgd(net.parameters()))
+    for use in (lambda: pruner.loss(net(data.train_x), data.train_y), lambda: pruner.step(data)):
+        with pytest.raises(ValueError, match="the likelihood samples df, but Pruner can learn"):
+            use()
+
+
 def test_a_compiled_network_is_trained_like_a_plain_one():
     plain, first, optimizer = attached(sgd)
     net, second, compiled_optimizer = attached(sgd)
@@ -333,7 +384,7 @@ def test_what_is_wrong_is_refused_in_words():
     with pytest.raises(ValueError, match="attach the optimiser before the first step"):
         fresh.step(DATA)
     fresh.attach(sgd(net.parameters()))
-    with pytest.raises(ValueError, match="the prior learns 0.weight_scale, 2.weight_scale"):
+    with pytest.raises(ValueError, match="the model learns 0.weight_scale, 2.weight_scale"):
         fresh.step(DATA)
     with pytest.raises(ValueError, match="Delta, a constant"):
         bp.Pruner(net, lambda n, s: dist.Delta(torch.zeros(s)).to_event(len(s)), 48, epochs=1)

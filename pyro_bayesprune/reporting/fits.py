@@ -1,0 +1,62 @@
+"""A fit as a run in memory, for its report."""
+
+from typing import Any
+
+from pyro_bayesprune.data.dataset import Dataset
+from pyro_bayesprune.diagnostics import conversion
+from pyro_bayesprune.experiments.loading import Run
+from pyro_bayesprune.experiments.running import test_metrics
+from pyro_bayesprune.inference.draws import Draws
+from pyro_bayesprune.inference.metrics import layer_sparsity
+from pyro_bayesprune.models.module import BayesianModule, network
+from pyro_bayesprune.reporting.analysis import calibrated, diagnosed, plain
+from pyro_bayesprune.training.fitting import Fit
+
+EXAMPLES = 2000  # of the test (and of the training) part at most
+
+
+def run_of_fit(fit: Fit, data: Dataset, draws: Draws | None = None) -> Run:
+    """Return a fit as a run without a folder, with its analysis.
+
+    Args:
+        fit: a fit of any Pyro model.
+        data: its data; the test part is measured.
+        draws: draws around the fit, for diagnostics and averaged predictions.
+    """
+    analysis: dict[str, Any] = {"examples": EXAMPLES}
+    analysis |= calibrated(fit, data, draws, examples=EXAMPLES)
+    if draws is not None:
+        idata = conversion.to_arviz(draws, data, history=fit.history, examples=EXAMPLES)
+        analysis |= diagnosed(fit, data, draws, idata)
+    settings = {"dataset": data.name, "network": _name(fit), "sparsity": _target(fit)}
+    return Run(settings, plain(_metrics(fit, data)), fit.history, analysis=plain(analysis))
+
+
+def _name(fit: Fit) -> str:
+    module = network(fit.model)
+    if isinstance(module, BayesianModule):
+        module = module.net
+    return getattr(fit.model, "__name__", "model") if module is None else type(module).__name__
+
+
+def _target(fit: Fit) -> float:
+    return float(fit.history["target"].iloc[-1]) if len(fit.history) else fit.sparsity
+
+
+def _metrics(fit: Fit, data: Dataset) -> dict[str, Any]:
+    total = sum(weight.numel() for weight in fit.weights.values())
+    pruned = sum(int((~mask).sum()) for mask in fit.masks.values())
+    last: dict[str, Any] = dict(fit.history.iloc[-1]) if len(fit.history) else {}
+    seconds = sum(fit.history[c].sum() for c in map(str, fit.history) if "seconds_" in c)
+    return {
+        "method": "fit",
+        **test_metrics(fit.model, fit.weights, data),
+        **{name: value for name, value in last.items() if name.startswith("validation_")},
+        "achieved_sparsity": fit.sparsity,
+        "parameters": total,
+        "compression_ratio": total / (total - pruned),
+        "layer_sparsity": layer_sparsity(fit.masks),
+        "num_train": data.num_train,
+        "epochs": fit.state.epoch,
+        "seconds": float(seconds),
+    }

@@ -1,0 +1,58 @@
+"""Reports of fits, and of targets that are no classes."""
+
+import pyro
+import pyro.distributions as dist
+import pytest
+import torch
+
+import pyro_bayesprune as bp
+from pyro_bayesprune.inference.samplers import posterior_draws
+from pyro_bayesprune.reporting.fits import run_of_fit
+from pyro_bayesprune.reporting.page import report
+
+
+def by_hand(x, y=None):
+    """A regression with a sampled noise."""
+    w = pyro.sample("w", dist.Normal(torch.zeros(4), 1.0).to_event(1))
+    noise = pyro.sample("noise", dist.LogNormal(-1.0, 0.5))
+    with pyro.plate("data", 60, subsample=x):
+        return pyro.sample("y", dist.Normal(x @ w, noise), obs=y)
+
+
+@pytest.fixture(scope="module")
+def fitted():
+    torch.manual_seed(0)
+    x = torch.randn(90, 4)
+    y = x[:, 0] - 2 * x[:, 1] + 0.3 * torch.randn(90)
+    data = bp.Dataset(x[:60], y[:60], test_x=x[60:], test_y=y[60:], name="numbers")
+    optim = pyro.optim.Adam({"lr": 0.1})
+    fit = bp.fit(by_hand, data, pruning=bp.Pruning(sparsity=0.5), epochs=20, optim=optim,
+                 progress=False)  # fmt: skip
+    return fit, data, posterior_draws(fit, data, "nuts", draws=15, chains=2, warmup=5)
+
+
+def test_the_report_of_a_fit_by_hand_has_its_draws_and_calibration(fitted, tmp_path):
+    fit, data, draws = fitted
+    html = report(fit, data, tmp_path / "report.html", draws=draws).read_text()
+    for text in ("numbers by_hand fit 0.5", "RMSE", "coverage of 90% intervals", "a fit in Python",
+                 "Probability integral transform", "distribution of the targets"):  # fmt: skip
+        assert text in html, text
+    assert "; test RMSE" in html and "; test accuracy" not in html
+
+
+def test_the_results_of_a_fit_are_those_of_its_predictions(fitted):
+    fit, data, draws = fitted
+    run = run_of_fit(fit, data, draws)
+    rmse = (fit.predict(data.test_x) - data.test_y).square().mean().sqrt().item()
+    assert run.score == "rmse" and run.test_score == pytest.approx(rmse, rel=1e-5)
+    names = [row["network"] for row in run.analysis["scores"]]
+    assert names == ["MAP", "mean over draws"]
+    assert run.metrics["compression_ratio"] == pytest.approx(5 / 3)  # 4 weights and the noise
+    assert sum(row["examples"] for row in run.analysis["pit"]) == 2 * 30
+
+
+def test_a_fit_needs_its_data(fitted, tmp_path):
+    with pytest.raises(ValueError, match="needs its data"):
+        report(fitted[0], tmp_path / "report.html")
+    with pytest.raises(ValueError, match="for the report of a fit"):
+        report([tmp_path], draws=fitted[2])
