@@ -22,15 +22,22 @@ SEEDS = {"digits": 5, "mnist": 1, "fashion_mnist": 1, "cifar10": 1}
 SPARSITIES = (0.98, 0.9)
 MAGNITUDE = {"objective": "mle", "gate": "always"}
 GLOBAL = {"gate": "always", "scope": "global"}
+FAN_IN = GLOBAL | {"prior": "fan_in_normal"}
 PER_DATUM = GLOBAL | {"prior": "normal_per_datum"}
 PRIORS: dict[str, dict[str, Any]] = {
     "magnitude": MAGNITUDE,
     "magnitude, one ranking": MAGNITUDE | GLOBAL,
+    "N(0, 0.15² · 50,000/N)": PER_DATUM | {"prior_scale": 0.15},
     "N(0, 0.2² · 50,000/N)": PER_DATUM | {"prior_scale": 0.2},
     "N(0, 0.3² · 50,000/N)": PER_DATUM,
     "N(0, 0.45² · 50,000/N)": PER_DATUM | {"prior_scale": 0.45},
+    "N(0, 0.1²)": GLOBAL | {"prior_scale": 0.1},
     "N(0, 0.3²)": GLOBAL,
     "N(0, 1)": GLOBAL | {"prior_scale": 1.0},
+    "N(0, 1/fan-in)": FAN_IN | {"prior_scale": 1.0},
+    "N(0, 10/fan-in)": FAN_IN | {"prior_scale": 10**0.5},
+    "N(0, 100/fan-in)": FAN_IN | {"prior_scale": 10.0},
+    "scales by evidence": GLOBAL | {"prior": "evidence_normal"},
 }
 
 DEFAULT = PER_DATUM | {"gate": "retain"}
