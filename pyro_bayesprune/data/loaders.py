@@ -135,12 +135,12 @@ class LoaderBatches(Batches):
         everything = torch.arange(self.num_data, device="cpu")
         positions = everything[index]
         chosen, order = positions.sort()
-        start, found = 0, []
+        start, selected = 0, []
         for x, y in self._pass():
             here = chosen[(chosen >= start) & (chosen < start + len(y))] - start
-            found.append((examples(x, here.to(y.device)), y[here.to(y.device)]))
+            selected.append((examples(x, here.to(y.device)), y[here.to(y.device)]))
             start += len(y)
-        x, y = joined([x for x, _ in found]), torch.cat([y for _, y in found])
+        x, y = joined([x for x, _ in selected]), torch.cat([y for _, y in selected])
         back = order.argsort().to(y.device)
         return examples(x, back), y[back]
 
