@@ -28,8 +28,9 @@ FOLDER = Path("runs/demo")
 CONCLUSIONS = """
 At 90% zeros, the default has a test NLL (negative log likelihood, in nats for each image) of
 {default:.3f}. Magnitude pruning of each layer, as in the paper but with our schedule, has
-{magnitude:.3f} without a prior and {bayes_magnitude:.3f} with the prior N(0, 0.3²). With sparsity="auto" the evidence
-pruned {zeros:.1%} of the weights without a target, at a test NLL of {auto:.3f}.
+{magnitude:.3f} without a prior and {bayes_magnitude:.3f} with the prior N(0, 0.3²).
+With sparsity="auto" the evidence pruned {zeros:.1%} of the weights without a target, at a test
+NLL of {auto:.3f}.
 The test set has 360 images and this is one seed: reports/default has more data sets and seeds, and
 magnitude pruning with one ranking for all layers, as in the default."""
 
