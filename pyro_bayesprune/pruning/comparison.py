@@ -79,7 +79,11 @@ class FullComparison(Comparison):
         weights, masks = self.current.weights, self.current.masks
         empty = {name: torch.zeros_like(weights[name]) for name in masks}
         no_masks = {name: torch.zeros_like(mask) for name, mask in masks.items()}
-        joint = self._log_joint(PruneState(weights | empty, no_masks))
+        try:
+            joint = self._log_joint(PruneState(weights | empty, no_masks))
+        except ValueError as error:
+            message = "gate='retain' needs the network without prunable weights: use 'propose'"
+            raise ValueError(f"{message}; {error}") from None
         return threshold_of_gain(self.before.total - joint.total)
 
     def _log_joint(self, state: PruneState) -> LogJoint:
