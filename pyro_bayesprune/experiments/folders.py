@@ -16,13 +16,13 @@ import pandas as pd
 import torch
 from filelock import FileLock, Timeout
 from safetensors import SafetensorError
-from safetensors.torch import load, save
 from torch import Tensor
 
 from pyro_bayesprune._utils.files import sha256, with_checksum, without_checksum, write_atomically
 from pyro_bayesprune.experiments.config import Config
 from pyro_bayesprune.experiments.errors import Busy, RunError
 from pyro_bayesprune.models.module import Masks, Weights
+from pyro_bayesprune.training.saving import pack, read_table, unpack
 from pyro_bayesprune.training.state import State
 
 DATA = "data.sha256"
@@ -137,12 +137,8 @@ def write_history(folder: Path, rows: Rows) -> None:
 
 
 def write_weights(path: Path, state: State) -> None:
-    """Write a safetensors file: weights by site, ``mask.<site>`` and ``buffer.<name>``."""
-    tensors = dict(state.weights)
-    tensors |= {f"mask.{name}": mask for name, mask in state.masks.items()}
-    tensors |= {f"buffer.{name}": buffer for name, buffer in state.buffers.items()}
-    content = save({name: t.detach().cpu().contiguous() for name, t in tensors.items()})
-    write_atomically(path, content)
+    """Write the weights, masks and buffers of a state as a safetensors file, see `saving.pack`."""
+    write_atomically(path, pack(state))
 
 
 def finish(folder: Path, state: State, rows: Rows, result: dict[str, Any]) -> None:
@@ -182,17 +178,12 @@ def is_finished(folder: Path) -> bool:
 
 def read_history(folder: Path) -> pd.DataFrame:
     """Return history.csv, a row for each epoch, with exactly the numbers that were written."""
-    path = folder / "history.csv"
-    return _read(path, lambda content: pd.read_csv(io.BytesIO(content), engine="python"))
+    return _read(folder / "history.csv", read_table)
 
 
 def read_weights(path: Path) -> tuple[Weights, Masks, dict[str, Tensor]]:
     """Return the weights, masks and buffers that `write_weights` wrote."""
-    parts: dict[str, dict[str, Tensor]] = {"": {}, "mask.": {}, "buffer.": {}}
-    for name, tensor in _read(path, load).items():
-        prefix = next((p for p in ("mask.", "buffer.") if name.startswith(p)), "")
-        parts[prefix][name.removeprefix(prefix)] = tensor
-    return parts[""], parts["mask."], parts["buffer."]
+    return _read(path, unpack)
 
 
 def read_result(folder: Path) -> dict[str, Any]:

@@ -5,6 +5,7 @@ import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import get_args
 
 import pandas as pd
@@ -26,6 +27,7 @@ from pyro_bayesprune.pruning.gates import Decision
 from pyro_bayesprune.pruning.registry import Objective
 from pyro_bayesprune.pruning.settings import Pruning
 from pyro_bayesprune.training.loop import train
+from pyro_bayesprune.training.saving import read_fit, write_fit
 from pyro_bayesprune.training.state import State, missed_target
 from pyro_bayesprune.training.trainer import TrainingDiverged
 
@@ -77,6 +79,40 @@ class Fit:
     def predict(self, x: Data) -> Tensor:
         """Return the mean of the targets (n, ...) of inputs, as in `class_probabilities`."""
         return mean_prediction(self.model, self.weights, x)
+
+    def save(self, folder: str | Path) -> Path:
+        """Write the fit into a folder: weights, masks, buffers, history, and a record.
+
+        The model and the state of the optimiser are not saved: a training that continues from a
+        loaded fit begins with a new optimiser.
+
+        Args:
+            folder: a new folder, or one of an earlier fit, which is replaced.
+
+        Returns:
+            The folder.
+
+        Raises:
+            ValueError: if the folder has other content.
+        """
+        record = {"stopped": self.stopped, "temperature": self.temperature}
+        return write_fit(folder, self.model, self.state, self.history, **record)
+
+    @classmethod
+    def load(cls, folder: str | Path, model: Model) -> "Fit":
+        """Return the fit that `save` wrote, on the CPU.
+
+        Args:
+            folder: the folder of the fit.
+            model: the Pyro model, built as before. Only its frozen parameters must have the same
+                values as before.
+
+        Raises:
+            ValueError: if there is no fit, a file is damaged, or the network is another one.
+        """
+        state, history, record = read_fit(folder, model)
+        model = with_buffers(model, state)
+        return cls(model, state, history, record["stopped"], record["temperature"])
 
     @cached_property
     def module(self) -> nn.Module:
@@ -156,12 +192,15 @@ def fit(
 
     Returns:
         The fit. If a loss becomes NaN or infinite, it is the fit after the last complete epoch,
-        with the reason in ``stopped`` and a RuntimeWarning.
+        with the reason in ``stopped`` and a RuntimeWarning. The same holds for an interruption
+        (Ctrl-C, or "interrupt the kernel" in a notebook), without a warning.
 
     Raises:
         TrainingDiverged: if a loss becomes NaN or infinite in the first epoch.
+        KeyboardInterrupt: if the training is interrupted in the first epoch.
     """
     rows, stopped = [], None
+    begun = state.epoch if state else 0
     training = train(
         model,
         data,
@@ -177,19 +216,25 @@ def fit(
         state=state,
         device=device,
     )
-    with epoch_progress("fit", epochs, state.epoch if state else 0, enabled=progress) as show:
+    with epoch_progress("fit", epochs, begun, enabled=progress) as show:
         try:
-            for state, epoch in training:  # noqa: B007  (the last state is the result)
+            for reached, epoch in training:
                 rows.append(epoch.row())
+                state = reached
                 show(epoch.progress())
         except TrainingDiverged as error:
             if state is None:
                 raise
             stopped = str(error)
             warnings.warn(f"training stopped: {stopped}", RuntimeWarning, stacklevel=2)
+        except KeyboardInterrupt:
+            if state is None:
+                raise
+            stopped = "interrupted"
     if state is None:
         raise ValueError(f"epochs must be a positive integer, got {epochs!r}")
-    return Fit(with_buffers(model, state), state, pd.DataFrame(rows), stopped, temperature)
+    history = pd.DataFrame(rows[: state.epoch - begun])
+    return Fit(with_buffers(model, state), state, history, stopped, temperature)
 
 
 def with_buffers(model: Model, state: State) -> Model:
