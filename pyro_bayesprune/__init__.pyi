@@ -11,7 +11,7 @@ from .experiments.running import run
 from .inference import metrics
 from .inference.bayes_factor import BayesFactor
 from .inference.log_joint import LogJoint, log_joint
-from .models import networks, priors
+from .models import likelihoods, networks, priors
 from .models.handler import pruned
 from .models.likelihoods import categorical, gaussian
 from .models.module import BayesianModule

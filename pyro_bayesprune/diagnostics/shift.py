@@ -38,13 +38,16 @@ def shift_table(
 
     Args:
         predictors: functions from inputs to class probabilities, by name.
-        x: test images (n, c, h, w). Inputs of another shape are shifted by noise only.
+        x: test images (n, c, h, w). Inputs of another shape are shifted by noise only, and integer
+            inputs, such as the words of a text, are not shifted: the table is empty.
         y: classes (n,).
         angles: rotations, degrees.
         noises: standard deviations, in units of the normalised inputs.
     """
     shifts = [("rotation", angle) for angle in angles] if x.dim() == 4 else []
     shifts += [("noise", scale) for scale in noises]
+    if not x.is_floating_point():
+        shifts = []
     rows = []
     for shift, amount in shifts:
         shifted = (rotated if shift == "rotation" else noised)(x, amount) if amount else x

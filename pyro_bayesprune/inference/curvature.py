@@ -77,9 +77,8 @@ def prior_precision(model: BayesianModule, weights: Mapping[str, Tensor]) -> Wei
         base = elementwise(prior)
         if type(base) is not dist.Normal or bool((base.loc != 0).any()):
             raise ValueError(
-                f"an evidence needs independent zero-mean Normal priors, the prior of {name!r} is "
-                f"{type(base).__name__} (a Laplace prior has no curvature at zero, that of a "
-                f"Student t is indefinite)"
+                f"an evidence needs independent zero-mean Normal priors, and the prior of {name!r} "
+                f"is {type(base).__name__}"
             )
         precisions[name] = base.scale.detach().double().pow(-2).expand(prior.event_shape)
     return precisions

@@ -78,6 +78,9 @@ def log_evidence(
 ) -> Evidence:
     """Return Laplace's approximation of log p(D) at a point, in nats.
 
+    Hyperparameters that the prior or the likelihood samples, such as scales, have the values of the
+    point: the evidence is conditional on them and contains neither their prior nor their volume.
+
     Args:
         model: a lifted network with independent zero-mean Normal priors.
         weights: the point, ideally a mode; pruned weights count as zero.

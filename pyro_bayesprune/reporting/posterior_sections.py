@@ -124,7 +124,7 @@ def _calibration_of_numbers(analysed: Sequence[Run], caption: str) -> Content:
 def _calibration_of_classes(analysed: Sequence[Run], caption: str) -> Content:
     scores, foreign = _joined(analysed, "scores"), _joined(analysed, "foreign")
     content: Content = [table_of(scores, caption), *_curves(analysed, scores)]
-    content += [_shifts(run) for run in analysed[:4]]
+    content += [_shifts(run) for run in analysed[:4] if run.analysis["shift"]]
     if len(foreign):
         content.append(table_of(foreign, CAPTIONS["foreign"]))
     if scores["sparsity"].nunique() > 1:

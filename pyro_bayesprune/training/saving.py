@@ -52,7 +52,7 @@ def write_fit(
     files = {WEIGHTS: pack(state), HISTORY: history.to_csv(index=False).encode()}
     for name, content in files.items():
         write_atomically(folder / name, content)
-    record |= {"epoch": state.epoch, "log_bf": state.log_bf, "constants": _digest(model)}
+    record |= {"epoch": state.epoch, "log_bf": state.log_bf, **_identity(model)}
     record["sites"] = list(state.weights)  # safetensors has an order of its own
     record["sha256"] = {name: sha256(content) for name, content in files.items()}
     text = json.dumps(record | provenance(), indent=2) + "\n"
@@ -75,31 +75,31 @@ def read_fit(folder: str | Path, model: Model) -> tuple[State, pd.DataFrame, dic
         if sha256(content[name]) != expected:
             raise ValueError(f"{folder / name} is damaged: its checksum is not that of {RECORD}")
     weights, masks, buffers = unpack(content[WEIGHTS])
-    _check_model(model, weights, record["constants"], folder)
+    _check_model(model, record, folder)
     weights, masks = ({n: of[n] for n in record["sites"] if n in of} for of in (weights, masks))
     state = State(record["epoch"], weights, masks, buffers, {}, record["log_bf"])
     return state, read_table(content[HISTORY]), record
 
 
-def _digest(model: Model) -> str:
-    """The digest of what training did not change, such as a frozen backbone."""
-    module = network(model)
-    return digest(module.constants()) if isinstance(module, BayesianModule) else ""
-
-
-def _check_model(model: Model, weights: Weights, constants: str, folder: Path) -> None:
-    """Raise a ValueError if a lifted network has other parameters than the fit in a folder."""
+def _identity(model: Model) -> dict[str, Any]:
+    """The shapes of the parameters of a lifted network, and the digest of frozen values."""
     module = network(model)
     if not isinstance(module, BayesianModule):
-        return  # the sites of other models are known only with data, and are checked then
-    expected = {name: tuple(p.shape) for name, p in module.named_weights().items()}
-    saved = {name: tuple(weight.shape) for name, weight in weights.items()}
-    for name in sorted(set(expected) | (set(saved) - module.hyper_sites())):
-        if expected.get(name) != saved.get(name):
+        return {}  # the sites of other models are known only with data, and are checked then
+    shapes = {name: list(p.shape) for name, p in module.named_weights().items()}
+    return {"parameters": shapes, "constants": digest(module.constants())}
+
+
+def _check_model(model: Model, record: dict[str, Any], folder: Path) -> None:
+    """Raise a ValueError if a lifted network has other parameters than the fit in a folder."""
+    identity = _identity(model)
+    saved, expected = (of.get("parameters", {}) for of in (record, identity))
+    for name in sorted(set(saved) | set(expected)):
+        if saved.get(name) != expected.get(name):
             shapes = [of.get(name, "no such parameter") for of in (saved, expected)]
             raise ValueError(
                 f"{folder} is the fit of another network: {name!r} is {shapes[0]} there and "
                 f"{shapes[1]} in the model"
             )
-    if constants != _digest(model):
+    if identity.get("constants") != record.get("constants"):
         raise ValueError(f"{folder} was fitted with other values of the frozen parameters")

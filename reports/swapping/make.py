@@ -188,9 +188,10 @@ def row(
     def draws() -> None:
         state["draws"] = posterior_draws(state["fit"], data, method, **sizes)
 
-    def evidences() -> None:
+    def evidences() -> str | None:
         fitted = state["fit"]
         evidence.log_evidence(fitted.model, fitted.weights, data, fitted.masks)
+        return "given its scales" if model.hyper_sites() else None
 
     def report() -> None:
         with tempfile.TemporaryDirectory() as folder:
@@ -200,14 +201,13 @@ def row(
     return {name: _outcome(step) for name, step in steps.items()}
 
 
-def _outcome(step: Callable[[], None]) -> str:
+def _outcome(step: Callable[[], str | None]) -> str:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
-            step()
+            return step() or "works"
         except ValueError as error:
             return "refused: " + re.sub(r"\s+", " ", str(error))
-    return "works"
 
 
 def mlp() -> nn.Module:
@@ -235,7 +235,7 @@ def _table(kind: str, rows: dict[str, dict[str, str]], notes: list[str]) -> str:
 
 
 def _cell(outcome: str, notes: list[str]) -> str:
-    if outcome == "works":
+    if not outcome.startswith("refused"):
         return outcome
     note = outcome.removeprefix("refused: ")
     if note not in notes:

@@ -33,3 +33,8 @@ def test_foreign_inputs_are_detected_by_their_entropy():
     sure, unsure = torch.tensor([[0.99, 0.01]] * 5), torch.tensor([[0.5, 0.5]] * 7)
     assert shift.out_of_distribution_auroc(sure, unsure) == 1.0
     assert shift.out_of_distribution_auroc(sure, sure) == 0.5
+
+
+def test_words_are_not_shifted():
+    words = torch.tensor([[1, 2], [3, 4]])
+    assert shift.shift_table({"MAP": lambda x: x.double()}, words, torch.tensor([0, 1])).empty

@@ -70,6 +70,16 @@ def test_a_fit_of_a_hand_written_model_is_loaded(tmp_path):
     assert torch.equal(loaded.predict_proba(x), fit.predict_proba(x))
 
 
+def test_a_fit_with_learnt_noise_is_loaded(tmp_path):
+    x = torch.randn(40, 6)
+    noise = bp.likelihoods.gaussian(dist.LogNormal(0.0, 1.0))
+    model = bp.BayesianModule(nn.Linear(6, 1), bp.priors.normal(1.0), 40, likelihood=noise)
+    fit = bp.fit(model, (x, x[:, :1]), epochs=2, progress=False)
+    loaded = bp.Fit.load(fit.save(tmp_path / "fit"), model)
+    assert_same(loaded.weights, fit.weights)
+    assert "noise" in loaded.weights
+
+
 def test_a_fit_without_epochs_is_loaded(fit, tmp_path):
     pruned = bp.prune(fit.model, fit.weights, class_data(), sparsity=0.75)
     loaded = bp.Fit.load(pruned.save(tmp_path / "fit"), fit.model)
@@ -85,7 +95,7 @@ def test_a_newer_fit_replaces_an_older_one_but_nothing_else(fit, folder, tmp_pat
 
 
 def test_another_network_is_refused(folder):
-    message = r"fit of another network: '0.bias' is \(8,\) there and \(5,\) in the model"
+    message = r"fit of another network: '0.bias' is \[8\] there and \[5\] in the model"
     other = bp.BayesianModule(nn.Sequential(nn.Linear(2, 5)), bp.priors.layer_scale(), 200)
     with pytest.raises(ValueError, match=message):
         bp.Fit.load(folder, other)
