@@ -3,10 +3,16 @@
 import builtins
 import itertools
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
+from typing import TypeVar
 
 from tqdm.auto import tqdm
+
+MINUTE = 60.0  # seconds
+T = TypeVar("T")
 
 
 @contextmanager
@@ -15,7 +21,8 @@ def epoch_progress(
 ) -> Iterator[Callable[[Mapping[str, str]], None]]:
     """Yield a function that displays the values of one more epoch.
 
-    It updates a progress bar in a terminal or a notebook, and prints a line elsewhere.
+    It updates a progress bar in a terminal or a notebook. Elsewhere, for example in a file, it
+    prints a line after the last epoch, and in between at most one in a minute.
 
     Args:
         title: name of the training.
@@ -25,7 +32,7 @@ def epoch_progress(
     """
     if not enabled:
         yield lambda values: None
-    elif sys.stderr.isatty() or hasattr(builtins, "__IPYTHON__"):  # IPython sets this name
+    elif is_displayed():
         with tqdm(desc=title, total=total, initial=done, unit="epoch") as bar:
 
             def advance(values: Mapping[str, str]) -> None:
@@ -34,13 +41,29 @@ def epoch_progress(
 
             yield advance
     else:
-        epochs = itertools.count(done + 1)
+        yield partial(_write_line, title, total, itertools.count(done + 1), [time.monotonic()])
 
-        def write(values: Mapping[str, str]) -> None:
-            text = "  ".join(f"{name} {value}" for name, value in values.items())
-            print(f"{title}  epoch {next(epochs)}/{total}  {text}", file=sys.stderr, flush=True)
 
-        yield write
+def _write_line(
+    title: str, total: int, epochs: Iterator[int], last: list[float], values: Mapping[str, str]
+) -> None:
+    """Print a line if it is the last epoch, or a minute after the line before."""
+    epoch = next(epochs)
+    if epoch == total or time.monotonic() - last[0] >= MINUTE:
+        text = "  ".join(f"{name} {value}" for name, value in values.items())
+        print(f"{title}  epoch {epoch}/{total}  {text}", file=sys.stderr, flush=True)
+        last[0] = time.monotonic()
+
+
+def is_displayed() -> bool:
+    """Return whether there is a terminal or a notebook for a progress bar."""
+    return sys.stderr.isatty() or hasattr(builtins, "__IPYTHON__")  # IPython sets this name
+
+
+def counted(items: Iterable[T], title: str, unit: str, *, enabled: bool = True) -> Iterator[T]:
+    """Yield items, and advance a progress bar if there is a display."""
+    hidden = not (enabled and is_displayed())
+    yield from tqdm(items, desc=title, unit=unit, leave=False, disable=hidden)
 
 
 @contextmanager
@@ -48,8 +71,8 @@ def draw_progress(
     title: str, total: int, *, enabled: bool = True
 ) -> Iterator[Callable[[], object]]:
     """Yield a function that advances a progress bar of ``total`` draws, if there is a display."""
-    is_shown = enabled and (sys.stderr.isatty() or hasattr(builtins, "__IPYTHON__"))
-    with tqdm(desc=title, total=total, unit="draw", disable=not is_shown) as bar:
+    hidden = not (enabled and is_displayed())
+    with tqdm(desc=title, total=total, unit="draw", disable=hidden) as bar:
         yield bar.update
 
 

@@ -6,6 +6,8 @@ from timeit import Timer
 
 import pandas as pd
 
+from pyro_bayesprune._utils.progress import counted
+
 QUARTILES = [0.5, 0.25, 0.75]  # the median is the first
 
 
@@ -30,6 +32,6 @@ def seconds(
     calls = {name: max(1, round(duration / first[name])) for name in runs}
     rows = [
         {name: timer.timeit(calls[name]) / calls[name] for name, timer in timers.items()}
-        for _ in range(rounds)
+        for _ in counted(range(rounds), "measuring", "round")
     ]
     return pd.DataFrame(rows)

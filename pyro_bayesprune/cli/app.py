@@ -8,12 +8,14 @@ import warnings
 from argparse import ArgumentError, Namespace
 from collections.abc import Sequence
 from importlib import import_module
+from importlib.metadata import version
 from typing import Any, NoReturn
 
 from jsonargparse import ArgumentParser
 
 from pyro_bayesprune._utils.calls import did_you_mean
 from pyro_bayesprune.cli.common import Stopped
+from pyro_bayesprune.cli.help import Formatter
 from pyro_bayesprune.experiments.errors import RunError
 
 COMMANDS = {  # each command is a module of this package with `add_arguments` and `main`
@@ -27,7 +29,7 @@ COMMANDS = {  # each command is a module of this package with `add_arguments` an
     "bench": "measure the speed of training or of a deployed network",
     "data": "list the data sets, or download one of them",
 }
-OVERVIEW = """usage: bayesprune [--debug] COMMAND ...
+OVERVIEW = """usage: bayesprune [--version] [--debug] COMMAND ...
 
 commands:
 {}
@@ -48,7 +50,12 @@ def parse(command: str, arguments: Sequence[str]) -> Namespace:
     Raises:
         ValueError: for invalid arguments.
     """
-    parser = ArgumentParser(f"bayesprune {command}", None, COMMANDS[command], exit_on_error=False)
+    parser = ArgumentParser(
+        prog=f"bayesprune {command}",
+        description=COMMANDS[command],
+        formatter_class=Formatter,
+        exit_on_error=False,
+    )
     _module(command).add_arguments(parser)
     try:
         parsed = parser.parse_args(_normalized(arguments), defaults=command != "run")
@@ -117,6 +124,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         lines = [f"  {name:8s} {description}" for name, description in COMMANDS.items()]
         print(OVERVIEW.format("\n".join(lines)))
         return 0 if arguments else 2
+    if arguments[0] == "--version":
+        print(f"pyro_bayesprune {version('pyro-bayesprune')}")
+        return 0
     previous_handler = signal.signal(signal.SIGTERM, _stop)
     try:
         return _run(*arguments)

@@ -24,7 +24,9 @@ def main(args: Namespace) -> None:
             raise ValueError(f"data fetch needs a name, one of {names}")
         print(fetch(args.name, args.data_dir))
         return
+    folder = data_folder(args.data_dir)
+    print(f"data folder: {folder} (--data-dir or PYRO_BAYESPRUNE_DATA names another one)")
     for name in DATASETS:
-        path = data_folder(args.data_dir) / f"{name}.safetensors"
+        path = folder / f"{name}.safetensors"
         place = "built in" if name in SKLEARN else path if path.exists() else "not downloaded"
         print(f"{name:14s} {place}")

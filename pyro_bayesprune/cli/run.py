@@ -7,6 +7,7 @@ from typing import Any
 from jsonargparse import ArgumentParser
 
 from pyro_bayesprune.cli.common import DEFAULTS, add_locations, configuration
+from pyro_bayesprune.cli.help import group_by_topic
 from pyro_bayesprune.experiments.config import Config, configure
 from pyro_bayesprune.pruning.registry import MethodName, PresetName
 
@@ -19,6 +20,8 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_class_arguments(Config, as_group=False)
     parser.set_defaults(configure().to_dict())  # for --help
     add_locations(parser)
+    parser.usage = "bayesprune run [option ...]"
+    group_by_topic(parser)
 
 
 def main(args: Namespace) -> None:

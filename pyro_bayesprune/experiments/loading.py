@@ -135,7 +135,10 @@ class Run:
         """Return class probabilities (n, ..., classes) of inputs (n, ...)."""
         return class_probabilities(self.model, self.weights, x)
 
-    def _summary(self) -> dict[str, str]:
+    def summary(self) -> dict[str, str]:
+        """Return the score, the test loss (nats per example), the sparsity and the decisions."""
+        if self.error:
+            return {"not finished": self.error.strip().splitlines()[-1]}
         m, target = self.metrics, missed_target(self.history)
         missed = {} if target is None else {"target not reached:": f"{target:.4f}"}
         return {
@@ -150,8 +153,8 @@ class Run:
     def __repr__(self) -> str:
         """Summarise accuracy, sparsity and decisions; the loss is in nats per example."""
         if self.error:
-            return f"Run({self.title}; not finished: {self.error.strip().splitlines()[-1]})"
-        *values, steps = (f"{name} {value}" for name, value in self._summary().items())
+            return f"Run({self.title}; not finished: {self.summary()['not finished']})"
+        *values, steps = (f"{name} {value}" for name, value in self.summary().items())
         name, seconds = f"{self.pair[0]} {self.pair[1]}", self._duration()
         parts = (f"{name} {self.metrics['method']}", ", ".join(values), steps, seconds, self.folder)
         return f"Run({'; '.join(map(str, parts))})"
@@ -162,9 +165,7 @@ class Run:
 
     def _repr_html_(self) -> str:
         """Return the same as a table, for notebooks."""
-        if self.error:
-            return table_html(self.title, {"not finished": self.error})
-        return table_html(self.title, self._summary() | {"folder": str(self.folder)})
+        return table_html(self.title, self.summary() | {"folder": str(self.folder)})
 
 
 def _four_digits(value: float | None) -> str:

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from pyro_bayesprune._utils.calls import suggests_names
+from pyro_bayesprune._utils.progress import counted
 from pyro_bayesprune._utils.random import random_stream
 from pyro_bayesprune.data.batches import SAMPLE, Batches
 from pyro_bayesprune.data.loading import Data
@@ -88,6 +89,7 @@ def prune(
     sites: tuple[str, ...] | None = None,
     temperature: float = 1.0,
     seed: int = 0,
+    progress: bool = True,
 ) -> PrunedNetwork:
     """Prune a trained network without training it.
 
@@ -111,6 +113,7 @@ def prune(
         sites: as in `Pruning`.
         temperature: divides the log likelihood.
         seed: seed of the sample of training examples and of a random criterion.
+        progress: show a progress bar of the levels that ``"auto"`` tries.
 
     Returns:
         The pruned network with weights, masks, record and the table of levels.
@@ -140,7 +143,10 @@ def prune(
         criterion, 0.0, "always", beta, scope=scope, schedule="constant", sites=sites, update=update
     )
     attempt = _Attempts(model, dense, batches, settings, temperature, seed)
-    attempts = list(_rising(attempt)) if sparsity == "auto" else [attempt(sparsity)]
+    if sparsity == "auto":
+        attempts = list(counted(_rising(attempt), "prune", "level", enabled=progress))
+    else:
+        attempts = [attempt(sparsity)]
     chosen = max(attempts, key=lambda a: (a.row["accepted"], a.record.sparsity))
     if sparsity == "auto" and not chosen.row["accepted"]:
         chosen = chosen._replace(state=dense)

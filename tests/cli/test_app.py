@@ -7,6 +7,7 @@ import sys
 import pytest
 from helpers.commands import TINY, called
 
+import pyro_bayesprune as bp
 from pyro_bayesprune.cli.app import COMMANDS, main
 
 pytestmark = pytest.mark.usefixtures("elsewhere")
@@ -81,6 +82,11 @@ def test_a_mistake_is_one_line_and_exit_code_two(capsys, tmp_path, name):
 def test_without_a_command_the_commands_are_printed(capsys):
     code, out, _ = called(capsys)
     assert code == 2 and any(line.strip().startswith("run") for line in out)
+
+
+def test_the_version_is_printed(capsys):
+    code, out, errors = called(capsys, "--version")
+    assert (code, out, errors) == (0, [f"pyro_bayesprune {bp.__version__}"], [])
 
 
 # --- failures

@@ -13,7 +13,8 @@ def test_data_list_says_what_is_there(capsys, tmp_path, monkeypatch):
     (tmp_path / "cifar10.safetensors").write_bytes(b"")
     code, out, errors = called(capsys, "data", "list")
     assert (code, errors) == (0, [])
-    assert [line.split(maxsplit=1) for line in out] == [
+    assert out[0].startswith(f"data folder: {tmp_path} ")
+    assert [line.split(maxsplit=1) for line in out[1:]] == [
         ["digits", "built in"],
         ["diabetes", "built in"],
         ["mnist", "not downloaded"],

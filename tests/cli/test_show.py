@@ -15,7 +15,7 @@ def test_show_prints_and_verifies(capsys, tmp_path):
     assert (code, errors) == (0, [])
     assert out[0].startswith("Run(digits fcn default;")
     assert [line.split()[0] for line in out[2:4]] == ["1", "2"]
-    assert out[-1] == "all decisions follow from their records"
+    assert out[-1] == f"{folder.name}: all decisions follow from their records"
 
 
 def test_show_verify_finds_a_decision_that_does_not_follow(capsys, tmp_path, monkeypatch):
@@ -26,7 +26,22 @@ def test_show_verify_finds_a_decision_that_does_not_follow(capsys, tmp_path, mon
     monkeypatch.setattr("pyro_bayesprune.experiments.loading.load_run", lambda folder: result)
     code, out, _ = called(capsys, "show", folder, "--verify")
     assert code == 1
-    assert out[-1] == "the decisions of epochs [2] do not follow from their records"
+    assert out[-1].endswith(": the decisions of epochs [2] do not follow from their records")
+
+
+def test_show_prints_a_table_of_a_folder_of_runs(capsys, tmp_path):
+    for seed in ("0", "1"):
+        called(capsys, "run", *TINY, "--seed", seed)
+    failed = tmp_path / "runs" / "zzz"
+    failed.mkdir()
+    (failed / "config.json").write_text("{")
+    code, out, errors = called(capsys, "show", tmp_path / "runs", "--verify")
+    assert (code, errors) == (0, [])
+    runs = bp.load_runs(tmp_path / "runs")
+    assert out[0].startswith("zzz: not finished: ") and "config.json is damaged" in out[0]
+    for run, row in zip(runs[:2], out[2:4], strict=True):
+        assert run.title in row and f"{run.accuracy:.4f}" in row and row.endswith(run.id)
+    assert [line.split(":")[0] for line in out[4:]] == [run.id for run in runs[:2]]
 
 
 def test_show_names_a_damaged_file(capsys, tmp_path):
