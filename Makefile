@@ -1,21 +1,29 @@
-# make demo | test | test-all | test-arviz | test-oldest | attack | lint | docs | notebooks : each does its own set-up in .venv
+# make demo | test | test-all | test-arviz | test-oldest | attack | lint | dist | docs | notebooks : each does its own set-up in .venv
 PYTHON ?= python3
 # Idle threads of torch sleep. Otherwise a program becomes many times slower beside another one.
 export OMP_WAIT_POLICY ?= PASSIVE
 BIN := .venv/bin
 PYTEST := $(BIN)/python -m pytest --numprocesses auto --dist loadfile
 
-.PHONY: install demo test test-all test-arviz test-oldest attack lint docs notebooks clean
+.PHONY: install demo test test-all test-arviz test-oldest attack lint dist docs notebooks clean
+
+# TORCH=cpu installs PyTorch's CPU build, which is much smaller than the default one.
+.venv/base: pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install -q --upgrade pip
+ifeq ($(TORCH),cpu)
+	$(BIN)/python -m pip install -q torch torchvision --index-url https://download.pytorch.org/whl/cpu
+endif
+	$(BIN)/python -m pip install -q -e .
+	touch $@
 
 install: .venv/installed
 
-.venv/installed: pyproject.toml
-	test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install -q --upgrade pip
+.venv/installed: .venv/base
 	$(BIN)/python -m pip install -q -e '.[dev]'
 	touch $@
 
-demo: install
+demo: .venv/base
 	$(BIN)/python -m pyro_bayesprune.cli.demo
 
 test: install
@@ -59,8 +67,17 @@ lint: install
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
 
+# The wheel and the source distribution, and the wheel in an environment of its own.
+dist: install
+	rm -rf dist
+	$(BIN)/python -m build -q --outdir dist .
+	$(PYTHON) -m venv dist/venv
+	dist/venv/bin/python -m pip install -q dist/*.whl
+	cd dist && venv/bin/bayesprune --version && venv/bin/bayesprune run --dataset digits --epochs 1
+
 docs: install
 	$(BIN)/sphinx-build -q -W --keep-going -c docs . docs/_build/html
+	@echo docs/_build/html/index.html
 
 notebooks: install
 	$(BIN)/python notebooks/execute.py

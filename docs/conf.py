@@ -2,6 +2,11 @@
 
 from importlib.metadata import version as installed
 
+from docutils import nodes
+from latex2mathml.converter import convert
+from sphinx.application import Sphinx
+from sphinx.writers.html5 import HTML5Translator
+
 project = "pyro_bayesprune"
 author = "pyro_bayesprune's authors"
 version = release = installed("pyro-bayesprune")
@@ -26,7 +31,7 @@ include_patterns = [
 exclude_patterns = ["docs/_build"]
 
 nb_execution_mode = "off"  # the committed outputs are shown; a test runs the notebooks
-myst_enable_extensions = ["dollarmath", "amsmath"]
+myst_enable_extensions = ["dollarmath", "amsmath", "deflist"]
 myst_heading_anchors = 3
 
 autosummary_generate = True
@@ -36,3 +41,20 @@ default_role = "code"  # docstrings mark names with single backquotes
 
 html_theme = "furo"
 html_title = "pyro_bayesprune"
+html_extra_path = ["redirect"]  # index.html leads to docs/index.html
+html_math_renderer = "mathml"
+
+
+def _inline(translator: HTML5Translator, node: nodes.math) -> None:
+    translator.body.append(convert(node.astext()))
+    raise nodes.SkipNode
+
+
+def _block(translator: HTML5Translator, node: nodes.math_block) -> None:
+    translator.body.append(convert(node.astext(), display="block"))
+    raise nodes.SkipNode
+
+
+def setup(app: Sphinx) -> None:
+    """Write formulas as MathML, which browsers display without a script and without network."""
+    app.add_html_math_renderer("mathml", (_inline, None), (_block, None))

@@ -11,7 +11,7 @@ likelihood                outputs             targets                         di
 ``bernoulli``             (n, ...)            (n, ...) 0. and 1.              sigmoid of logits
 ``gaussian(scale)``       (n, ...)            (n, ...) real                   mean, fixed noise
 ``gaussian(prior)``       (n, ...)            (n, ...) real                   mean, learnt noise
-``poisson``               (n, ...)            (n, ...) counts, floating point exponential of outputs
+``poisson``               (n, ...)            (n, ...) counts as floats       exp of outputs
 ========================  ==================  ==============================  ===================
 
 Several targets of an example (tokens, pixels, labels, outputs) are independent given the weights.

@@ -1,8 +1,8 @@
 """Make the tables and figures of this folder: python reports/paper/make.py.
 
-The script writes each table between the comments that name it, in README.md and in the project's
-README. It draws each figure that README.md shows. It reads the runs in results.csv of this folder
-and of the folders studies, regrowth and controls. README.md has the commands that made these runs.
+The script writes each table between the comments that name it, in README.md and docs/results.md. It
+draws each figure that README.md shows. It reads the runs in results.csv of this folder and of the
+folders studies, regrowth and controls. README.md has the commands that made these runs.
 """
 
 import re
@@ -23,7 +23,7 @@ from pyro_bayesprune.paper import drawing
 from pyro_bayesprune.paper.table import DENSE, PRUNED
 
 HERE = Path(__file__).parent
-PAGES = (HERE / "README.md", HERE.parents[1] / "README.md")
+PAGES = (HERE / "README.md", HERE.parents[1] / "docs" / "results.md")
 STUDIES, CONTROLS, REGROWTH = HERE / "studies", HERE / "controls", HERE / "regrowth"
 STUDIED = ("prior_scale", "gate", "beta", "per", "schedule", "regrow", "scope", "hidden")
 LEVELS = (0.9, 0.99)  # sparsities of the controls and of the short Table 1

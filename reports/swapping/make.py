@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 import pyro_bayesprune as bp
+from pyro_bayesprune._utils.process import set_threads
 from pyro_bayesprune.inference import evidence
 from pyro_bayesprune.inference.samplers import posterior_draws
 
@@ -68,6 +69,7 @@ def cauchy(name: str, shape: torch.Size) -> dist.TorchDistribution:
 
 
 PRIORS: dict[str, Prior] = {
+    "normal_per_datum(24)": bp.priors.normal_per_datum(24),
     "normal(0.5)": bp.priors.normal(0.5),
     "fan_in_normal(1.0)": bp.priors.fan_in_normal(1.0),
     "laplace(0.3)": bp.priors.laplace(0.3),
@@ -218,9 +220,10 @@ def mlp() -> nn.Module:
 def page() -> str:
     """Return the tables as Markdown, with the refusals as numbered notes."""
     notes: list[str] = []
-    priors = {name: row(mlp, VECTORS, prior, "nuts") for name, prior in PRIORS.items()}
     normal, laplace = bp.priors.normal(0.5), "last_layer_laplace"
-    modules = {name: row(*of, normal, laplace) for name, of in MODULES.items()}
+    with set_threads(1):  # the networks are small
+        priors = {name: row(mlp, VECTORS, prior, "nuts") for name, prior in PRIORS.items()}
+        modules = {name: row(*of, normal, laplace) for name, of in MODULES.items()}
     parts = [_table("prior", priors, notes), _table("module", modules, notes)]
     numbered = [f"{i}. {note}" for i, note in enumerate(notes, 1)]
     return "\n\n".join([*parts, "The refusals are:", "\n".join(numbered)]) + "\n"

@@ -38,6 +38,24 @@ def test_importing_the_package_loads_nothing_that_draws():
     assert done.stdout.split() == ["torch"]
 
 
+FIT = """
+import sys, torch, pyro, pandas
+before = set(sys.modules)
+import pyro_bayesprune as bp
+model = bp.BayesianModule(torch.nn.Linear(2, 2), bp.priors.normal(1.0), 4)
+bp.fit(model, (torch.zeros(4, 2), torch.zeros(4).long()), epochs=1, progress=False)
+tops = [{m.partition(".")[0] for m in modules} for modules in (set(sys.modules), before)]
+print(*sorted(tops[0] - tops[1] - set(sys.stdlib_module_names)))
+"""
+OF_TORCH = {"charset_normalizer", "mpmath", "sympy", "triton"}  # it loads them when it trains
+
+
+def test_a_fit_loads_few_packages_beyond_torch_pyro_and_pandas():
+    done = subprocess.run([sys.executable, "-c", FIT], capture_output=True, text=True, check=True)
+    loaded = {name for name in done.stdout.split() if not name.startswith("_")} - OF_TORCH
+    assert loaded == {"lazy_loader", "pyro_bayesprune", "safetensors", "scipy"}
+
+
 def test_the_help_of_a_command_loads_no_torch():
     code = (
         "import sys; from pyro_bayesprune.cli import app; app.parse('run', ['--seed', '1']);"
