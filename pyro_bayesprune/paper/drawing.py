@@ -33,10 +33,6 @@ KINDS: dict[str, tuple[tuple[str, ...], Callable[[pd.DataFrame], Figure]]] = {
     "loss by level": (("bayes_unpruned",), plots.loss_by_level),  # and of one more method
     "accuracy against compression": (("unpruned",), _accuracies),
     "twins": ((*DENSE, *PRUNED), plots.twins),
-    "parts of the log Bayes factor": (
-        PRUNED,
-        lambda h: plots.by_method(h, PRUNED, plots.bayes_factor_parts),
-    ),
 }
 
 
@@ -108,12 +104,11 @@ def additional_figures(results: pd.DataFrame) -> list[FigureSpec]:
     pairs = sorted(set(zip(results["dataset"], results["network"], strict=True)))
     other = [pair for pair in pairs if pair[0] not in DATASETS]
     levels = tuple(sorted(float(level) for level in results["sparsity"].unique() if level))
-    kinds = ("twins", "parts of the log Bayes factor")
     return [
         *(FigureSpec("learning curves", *p, (level,)) for p in other for level in levels),
         *(FigureSpec("loss by level", *p, levels, method) for p in other for method in BAYESIAN),
         *(FigureSpec("accuracy against compression", *p) for p in pairs),
-        *(FigureSpec(k, *p, (level,)) for p in pairs for level in levels for k in kinds),
+        *(FigureSpec("twins", *p, (level,)) for p in pairs for level in levels),
     ]
 
 

@@ -4,6 +4,7 @@ All functions raise a ValueError if the data frame lacks a required column.
 """
 
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -14,6 +15,9 @@ from matplotlib.figure import Figure
 
 from pyro_bayesprune.plots import scales, style
 from pyro_bayesprune.plots.style import METHODS, PARTS, Look, curve
+
+Interval = Callable[[pd.Series], tuple[float, float]]
+SHIFT = 1.03  # of the points of one method to those of the next, along the compression
 
 
 def comparison(histories: pd.DataFrame, methods: Sequence[str] | None = None) -> Figure:
@@ -42,8 +46,8 @@ def comparison(histories: pd.DataFrame, methods: Sequence[str] | None = None) ->
     lines = ({"-": part} if part else {}) | {"--": "train"}
     style.legend_right(axes["A"], [style.sample(Look(t, "black", "", s)) for s, t in lines.items()])
     scales.log_if_positive(axes["A"])
-    scales.nats(axes["B"])
     _label_comparison(axes, pruned)
+    scales.nats(axes["B"])
     text = f"{_sparsity_text(pruned)}{style.seeds_text(histories)}" if constant else ""
     handles = [style.sample(METHODS[name]) for name in names]
     style.legend_below(figure, handles, text or style.seeds_text(histories))
@@ -65,11 +69,13 @@ def _label_comparison(axes: dict[str, Axes], pruned: pd.DataFrame) -> None:
     axes["A"].set_title("Loss", loc="left")
     axes["B"].set(xlabel="epoch", ylabel="log Bayes factor (nats)")
     axes["B"].set_title("Log Bayes factor", loc="left")
-    twin = Look("against the unpruned twin", "black", "")
+    twin = Look("against the twin", "black", "")
     steps = style.decision_samples(pruned, gated=False)
     for marker in steps:
-        marker.set(label=f"{marker.get_label()} step", markerfacecolor="white")
-    style.legend_right(axes["B"], [style.sample(twin), *steps])
+        marker.set(label=f"step: {marker.get_label()}", markerfacecolor="white")
+    gated = style.threshold(axes["B"], pruned[~pruned["method"].isin(style.UNGATED)])
+    lines = [style.sample(style.THRESHOLD)] if gated else []
+    style.legend_right(axes["B"], [style.sample(twin), *steps, *lines])
     if "C" in axes:
         axes["B"].set_xlabel("")
         axes["B"].tick_params(labelbottom=False)
@@ -103,8 +109,8 @@ def loss_by_level(histories: pd.DataFrame, ax: Axes | None = None) -> Figure:
         curve(ax, histories[histories["level"] == level], f"{part}_loss", look)
     ax.set(xlabel="epoch", ylabel=f"{part} {style.LOSS}")
     scales.log_if_positive(ax)
-    text = style.seeds_text(histories).replace("\n", " ")
-    style.legend_above(ax, title=f"target sparsity ({text})", ncols=len(levels))
+    title = f"target sparsity\n{style.seeds_text(histories)}"
+    style.legend_above(ax, title=title, ncols=min(6, len(levels)))
     return figure
 
 
@@ -119,7 +125,8 @@ def accuracy_against_compression(
 
     Points are means over seeds. Bars are 95% intervals: of the mean over several seeds by
     Student's t distribution, of the accuracy of one seed by the binomial distribution of the test
-    examples. Unpruned networks are horizontal lines with a band for the interval.
+    examples. Unpruned networks are horizontal lines with a band for the interval. The
+    points of several methods are shifted sideways by a few per cent, so that bars do not overlap.
 
     Args:
         results: one row per run of one data set and network. Methods without a look of their own
@@ -131,15 +138,19 @@ def accuracy_against_compression(
             differences which the test set cannot show.
     """
     test, count = f"test_{score}", num_test if score == "accuracy" else None
+    highest = 1.0 if score == "accuracy" else np.inf
+    interval = partial(scales.score_interval, num_test=count, highest=highest)
     style.check_columns(results, ["method", "sparsity", "compression_ratio", test])
     results = results.dropna(subset=[test])
     figure, ax = style.one_axes(ax)
-    for name, look in style.looks(results["method"]).items():
-        runs = results[results["method"] == name]
+    looks = style.looks(results["method"])
+    for number, (name, look) in enumerate(looks.items()):
+        runs = results[results["method"] == name].rename(columns={test: "score"})
         if name.endswith("unpruned"):
-            _horizontal(ax, runs[test], look, count)
+            _horizontal(ax, runs["score"], look, interval)
         else:
-            _points(ax, runs.rename(columns={test: "score"}), look, count)
+            shift = SHIFT ** (number - len(looks) / 2)
+            _points(ax, runs, look, interval, shift)
     ax.set_xscale("log")
     scales.plain_ticks(ax.xaxis)
     ax.xaxis.set_major_formatter("{x:g}x")
@@ -150,20 +161,20 @@ def accuracy_against_compression(
     return figure
 
 
-def _points(ax: Axes, runs: pd.DataFrame, look: Look, num_test: int | None) -> None:
+def _points(ax: Axes, runs: pd.DataFrame, look: Look, interval: Interval, shift: float) -> None:
     """Draw the mean score and its interval at the mean compression of each target sparsity."""
     levels = [level for _, level in runs.groupby("sparsity", dropna=False, sort=False)]
     levels.sort(key=lambda level: level["compression_ratio"].mean())
     x, y = ([level[name].mean() for level in levels] for name in ("compression_ratio", "score"))
-    ends = np.array([scales.score_interval(level["score"], num_test) for level in levels]).T
+    ends = np.array([interval(level["score"]) for level in levels]).T
     style = {"color": look.colour, "marker": look.marker, "label": look.label, "capsize": 3}
-    ax.errorbar(x, y, np.abs(ends - y), linestyle=look.linestyle, elinewidth=1, **style)
+    ax.errorbar(np.multiply(x, shift), y, np.abs(ends - y), linestyle=look.linestyle, elinewidth=1, **style)
 
 
-def _horizontal(ax: Axes, values: pd.Series, look: Look, num_test: int | None) -> None:
+def _horizontal(ax: Axes, values: pd.Series, look: Look, interval: Interval) -> None:
     line = "--" if look.label == "unpruned" else ":"
     ax.axhline(values.mean(), color=look.colour, linestyle=line, label=f"{look.label} (dense)")
-    low, high = scales.score_interval(values, num_test)
+    low, high = interval(values)
     if low < high:
         ax.axhspan(low, high, color=look.colour, alpha=0.08, linewidth=0)
 
@@ -179,7 +190,7 @@ def _intervals_text(results: pd.DataFrame, num_test: int | None) -> str:
 def twins(histories: pd.DataFrame) -> Figure:
     """Draw the log Bayes factor against the unpruned twin by epoch, and its two parts.
 
-    The scale, common to all panels, is linear within ± 1 nat and logarithmic outside.
+    The scale, common to all panels, is linear around zero and logarithmic outside.
 
     Args:
         histories: one row per run and epoch of one data set, network and sparsity. The function

@@ -66,9 +66,17 @@ def log_if_positive(ax: Axes) -> None:
 
 
 def nats(ax: Axes) -> None:
-    """Use a symmetric logarithmic scale, linear within ± 1 nat, and draw a line at zero."""
-    ax.set_yscale("symlog", linthresh=1)
-    plain_ticks(ax.yaxis, linear=1)
+    """Use a symmetric logarithmic scale of log Bayes factors, and draw a line at zero.
+
+    The scale is linear within ± 1 nat. If values exceed 10,000 nats, it is linear within the power
+    of ten below a thousandth of the largest, because their differences near zero do not matter.
+    """
+    drawn = [line.get_ydata() for a in ax.get_shared_y_axes().get_siblings(ax) for line in a.lines]
+    sizes = np.abs(np.concatenate([[1.0], *drawn]))
+    largest = sizes[np.isfinite(sizes)].max()
+    linear = max(1.0, 10.0 ** np.floor(np.log10(largest) - 3))
+    ax.set_yscale("symlog", linthresh=linear)
+    plain_ticks(ax.yaxis, linear)
     ax.autoscale_view()  # limits that an earlier call computed have the margins of a linear scale
     ax.axhline(0, color="black", linewidth=0.8, zorder=1)
 
@@ -97,12 +105,15 @@ def binomial_interval(shares: Sequence[float], examples: Sequence[int]) -> np.nd
     return np.array(intervals).reshape(-1, 2).T
 
 
-def score_interval(values: Sequence[float], num_test: int | None) -> tuple[float, float]:
+def score_interval(
+    values: Sequence[float], num_test: int | None, highest: float = np.inf
+) -> tuple[float, float]:
     """Return the 95% interval of a score: of the mean over seeds (t), or of one seed (binomial).
 
     Args:
         values: scores of the seeds.
         num_test: number of test examples, if the score is a share of them; otherwise None.
+        highest: the highest possible score. The lowest is zero.
 
     Returns:
         Lower and upper end. They are NaN for one seed without ``num_test``, and for several equal
@@ -112,7 +123,7 @@ def score_interval(values: Sequence[float], num_test: int | None) -> tuple[float
     if count > 1:
         error = np.std(values, ddof=1) / np.sqrt(count)
         half = stats.t.ppf((1 + PROBABILITY) / 2, count - 1) * error if error > 1e-12 else np.nan
-        return mean - half, mean + half
+        return np.clip(mean - half, 0, highest), np.clip(mean + half, 0, highest)
     if num_test is None:
         return np.nan, np.nan
     low, high = binomial_interval([mean], [num_test])

@@ -15,7 +15,7 @@ from matplotlib.ticker import MaxNLocator
 
 COLOURS = sns.color_palette("colorblind")
 MARKERS = "osD^vPX<>*hp"
-BAND = "bands: ± one standard\ndeviation over seeds"
+BAND = "bands: ± one standard deviation over seeds"
 WITHOUT = "lines without band: one seed"
 LOSS = "loss (nats per example)"
 
@@ -53,6 +53,9 @@ RUNS = [  # looks of runs without a look of their own: the colours with most con
 ]
 UNLABELLED = Look("_unlabelled", "darkgray", "")  # one of more runs than there are looks
 THRESHOLD = Look("threshold", "black", "", "--")
+SURVIVORS = Look("surviving weights", COLOURS[0], "")
+PRIOR = Look("prior", COLOURS[3], "", "--")
+SHARES = "Blues"  # colour map of masks and of shares of survivors
 UNGATED = ("unpruned", "random", "magnitude")  # methods that ignore the Bayes factor
 
 

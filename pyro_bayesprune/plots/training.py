@@ -11,7 +11,7 @@ def learning_curves(history: pd.DataFrame) -> Figure:
     """Draw the loss, the log Bayes factor of each pruning step, and the sparsity, by epoch.
 
     This is figure 4 of the paper. The log Bayes factor belongs to the last candidate of the epoch's
-    pruning step, in nats over the data set; its scale is linear within ± 1 nat. The marker shows
+    pruning step, in nats over the data set; its scale is linear around zero. The marker shows
     the decision, and an epoch without a step has none. The dashed line is the gate's threshold.
 
     Args:
@@ -108,7 +108,7 @@ def layer_sparsity(histories: pd.DataFrame, ax: Axes | None = None) -> Figure:
         style.curve(ax, histories, name, look, markersize=size)
     style.curve(ax, histories, "sparsity", Look("all", "black", "o"), linestyle="--")
     ax.set(xlabel="epoch", ylabel="share of weights that are zero", ylim=(-0.05, 1.05))
-    style.legend_beside(ax, "layer")
+    style.legend_above(ax, title="layer", ncols=4)
     return figure
 
 
@@ -117,8 +117,9 @@ def bayes_factor_parts(histories: pd.DataFrame, ax: Axes | None = None) -> Figur
 
     A log Bayes factor of the kind ``joint`` has a likelihood part and a prior part. It compares the
     joint densities of two points, that is, their posterior odds, and not marginal likelihoods. The
-    kind ``laplace`` also has an Occam factor. A step passes above the threshold, a grey line. The
-    vertical scale is linear within ± 1 nat.
+    kind ``laplace`` also has an Occam factor. A step passes above the threshold, a dashed line.
+    Epochs without a step have no points. The vertical scale is linear around zero, within ± 1 nat
+    unless there are values beyond 10,000 nats, and logarithmic outside.
 
     Args:
         histories: one row per epoch of the runs of one configuration.
@@ -137,7 +138,8 @@ def bayes_factor_parts(histories: pd.DataFrame, ax: Axes | None = None) -> Figur
         style.curve(ax, drawn, name, look)
     gated = style.threshold(ax, histories)
     scales.nats(ax)
-    ax.set(xlabel="epoch", ylabel="log Bayes factor (nats)")
+    epochs = histories["epoch"].min() - 0.6, histories["epoch"].max() + 0.6
+    ax.set(xlabel="epoch", ylabel="log Bayes factor (nats)", xlim=epochs)
     names = [style.sample(look) for look in parts.values()]
     style.legend_above(ax, names + ([style.sample(style.THRESHOLD)] if gated else []), ncols=2)
     return figure
