@@ -33,7 +33,8 @@ def comparison(histories: pd.DataFrame, methods: Sequence[str] | None = None) ->
             the unpruned runs. The function `statistics.twins` adds the required columns.
         methods: methods to draw. The default is all methods in the data.
     """
-    style.check_columns(histories, ["method", "epoch", "train_loss", "log_bf", "twin_log_bf"])
+    columns = ["method", "epoch", "train_loss", "log_bf", "twin_log_bf", "decision", "sparsity"]
+    style.check_columns(histories, columns)
     names = [name for name in methods or METHODS if name in set(histories["method"])]
     pruned = histories[histories["method"].isin(names) & (histories["sparsity"] > 0)]
     constant = scales.is_uniform(pruned["sparsity"])

@@ -8,6 +8,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import seaborn as sns
+from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
@@ -55,7 +56,7 @@ UNLABELLED = Look("_unlabelled", "darkgray", "")  # one of more runs than there 
 THRESHOLD = Look("threshold", "black", "", "--")
 SURVIVORS = Look("surviving weights", COLOURS[0], "")
 PRIOR = Look("prior", COLOURS[3], "", "--")
-SHARES = "Blues"  # colour map of masks and of shares of survivors
+SHARES = colormaps["Blues"].with_extremes(bad="lightgrey")  # of survivors; gaps are grey
 UNGATED = ("unpruned", "random", "magnitude")  # methods that ignore the Bayes factor
 
 

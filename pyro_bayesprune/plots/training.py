@@ -33,30 +33,36 @@ def learning_curves(history: pd.DataFrame) -> Figure:
     runs = {"": history}
     if "run" in history and history["run"].nunique() > 1:
         runs = {str(name): run for name, run in history.groupby("run", sort=False)}
-    looks = style.looks(runs) if len(runs) > 1 else {"": Look("", COLOURS[2], "")}
     options = {"sharex": True, "height_ratios": (3, 3, 1.3)}
     figure, (loss, factor, sparsity) = style.panels(3, 1, figsize=(6, 6.4), **options)
-    if len(runs) > 1:
-        _losses_of_runs(figure, loss, runs, looks)
-    else:
+    if len(runs) == 1:
+        looks = {"": Look("log Bayes factor", COLOURS[2], "")}
         _losses(loss, history)
+    else:
+        looks = style.looks(runs)
+        _losses_of_runs(figure, loss, runs, looks)
     gated = [_draw_steps(factor, run, looks[name], len(runs) == 1) for name, run in runs.items()]
     for name, run in runs.items():
-        style.curve(sparsity, run, "sparsity", looks[name], marker="")
+        style.curve(sparsity, run, "sparsity", looks[name], marker="", label=name or "sparsity")
+    style.legend_right(factor, style.decision_samples(history, any(gated)))
+    _label(loss, factor, sparsity, history, f"{len(runs)} runs" if len(runs) > 1 else "")
+    return figure
+
+
+def _label(loss: Axes, factor: Axes, sparsity: Axes, history: pd.DataFrame, runs: str) -> None:
+    """Set the scales and texts of the three strips."""
     scales.log_if_positive(loss)
     scales.nats(factor)
     loss.set_ylabel(style.LOSS)
     factor.set_ylabel("log Bayes factor (nats)")
     none = set(history["decision"]) <= {"unchanged"}
     factor.set_title("Pruning steps (none)" if none else "Pruning steps", loc="left")
-    share = f", {history['sparsity'].iloc[-1]:.2%} at the end" if len(runs) == 1 else ""
-    sparsity.set_title(f"Sparsity{share}", loc="left")
-    style.legend_right(factor, style.decision_samples(history, any(gated)))
+    share = f"{history['sparsity'].iloc[-1]:.2%} at the end"
+    sparsity.set_title(f"Sparsity, {runs or share}", loc="left")
     epochs = history["epoch"].min() - 0.6, history["epoch"].max() + 0.6
     sparsity.set(xlabel="epoch", ylabel="share of zeros", xlim=epochs, ylim=(-0.05, 1.05))
     sparsity.set_yticks([0, 0.5, 1])
-    figure.align_ylabels()
-    return figure
+    loss.figure.align_ylabels()
 
 
 def _losses(ax: Axes, history: pd.DataFrame) -> None:
