@@ -109,7 +109,7 @@ def loss_by_level(histories: pd.DataFrame, ax: Axes | None = None) -> Figure:
     ax.set(xlabel="epoch", ylabel=f"{part} {style.LOSS}")
     scales.log_if_positive(ax)
     title = f"target sparsity\n{style.seeds_text(histories)}"
-    style.legend_above(ax, title=title, ncols=min(6, len(levels)))
+    style.legend_above(ax, title=title)
     return figure
 
 
@@ -157,7 +157,7 @@ def accuracy_against_compression(
     scales.include_interval(ax, results[test], count)
     names = {"accuracy": "test accuracy", "rmse": "test RMSE"}
     ax.set(xlabel="compression (parameters before / after)", ylabel=names[score])
-    style.legend_above(ax, ncols=2, title=_intervals_text(results, count))
+    style.legend_above(ax, title=_intervals_text(results, count))
     return figure
 
 

@@ -1,11 +1,14 @@
 """Figures of the training of one configuration: losses, decisions, sparsity by layer."""
 
+from dataclasses import replace
+
 import pandas as pd
+import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from pyro_bayesprune.plots import scales, style
-from pyro_bayesprune.plots.style import COLOURS, MARKERS, Look
+from pyro_bayesprune.plots.style import COLOURS, Look
 
 
 def learning_curves(history: pd.DataFrame) -> Figure:
@@ -84,9 +87,8 @@ def _losses_of_runs(
     ax.set_title(f"Loss ({part}), {len(runs)} runs", loc="left")
     names = [look for look in looks.values() if look is not style.UNLABELLED]
     if names:
-        columns = 2 if max(len(look.label) for look in names) < 32 else 1
-        style.legend_below(figure, [style.sample(look) for look in names], ncols=columns)
-        figure.set_figheight(6.4 + 0.22 * -(-len(names) // columns))
+        rows = style.legend_below(figure, [style.sample(look) for look in names])
+        figure.set_figheight(figure.get_figheight() + 0.22 * rows)
 
 
 def _draw_steps(ax: Axes, history: pd.DataFrame, look: Look, is_single: bool) -> bool:
@@ -100,6 +102,9 @@ def _draw_steps(ax: Axes, history: pd.DataFrame, look: Look, is_single: bool) ->
 def layer_sparsity(histories: pd.DataFrame, ax: Axes | None = None) -> Figure:
     """Draw the sparsity of each layer, and of all layers together, by epoch.
 
+    The colours of more than twelve layers show their order, and only the first and the last layer
+    are named.
+
     Args:
         histories: one row per epoch of the runs of one configuration. The columns of the layers are
             called ``sparsity/<layer>``.
@@ -108,15 +113,22 @@ def layer_sparsity(histories: pd.DataFrame, ax: Axes | None = None) -> Figure:
     columns = map(str, histories.dropna(axis="columns", how="all"))
     layers = [name for name in columns if name.startswith("sparsity/")]
     figure, ax = style.one_axes(ax)
-    for number, name in enumerate(layers):
-        label = name.removeprefix("sparsity/").removesuffix(".weight")
-        look = Look(label, COLOURS[number % len(COLOURS)], MARKERS[1:][number % 11])
-        size = 5 + 2 * (len(layers) - number)  # lines of equally pruned layers coincide
+    looks = _looks_of_layers([name[9:].removesuffix(".weight") for name in layers])
+    for number, (name, look) in enumerate(zip(layers, looks, strict=True)):
+        size = 5 + max(0, 6 - 2 * number)  # lines of equally pruned layers coincide
         style.curve(ax, histories, name, look, markersize=size)
     style.curve(ax, histories, "sparsity", Look("all", "black", "o"), linestyle="--")
     ax.set(xlabel="epoch", ylabel="share of weights that are zero", ylim=(-0.05, 1.05))
-    style.legend_above(ax, title="layer", ncols=4)
+    style.legend_above(ax, title="layer")
     return figure
+
+
+def _looks_of_layers(names: list[str]) -> list[Look]:
+    if len(names) <= len(style.RUNS):
+        return [replace(look, label=name) for name, look in zip(names, style.RUNS, strict=False)]
+    colours = sns.color_palette("viridis", len(names))
+    labels = [names[0], *(f"_{name}" for name in names[1:-1]), names[-1]]
+    return [Look(label, colour, "") for label, colour in zip(labels, colours, strict=True)]
 
 
 def bayes_factor_parts(histories: pd.DataFrame, ax: Axes | None = None) -> Figure:
@@ -148,5 +160,5 @@ def bayes_factor_parts(histories: pd.DataFrame, ax: Axes | None = None) -> Figur
     epochs = histories["epoch"].min() - 0.6, histories["epoch"].max() + 0.6
     ax.set(xlabel="epoch", ylabel="log Bayes factor (nats)", xlim=epochs)
     names = [style.sample(look) for look in parts.values()]
-    style.legend_above(ax, names + ([style.sample(style.THRESHOLD)] if gated else []), ncols=2)
+    style.legend_above(ax, names + ([style.sample(style.THRESHOLD)] if gated else []))
     return figure
