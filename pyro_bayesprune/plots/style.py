@@ -209,8 +209,10 @@ def legend_above(ax: Axes, handles: Sequence[Any] | None = None, **options: Any)
 
 
 def legend_right(ax: Axes, handles: Sequence[Any] | None = None) -> None:
-    """Put a legend above the right end of the axes, beside a title on the left."""
-    legend_above(ax, handles, loc="lower right", bbox_to_anchor=(1, 1))
+    """Put a legend in one row above the right end of the axes, beside a title on the left."""
+    handles = handles or ax.get_legend_handles_labels()[0]
+    place: dict[str, Any] = {"loc": "lower right", "bbox_to_anchor": (1, 1)}
+    legend_above(ax, handles, ncols=max(1, len(handles)), **place)
 
 
 def legend_below(figure: Figure, handles: Sequence[Any], title: str = "") -> int:

@@ -183,6 +183,16 @@ def test_a_layer_that_is_pruned_more_is_visible(history):
     assert set(drawn(ax)) == {"a", "b", "all"}
 
 
+def test_the_colours_of_many_layers_show_their_order(history):
+    layers = {f"sparsity/w{number}": number / 20 for number in range(13)}
+    (ax,) = training.layer_sparsity(history.assign(**layers)).axes
+    lines = [line for line in ax.get_lines() if line.get_label() != "all"]
+    brightness = [sum(line.get_color()) for line in lines]
+    assert [line.get_ydata()[0] for line in lines] == list(layers.values())
+    assert brightness == sorted(brightness)
+    assert set(handles(ax)) == {"w0", "w12", "all"}
+
+
 def test_the_drawn_parts_add_up(history):
     parts = {"log_likelihood_ratio": [-30.0, -310.0, 3.0, 0.0], "log_prior_ratio": [5.0, 6, 1, 0]}
     joint = history.assign(**parts).assign(log_bf=np.add(*parts.values()), log_occam_ratio=0.0)
