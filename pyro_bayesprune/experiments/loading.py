@@ -33,6 +33,7 @@ class Run:
         error: reason why the run did not finish, or empty.
         analysis: tables that a report wrote into the folder, or empty.
         weights_file: name of the file in the folder that contains the network.
+        label: the title among other runs, see `titles.distinguished`; empty for the default.
     """
 
     settings: dict[str, Any]
@@ -42,6 +43,7 @@ class Run:
     error: str = ""
     analysis: dict[str, Any] = field(default_factory=dict)
     weights_file: str = folders.WEIGHTS
+    label: str = ""
 
     @cached_property
     def config(self) -> Config:
@@ -95,6 +97,8 @@ class Run:
     @property
     def title(self) -> str:
         """The name of the run in tables."""
+        if self.label:
+            return self.label
         settings = {"dataset": "?", "network": "?", "sparsity": "", "seed": "?"} | self.settings
         names = (settings["dataset"], settings["network"], self.metrics.get("method", "run"))
         level = () if self.dense else (settings["sparsity"],)

@@ -9,6 +9,7 @@ from pyro_bayesprune.inference.draws import Draws
 from pyro_bayesprune.inference.metrics import layer_sparsity
 from pyro_bayesprune.models.module import BayesianModule, network
 from pyro_bayesprune.reporting.analysis import calibrated, diagnosed, plain
+from pyro_bayesprune.reporting.summary import file_sizes
 from pyro_bayesprune.training.fitting import Fit
 
 EXAMPLES = 2000  # of the test (and of the training) part at most
@@ -57,6 +58,7 @@ def _metrics(fit: Fit, data: Dataset) -> dict[str, Any]:
         "achieved_sparsity": fit.sparsity,
         "parameters": total,
         "compression_ratio": total / (total - pruned),
+        "file_sizes": file_sizes(fit.weights),
         "layer_sparsity": layer_sparsity(fit.masks),
         "num_train": data.num_train,
         "epochs": fit.state.epoch,

@@ -1,4 +1,4 @@
-"""Building blocks of the HTML page: panels, tables of text and images of figures."""
+"""Building blocks of the HTML page: panels, cards, tables of text and images of figures."""
 
 import base64
 import io
@@ -21,8 +21,28 @@ STYLE: dict[Any, Any] = {"svg.fonttype": "none", "svg.hashsalt": "report", "font
 
 
 @dataclass(frozen=True)
+class Card:
+    """A number with its name and a note that explains it."""
+
+    name: str
+    value: str
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Cards:
+    """Several cards beside each other."""
+
+    cards: Sequence[Card]
+    caption: str = ""
+
+
+@dataclass(frozen=True)
 class Table:
-    """A table of text with a caption. The first column contains the names of the rows."""
+    """A table of text with a caption. The first column contains the names of the rows.
+
+    The page shows the first ten rows, or only the caption if the table is ``folded``.
+    """
 
     caption: str
     header: list[str]
@@ -38,9 +58,10 @@ class Picture:
     caption: str
     alt: str
     table: Table | None = None
+    wide: bool = False
 
 
-Content = list[Picture | Table]
+Content = list[Picture | Table | Cards]
 
 
 @dataclass(frozen=True)
@@ -49,16 +70,16 @@ class Panel:
 
     id: str
     texts: dict[str, str]
-    content: Sequence[Picture | Table]
+    content: Sequence[Picture | Table | Cards]
     note: str
 
 
-def panel(name: str, content: Sequence[Picture | Table], note: str = "") -> Panel:
+def panel(name: str, content: Sequence[Picture | Table | Cards], note: str = "") -> Panel:
     """Return a section with its texts from texts.yaml.
 
     Args:
         name: name of the section in texts.yaml.
-        content: tables and pictures. If it is empty, a sentence explains why.
+        content: cards, tables and pictures. If it is empty, a sentence explains why.
         note: sentence that is added to the content.
     """
     texts = {key: text.format(**vars(thresholds)) for key, text in TEXTS["panels"][name].items()}
@@ -74,7 +95,7 @@ def picture(
     """Return a figure as an SVG image in a data URI, with a transparent background.
 
     Args:
-        figure: Matplotlib figure.
+        figure: Matplotlib figure. If it is wider than 8 inches, it fills the width of the page.
         name: name of its caption and alternative text in texts.yaml.
         table: data behind the figure.
         **values: values in the texts.
@@ -85,11 +106,12 @@ def picture(
         figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
     source = "data:image/svg+xml;base64," + base64.b64encode(buffer.getvalue()).decode()
     table = table_of(table, caption) if isinstance(table, pd.DataFrame) else table
-    return Picture(source, caption, alt, table)
+    return Picture(source, caption, alt, table, figure.get_figwidth() > 8)
 
 
 def table_of(frame: pd.DataFrame, caption: str, *, folded: bool = False) -> Table:
-    """Return a data frame as a table of text."""
+    """Return a data frame as a table of text, without columns that are empty."""
+    frame = frame.dropna(axis="columns", how="all")
     header = [TEXTS["headers"].get(str(name), str(name).replace("_", " ")) for name in frame]
     rows = [[formatted(value) for value in row] for row in frame.itertuples(index=False)]
     return Table(caption, header, rows, folded)
@@ -104,3 +126,12 @@ def formatted(value: Any) -> str:  # noqa: ANN401
     if isinstance(value, (int, float)):
         return f"{value:,.0f}" if abs(value) >= 1e4 else f"{value:.4g}"
     return str(value)
+
+
+def span(values: Sequence[float | None], style: str, unit: str = "") -> str:
+    """Return the range of the values as text, or one value if all look the same."""
+    known = sorted(value for value in values if value is not None)
+    if not known:
+        return "not measured"
+    ends = dict.fromkeys(format(value, style) for value in (known[0], known[-1]))
+    return " to ".join(ends) + unit
