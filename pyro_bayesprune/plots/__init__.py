@@ -9,6 +9,8 @@ __getattr__, __dir__, __all__ = attach(
         "calibration_by_sparsity", "class_frequencies", "coverage", "pit", "rejection",
         "reliability", "shifts", "sparsity_by_layer", "traces",
     ],
+    scales=["is_uniform"],
     style=["METHODS", "label"],
     training=["bayes_factor_parts", "layer_sparsity", "learning_curves"],
+    weights=["survivors", "weights_against_prior"],
 )  # fmt: skip

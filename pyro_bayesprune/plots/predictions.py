@@ -9,39 +9,40 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
-from pyro_bayesprune.plots.style import COLOURS, MARKERS, one_axes, panels
+from pyro_bayesprune.plots.scales import binomial_interval, include_interval, plain_ticks
+from pyro_bayesprune.plots.style import COLOURS, MARKERS, legend_above, legend_below, one_axes, panels
 
+UNIT = (-0.02, 1.02)  # limits of an axis of shares
 SHIFTS = {"rotation": "rotation (degrees)", "noise": "noise (sd, normalised inputs)"}
 
 
 def sparsity_by_layer(layers: pd.DataFrame, ax: Axes | None = None) -> Figure:
-    """Draw the share of surviving weights of each layer as bars, on a logarithmic scale.
+    """Draw the share of surviving weights of each layer as dots, on a linear scale.
+
+    If `is_uniform` holds for the column ``kept``, the figure shows nothing, and callers that write
+    reports omit it.
 
     Args:
         layers: one row per layer, with columns ``layer`` and ``kept`` (share in [0, 1]), and
             ``dead units`` where they are known.
         ax: axes to draw on. The default is a new figure.
     """
-    is_new = ax is None
-    figure, ax = one_axes(ax)
-    if is_new:
-        figure.set_size_inches(7, 1.2 + 0.45 * len(layers))
-    bars = ax.barh(layers["layer"], layers["kept"], color=COLOURS[0], height=0.6)
-    ax.bar_label(bars, [_bar_label(row) for row in layers.to_dict("records")], padding=4)
-    ax.invert_yaxis()
-    positive = layers.loc[layers["kept"] > 0, "kept"]
-    if len(positive):
-        lowest = positive.min() / 3
-        ax.set_xlim(lowest, 10)  # leaves space for the labels of the bars
-        ax.set_xscale("log")
-        ax.set_xticks([tick for tick in (1e-4, 1e-3, 1e-2, 0.1, 1) if tick >= lowest])
-        ax.xaxis.set_major_formatter(PercentFormatter(1, decimals=None))
-    ax.grid(False, axis="y")  # grid lines would cross the labels
-    ax.set(xlabel="share of surviving weights (logarithmic)", ylabel="")
+    figure, ax = one_axes(ax, (6, 0.9 + 0.32 * len(layers)))
+    names = layers["layer"].astype(str).str.removesuffix(".weight")
+    ax.plot(layers["kept"], names, "o", color=COLOURS[0], markersize=8)
+    ax.hlines(names, 0, layers["kept"], color=COLOURS[0], linewidth=1)
+    place: dict[str, Any] = {"xytext": (8, 0), "textcoords": "offset points", "va": "center"}
+    for name, row in zip(names, layers.to_dict("records"), strict=True):
+        ax.annotate(_share_label(row), (row["kept"], name), fontsize="small", **place)
+    ax.set_ylim(len(layers) - 0.4, -0.6)
+    ax.set_xlim(0, 1.4 * layers["kept"].max() or 1)  # leaves space for the labels
+    ax.xaxis.set_major_formatter(PercentFormatter(1, decimals=None))
+    ax.grid(False, axis="y")
+    ax.set(xlabel="share of surviving weights", ylabel="")
     return figure
 
 
-def _bar_label(row: dict[Any, Any]) -> str:
+def _share_label(row: dict[Any, Any]) -> str:
     dead = row.get("dead units")
     return f"{row['kept']:.2%}" + (f", {dead:.0f} dead units" if pd.notna(dead) else "")
 
@@ -49,17 +50,24 @@ def _bar_label(row: dict[Any, Any]) -> str:
 def reliability(table: pd.DataFrame, ax: Axes | None = None) -> Figure:
     """Draw accuracy against confidence. The diagonal is perfect calibration.
 
-    The larger a marker, the more examples its bin has.
+    With the numbers of examples, bars are 95% binomial intervals of the accuracy (Wilson), and a
+    strip above shows the numbers on a logarithmic scale.
 
     Args:
         table: result of `calibration.reliability_table`, with a column ``network``.
         ax: axes to draw on. The default is a new figure.
     """
-    figure, ax = one_axes(ax)
-    _draw_networks(ax, table, "confidence", "accuracy", sizes="examples")
+    figure, ax = one_axes(ax, (5, 6))
+    _draw_networks(ax, table, "confidence", "accuracy")
     ax.plot([0, 1], [0, 1], color="black", linewidth=0.8, linestyle="--", label="calibrated")
-    ax.set(xlabel="confidence", ylabel="accuracy", xlim=(0, 1.02), ylim=(0, 1.02))
-    _legend_above(ax)
+    ax.set(xlabel="confidence", ylabel="accuracy", xlim=UNIT, ylim=UNIT, aspect="equal")
+    if "examples" in table:
+        strip = ax.inset_axes((0, 1.03, 1, 0.2), sharex=ax)
+        _draw_networks(strip, table.drop(columns="examples").assign(n=table["examples"]), "confidence", "n")
+        strip.set(ylabel="examples", yscale="log")
+        plain_ticks(strip.yaxis)
+        strip.tick_params(labelbottom=False)
+    legend_above(ax, bbox_to_anchor=(0, 1.24 if "examples" in table else 1))
     return figure
 
 
@@ -82,7 +90,7 @@ def pit(table: pd.DataFrame, ax: Axes | None = None) -> Figure:
         label="calibrated",
     )
     ax.set(xlabel="PIT", ylabel="share of the targets", xlim=(0, 1), ylim=(0, None))
-    _legend_above(ax)
+    legend_above(ax)
     return figure
 
 
@@ -93,17 +101,19 @@ def coverage(table: pd.DataFrame, ax: Axes | None = None) -> Figure:
         table: result of `targets.coverage_table`, with a column ``network``.
         ax: axes to draw on. The default is a new figure.
     """
-    figure, ax = one_axes(ax)
+    figure, ax = one_axes(ax, (5, 5.5))
     _draw_networks(ax, table, "probability", "coverage")
     ax.plot([0, 1], [0, 1], color="black", linewidth=0.8, linestyle="--", label="calibrated")
     labels = {"xlabel": "probability of the interval", "ylabel": "share of targets inside"}
-    ax.set(xlim=(0, 1.02), ylim=(0, 1.02), **labels)
-    _legend_above(ax)
+    ax.set(xlim=UNIT, ylim=UNIT, aspect="equal", **labels)
+    legend_above(ax)
     return figure
 
 
 def rejection(table: pd.DataFrame, ax: Axes | None = None) -> Figure:
     """Draw accuracy against the share of examples that are rejected.
+
+    With the numbers of examples, bars are 95% binomial intervals of the accuracy (Wilson).
 
     Args:
         table: result of `calibration.rejection_table`, with a column ``network``.
@@ -112,26 +122,30 @@ def rejection(table: pd.DataFrame, ax: Axes | None = None) -> Figure:
     figure, ax = one_axes(ax)
     _draw_networks(ax, table, "rejected", "accuracy")
     ax.set(xlabel="share rejected, most uncertain first", ylabel="accuracy on the rest")
-    _legend_above(ax)
+    legend_above(ax)
     return figure
 
 
-def shifts(table: pd.DataFrame) -> Figure:
+def shifts(table: pd.DataFrame, *, num_test: int | None = None) -> Figure:
     """Draw accuracy (top) and entropy (bottom) under each kind of input shift.
 
     Args:
         table: result of `shift.shift_table`.
+        num_test: number of examples behind each accuracy. With it, bars are 95% binomial intervals,
+            and the axis of accuracies spans at least the interval of all examples.
     """
     kinds = list(table["shift"].unique())
     options = {"sharex": "col", "sharey": "row", "squeeze": False}
-    figure, grid = panels(2, len(kinds), figsize=(8, 5.5), **options)
+    figure, grid = panels(2, len(kinds), figsize=(6, 4.6), **options)
+    table = table if num_test is None else table.assign(examples=num_test)
     for column, kind in zip(grid.T, kinds, strict=True):
         for ax, name in zip(column, ("accuracy", "entropy"), strict=True):
             _draw_networks(ax, table[table["shift"] == kind], "amount", name)
         column[1].set_xlabel(SHIFTS.get(kind, kind))
+    include_interval(grid[0, 0], table["accuracy"], num_test)
     grid[0, 0].set_ylabel("accuracy")
     grid[1, 0].set_ylabel("mean entropy (nats)")
-    figure.legend(*grid[0, 0].get_legend_handles_labels(), loc="outside upper center", ncols=2)
+    legend_below(figure, grid[0, 0].get_legend_handles_labels()[0], ncols=1)
     return figure
 
 
@@ -189,23 +203,15 @@ def calibration_by_sparsity(table: pd.DataFrame, ax: Axes | None = None) -> Figu
     figure, ax = one_axes(ax)
     _draw_networks(ax, table.sort_values("sparsity", kind="stable"), "sparsity", "ece")
     ax.set(xlabel="sparsity", ylabel="expected calibration error", ylim=(0, None))
-    _legend_above(ax)
+    legend_above(ax)
     return figure
 
 
-def _legend_above(ax: Axes) -> None:
-    """Put the legend above the axes, one line per network, because their names are long."""
-    ax.legend(
-        loc="lower left", bbox_to_anchor=(0, 1), borderaxespad=0.2, frameon=False, fontsize="small"
-    )
-
-
-def _draw_networks(ax: Axes, table: pd.DataFrame, x: str, y: str, sizes: str | None = None) -> None:
-    """Draw one line per network. The column ``sizes``, if present, sets the area of markers."""
+def _draw_networks(ax: Axes, table: pd.DataFrame, x: str, y: str) -> None:
+    """Draw one line per network, with binomial intervals of accuracies of ``examples``."""
     for number, (name, part) in enumerate(table.groupby("network", sort=False)):
         colour, marker = COLOURS[number % len(COLOURS)], MARKERS[number % len(MARKERS)]
-        size = 3 if sizes in part else 6
-        ax.plot(part[x], part[y], color=colour, marker=marker, markersize=size, label=str(name))
-        if sizes in part:
-            areas = 9 + 150 * part[sizes] / table[sizes].max()
-            ax.scatter(part[x], part[y], s=areas, color=colour, marker=marker)
+        ax.plot(part[x], part[y], color=colour, marker=marker, markersize=6, label=str(name))
+        if y == "accuracy" and "examples" in part:
+            low, high = binomial_interval(part[y], part["examples"])
+            ax.vlines(part[x], low, high, color=colour, linewidth=1)

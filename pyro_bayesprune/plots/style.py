@@ -1,10 +1,11 @@
 """Colours, markers, axes and legends that all figures share."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import matplotlib.pyplot as plt
+import numpy as np
 import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
@@ -14,7 +15,7 @@ from matplotlib.ticker import MaxNLocator
 
 COLOURS = sns.color_palette("colorblind")
 MARKERS = "osD^vPX<>*hp"
-BAND = "bands: ± one standard\ndeviation over seeds"
+BAND = "bands: ± one standard deviation over seeds"
 WITHOUT = "lines without band: one seed"
 LOSS = "loss (nats per example)"
 
@@ -26,6 +27,7 @@ class Look:
     label: str
     colour: Any
     marker: str
+    linestyle: str = "-"
 
 
 METHODS = {
@@ -43,12 +45,38 @@ PARTS = {  # of the log Bayes factor
     "log_bf": Look("log Bayes factor", "black", "o"),
 }
 OCCAM = {"log_occam_ratio": Look("Occam factor", COLOURS[2], "^")}  # only of the kind "laplace"
+DECISIONS = {"pruned": "o", "refused": "X"}  # markers; unchanged steps are not drawn
+RUNS = [  # looks of runs without a look of their own: the colours with most contrast
+    Look("", COLOURS[number], marker, linestyle)
+    for linestyle, markers in (("-", MARKERS[:6]), ("--", MARKERS[6:]))
+    for number, marker in zip((0, 1, 2, 3, 4, 9), markers, strict=True)
+]
+UNLABELLED = Look("_unlabelled", "darkgray", "")  # one of more runs than there are looks
+THRESHOLD = Look("threshold", "black", "", "--")
+SURVIVORS = Look("surviving weights", COLOURS[0], "")
+PRIOR = Look("prior", COLOURS[3], "", "--")
+SHARES = "Blues"  # colour map of masks and of shares of survivors
 UNGATED = ("unpruned", "random", "magnitude")  # methods that ignore the Bayes factor
 
 
 def label(method: str) -> str:
     """Return the name of a method for figures and tables."""
     return METHODS[method].label if method in METHODS else method
+
+
+def looks(names: Iterable[str]) -> dict[str, Look]:
+    """Return a look for each name: of methods in their order, then of other names, such as runs.
+
+    If there are more than twelve other names, their lines are grey and have no label.
+    """
+    names = list(dict.fromkeys(names))
+    known = {**METHODS, "custom": CUSTOM}
+    other = [name for name in names if name not in known]
+    few = len(other) <= len(RUNS)
+    result = {name: look for name, look in known.items() if name in names}
+    for number, name in enumerate(other):
+        result[name] = replace(RUNS[number], label=name) if few else UNLABELLED
+    return result
 
 
 def check_columns(frame: pd.DataFrame, columns: Sequence[str]) -> None:
@@ -66,10 +94,10 @@ def panels(*shape: Any, draw: Any = plt.subplots, **options: Any) -> tuple[Figur
     return figure, axes
 
 
-def one_axes(ax: Axes | None) -> tuple[Figure, Axes]:
-    """Return the axes and their figure. The default is a new figure with space for a legend."""
+def one_axes(ax: Axes | None, figsize: tuple[float, float] = (6, 4)) -> tuple[Figure, Axes]:
+    """Return the axes and their figure. The default is a new figure."""
     if ax is None:
-        return panels(figsize=(7, 4))
+        return panels(figsize=figsize)
     figure = ax.get_figure(root=True)
     assert figure is not None
     return figure, ax
@@ -92,15 +120,17 @@ def curve(
 ) -> None:
     """Draw the mean of a column over seeds, with a band of ± one sample standard deviation.
 
-    Options go to `Axes.plot`. Markers of dashed and dotted lines are white.
+    Options go to `Axes.plot`. Markers of dashed and dotted lines are white. Long lines have about
+    ten markers. Missing values interrupt the line.
     """
     style: dict[str, Any] = {"color": look.colour, "label": look.label, "marker": look.marker}
-    style |= {"markersize": 5, "markeredgecolor": look.colour} | options
-    style |= {"markerfacecolor": "white"} if options.get("linestyle") in ("--", ":") else {}
-    over_seeds = runs.dropna(subset=[y]).groupby(x)[y]
+    style |= {"linestyle": look.linestyle, "markersize": 5, "markeredgecolor": look.colour}
+    style |= {"linewidth": 0.8 if look is UNLABELLED else 1.5} | options
+    style |= {"markerfacecolor": "white"} if style["linestyle"] in ("--", ":") else {}
+    over_seeds = runs.groupby(x)[y]
     mean, spread = over_seeds.mean(), over_seeds.std()
-    if len(mean):
-        ax.plot(mean.index, mean, **style)
+    if mean.notna().any():
+        ax.plot(mean.index, mean, markevery=max(1, round(len(mean) / 10)), **style)
     if spread.notna().any():
         low, high = mean - spread, mean + spread
         ax.fill_between(mean.index, low, high, color=look.colour, alpha=0.15, linewidth=0)
@@ -108,10 +138,40 @@ def curve(
         ax.xaxis.set_major_locator(MaxNLocator(integer=True))
 
 
-def log_if_positive(ax: Axes) -> None:
-    """Use a logarithmic scale, unless losses are negative. The losses of densities can be."""
-    if ax.dataLim.ymin > 0:
-        ax.set_yscale("log")
+def without_unchanged(history: pd.DataFrame, columns: Sequence[str]) -> pd.DataFrame:
+    """Return a history with missing values in some columns where the decision is "unchanged"."""
+    if "decision" not in history:
+        return history
+    steps = history["decision"] != "unchanged"
+    return history.assign(**{name: history[name].where(steps) for name in columns})
+
+
+def steps(ax: Axes, history: pd.DataFrame, colour: Any, **options: Any) -> None:  # noqa: ANN401
+    """Draw the log Bayes factor of each pruning step, with the marker of its decision."""
+    options = {"color": colour, "linestyle": "", "markersize": 7, "markeredgewidth": 0.8} | options
+    for decision, marker in DECISIONS.items():
+        chosen = history[history["decision"] == decision]
+        if len(chosen):
+            ax.plot(chosen["epoch"], chosen["log_bf"], marker=marker, label=decision, **options)
+
+
+def threshold(ax: Axes, history: pd.DataFrame, colour: Any = "black") -> bool:  # noqa: ANN401
+    """Draw the gate's threshold as a dashed line, and return whether there is one.
+
+    Runs without a step and methods that ignore the Bayes factor have none. The threshold of the gate ``retain`` changes
+    from step to step, and an epoch without a step has none.
+    """
+    ungated = set(history.get("method", ())) <= set(UNGATED) and "method" in history
+    stepless = set(history.get("decision", ())) == {"unchanged"}
+    if "log_threshold" not in history or ungated or stepless:
+        return False
+    values = history.groupby("epoch")["log_threshold"].mean()
+    values = values.where(np.isfinite(values))
+    epochs = np.stack([values.index - 0.5, values.index + 0.5], 1).ravel()
+    line = {"color": colour, "linestyle": "--", "linewidth": 1, "label": "threshold"}
+    if values.notna().any():
+        ax.plot(epochs, np.repeat(values, 2), zorder=1.5, **line)
+    return bool(values.notna().any())
 
 
 def seeds_text(frame: pd.DataFrame) -> str:
@@ -125,21 +185,35 @@ def seeds_text(frame: pd.DataFrame) -> str:
     return BAND if seeds.min() > 1 else f"{BAND}\n({WITHOUT})"
 
 
-def legend_beside(ax: Axes, title: str) -> None:
-    """Put the legend to the right of the axes."""
-    place: dict[str, Any] = {"loc": "center left", "bbox_to_anchor": (1.0, 0.5), "frameon": False}
-    ax.legend(title=title, title_fontsize="small", **place)
+def legend_above(ax: Axes, handles: Sequence[Any] | None = None, **options: Any) -> None:  # noqa: ANN401
+    """Put a legend above the axes, where it covers no data. Options go to `Axes.legend`."""
+    place: dict[str, Any] = {"loc": "lower left", "bbox_to_anchor": (0, 1), "frameon": False}
+    place |= {"borderaxespad": 0.2, "fontsize": "small", "title_fontsize": "small"}
+    place |= {"alignment": "left", "columnspacing": 1.2} | options
+    ax.legend(handles=handles or ax.get_legend_handles_labels()[0], **place)
 
 
-def legend_below(figure: Figure, looks: Sequence[Look], title: str) -> None:
-    """Put one legend of all methods below a figure."""
-    handles = [Line2D([], [], color=k.colour, marker=k.marker, label=k.label) for k in looks]
-    place: dict[str, Any] = {"loc": "outside lower center", "ncols": max(1, len(looks))}
-    place |= {"title_fontsize": "small", "frameon": False}
-    figure.legend(handles=handles, title=title.replace("\n", " "), **place)
+def legend_right(ax: Axes, handles: Sequence[Any] | None = None) -> None:
+    """Put a legend in one row above the right end of the axes, beside a title on the left."""
+    count = len(handles or ax.get_legend_handles_labels()[0])
+    legend_above(ax, handles, loc="lower right", bbox_to_anchor=(1, 1), ncols=max(1, count))
 
 
-def linestyle_legend(ax: Axes, meanings: dict[Any, str]) -> None:
-    """Explain what line styles mean."""
-    handles = [Line2D([], [], color="black", linestyle=s, label=m) for s, m in meanings.items()]
-    ax.legend(handles=handles)
+def legend_below(figure: Figure, handles: Sequence[Any], title: str = "", ncols: int = 0) -> None:
+    """Put one legend below a figure, by default in one row."""
+    place: dict[str, Any] = {"loc": "outside lower center", "ncols": ncols or max(1, len(handles))}
+    place |= {"title_fontsize": "small", "fontsize": "small", "frameon": False}
+    figure.legend(handles=handles, title=title.replace("\n", " ") or None, **place)
+
+
+def sample(look: Look, **options: Any) -> Line2D:  # noqa: ANN401
+    """Return a line for a legend."""
+    style: dict[str, Any] = {"color": look.colour, "marker": look.marker, "label": look.label}
+    return Line2D([], [], **(style | {"linestyle": look.linestyle} | options))
+
+
+def decision_samples(histories: pd.DataFrame, gated: bool) -> list[Line2D]:
+    """Return what a legend shows of pruning steps: the decisions that occur, and the threshold."""
+    occurring = set(histories["decision"])
+    markers = [Look(d, "black", m, "") for d, m in DECISIONS.items() if d in occurring]
+    return [sample(look) for look in markers + ([THRESHOLD] if gated else [])]

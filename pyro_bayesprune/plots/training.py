@@ -1,24 +1,26 @@
 """Figures of the training of one configuration: losses, decisions, sparsity by layer."""
 
-from typing import Any
-
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from pyro_bayesprune.plots import style
+from pyro_bayesprune.plots import scales, style
 from pyro_bayesprune.plots.style import COLOURS, MARKERS, Look
 
-
 def learning_curves(history: pd.DataFrame) -> Figure:
-    """Draw the loss (left), and the log Bayes factor and the sparsity (right), by epoch.
+    """Draw the loss, the log Bayes factor of each pruning step, and the sparsity, by epoch.
 
     This is figure 4 of the paper. The log Bayes factor belongs to the last candidate of the epoch's
-    pruning step, in nats over the data set. A cross marks a refused step.
+    pruning step, in nats over the data set; its scale is linear around zero. The marker shows
+    the decision, and an epoch without a step has none. The dashed line is the gate's threshold.
 
     Args:
         history: one row per epoch, as in `Fit.history`. Without a validation loss, the test loss is
-            drawn.
+            drawn. Several runs have a column ``run`` with their names and are drawn over each
+            other, with the validation loss (or the test loss, or the training loss) that all of
+            them have. The lines of more than twelve runs are grey and have no names. Without the
+            column ``log_threshold`` there is no dashed line: leave it out for the gate ``always``,
+            which ignores the threshold.
 
     Returns:
         The figure. It is not displayed; ``figure.savefig(path)`` writes it to a file.
@@ -27,33 +29,65 @@ def learning_curves(history: pd.DataFrame) -> Figure:
         ValueError: if a column is missing.
     """
     style.check_columns(history, ["epoch", "train_loss", "log_bf", "decision", "sparsity"])
-    figure, (left, right) = style.panels(1, 2, figsize=(11, 4))
-    style.curve(left, history, "train_loss", Look("train", COLOURS[0], "o"))
-    if part := style.held_out(history):
-        style.curve(left, history, f"{part}_loss", Look(part, COLOURS[1], "s"))
-    left.set(xlabel="epoch", ylabel=style.LOSS, title="Loss")
-    left.legend()
-    _draw_steps(right, history)
+    runs = {"": history}
+    if "run" in history and history["run"].nunique() > 1:
+        runs = dict(list(history.groupby("run", sort=False)))
+    looks = style.looks(runs) if len(runs) > 1 else {"": Look("", COLOURS[2], "")}
+    options = {"sharex": True, "height_ratios": (3, 3, 1.3)}
+    figure, (loss, factor, sparsity) = style.panels(3, 1, figsize=(6, 6.4), **options)
+    if len(runs) > 1:
+        _losses_of_runs(figure, loss, runs, looks)
+    else:
+        _losses(loss, history)
+    gated = [_draw_steps(factor, run, looks[name], len(runs) == 1) for name, run in runs.items()]
+    for name, run in runs.items():
+        style.curve(sparsity, run, "sparsity", looks[name], marker="")
+    scales.log_if_positive(loss)
+    scales.nats(factor)
+    loss.set_ylabel(style.LOSS)
+    factor.set_ylabel("log Bayes factor (nats)")
+    none = set(history["decision"]) <= {"unchanged"}
+    factor.set_title("Pruning steps (none)" if none else "Pruning steps", loc="left")
+    share = f", {history['sparsity'].iloc[-1]:.2%} at the end" if len(runs) == 1 else ""
+    sparsity.set_title(f"Sparsity{share}", loc="left")
+    style.legend_right(factor, style.decision_samples(history, any(gated)))
+    epochs = history["epoch"].min() - 0.6, history["epoch"].max() + 0.6
+    sparsity.set(xlabel="epoch", ylabel="share of zeros", xlim=epochs, ylim=(-0.05, 1.05))
+    sparsity.set_yticks([0, 0.5, 1])
+    figure.align_ylabels()
     return figure
 
 
-def _draw_steps(ax: Axes, history: pd.DataFrame) -> None:
-    style.curve(ax, history, "log_bf", Look("log Bayes factor", COLOURS[2], "o"))
-    refused = history[history["decision"] == "refused"]
-    if len(refused):
-        points = refused["epoch"], refused["log_bf"]
-        ax.scatter(*points, label="refused", color="black", marker="X", s=90, zorder=4)
-    ax.set(xlabel="epoch", ylabel="log Bayes factor (nats)")
-    ax.set_title("Pruning steps", loc="left")
-    right = ax.twinx()
-    style.curve(right, history, "sparsity", Look("sparsity", COLOURS[3], "^"))
-    right.set(ylabel="sparsity (share of prunable weights)", ylim=(-0.02, 1.02))
-    right.grid(False)  # the grid lines of two scales would not coincide
-    entries = zip(ax.get_legend_handles_labels(), right.get_legend_handles_labels(), strict=True)
-    place: dict[str, Any] = {"loc": "lower right", "bbox_to_anchor": (1.02, 0.99), "ncols": 4}
-    place |= {"frameon": False, "borderpad": 0.2, "columnspacing": 0.8}
-    place |= {"handlelength": 1.2, "handletextpad": 0.4}  # three entries fit beside the title
-    right.legend(*(first + second for first, second in entries), **place)
+def _losses(ax: Axes, history: pd.DataFrame) -> None:
+    style.curve(ax, history, "train_loss", Look("train", COLOURS[0], "o"))
+    if part := style.held_out(history):
+        style.curve(ax, history, f"{part}_loss", Look(part, COLOURS[1], "s"))
+    ax.set_title("Loss", loc="left")
+    style.legend_right(ax)
+
+
+def _losses_of_runs(
+    figure: Figure, ax: Axes, runs: dict[str, pd.DataFrame], looks: dict[str, Look]
+) -> None:
+    """Draw the loss that all runs have, and make space for a legend with the names of the runs."""
+    parts = [style.held_out(run) for run in runs.values()]
+    part = parts[0] if len(set(parts)) == 1 and parts[0] else "train"
+    for name, run in runs.items():
+        style.curve(ax, run, f"{part}_loss", looks[name], markersize=4)
+    ax.set_title(f"Loss ({part}), {len(runs)} runs", loc="left")
+    names = [look for look in looks.values() if look is not style.UNLABELLED]
+    if names:
+        columns = 2 if max(len(look.label) for look in names) < 32 else 1
+        style.legend_below(figure, [style.sample(look) for look in names], ncols=columns)
+        figure.set_figheight(6.4 + 0.22 * -(-len(names) // columns))
+
+
+def _draw_steps(ax: Axes, history: pd.DataFrame, look: Look, is_single: bool) -> bool:
+    """Draw the log Bayes factors and the threshold, and return whether there is a threshold."""
+    line = style.without_unchanged(history, ["log_bf"])
+    style.curve(ax, line, "log_bf", look, marker="", linewidth=1)
+    style.steps(ax, history, look.colour, markersize=7 if is_single else 4)
+    return style.threshold(ax, history, "black" if is_single else look.colour)
 
 
 def layer_sparsity(histories: pd.DataFrame, ax: Axes | None = None) -> Figure:
@@ -74,7 +108,7 @@ def layer_sparsity(histories: pd.DataFrame, ax: Axes | None = None) -> Figure:
         style.curve(ax, histories, name, look, markersize=size)
     style.curve(ax, histories, "sparsity", Look("all", "black", "o"), linestyle="--")
     ax.set(xlabel="epoch", ylabel="share of weights that are zero", ylim=(-0.05, 1.05))
-    style.legend_beside(ax, "layer")
+    style.legend_above(ax, title="layer", ncols=4)
     return figure
 
 
@@ -83,8 +117,9 @@ def bayes_factor_parts(histories: pd.DataFrame, ax: Axes | None = None) -> Figur
 
     A log Bayes factor of the kind ``joint`` has a likelihood part and a prior part. It compares the
     joint densities of two points, that is, their posterior odds, and not marginal likelihoods. The
-    kind ``laplace`` also has an Occam factor. A step passes above the threshold, a grey line. The
-    vertical scale is linear within ± 1 nat.
+    kind ``laplace`` also has an Occam factor. A step passes above the threshold, a dashed line.
+    Epochs without a step have no points. The vertical scale is linear around zero, within ± 1 nat
+    unless there are values beyond 10,000 nats, and logarithmic outside.
 
     Args:
         histories: one row per epoch of the runs of one configuration.
@@ -97,14 +132,14 @@ def bayes_factor_parts(histories: pd.DataFrame, ax: Axes | None = None) -> Figur
     figure, ax = style.one_axes(ax)
     empty = pd.Series(dtype=float)
     occam = style.OCCAM if histories.get("log_occam_ratio", empty).any() else {}
-    for name, look in (occam | style.PARTS).items():
-        style.curve(ax, histories, name, look)
-    thresholds = histories.get("log_threshold", empty)
-    gated = not set(histories.get("method", ())) & set(style.UNGATED)
-    if gated and len(thresholds) and thresholds.abs().max() < float("inf"):
-        ax.axhline(thresholds.iloc[0], color="grey", linestyle="--", label="threshold")
-    ax.set_yscale("symlog", linthresh=1)
-    ax.axhline(0, color="black", linewidth=0.8, zorder=1)
-    ax.set(xlabel="epoch", ylabel="log Bayes factor (nats)")
-    style.legend_beside(ax, "pruning step")
+    parts = occam | style.PARTS
+    drawn = style.without_unchanged(histories, [*parts])
+    for name, look in parts.items():
+        style.curve(ax, drawn, name, look)
+    gated = style.threshold(ax, histories)
+    scales.nats(ax)
+    epochs = histories["epoch"].min() - 0.6, histories["epoch"].max() + 0.6
+    ax.set(xlabel="epoch", ylabel="log Bayes factor (nats)", xlim=epochs)
+    names = [style.sample(look) for look in parts.values()]
+    style.legend_above(ax, names + ([style.sample(style.THRESHOLD)] if gated else []), ncols=2)
     return figure
