@@ -9,7 +9,6 @@ from pyro_bayesprune.inference.draws import Draws
 from pyro_bayesprune.inference.metrics import layer_sparsity
 from pyro_bayesprune.models.module import BayesianModule, network
 from pyro_bayesprune.reporting.analysis import calibrated, diagnosed, plain
-from pyro_bayesprune.reporting.summary import file_sizes
 from pyro_bayesprune.training.fitting import Fit
 
 EXAMPLES = 2000  # of the test (and of the training) part at most
@@ -31,7 +30,7 @@ def run_of_fit(fit: Fit, data: Dataset, draws: Draws | None = None) -> Run:
         idata = conversion.to_arviz(draws, data, history=fit.history, examples=EXAMPLES)
         analysis |= diagnosed(fit, data, draws, idata)
     settings = {"dataset": data.name, "network": _name(fit), "sparsity": _target(fit)}
-    return Run(settings, plain(_metrics(fit, data)), fit.history, analysis=plain(analysis))
+    return Run(settings, plain(_metrics(fit, data)), fit.history, analysis=plain(analysis), fit=fit)
 
 
 def _name(fit: Fit) -> str:
@@ -58,7 +57,7 @@ def _metrics(fit: Fit, data: Dataset) -> dict[str, Any]:
         "achieved_sparsity": fit.sparsity,
         "parameters": total,
         "compression_ratio": total / (total - pruned),
-        "file_sizes": file_sizes(fit.weights),
+        "shape": list(data.shape),
         "layer_sparsity": layer_sparsity(fit.masks),
         "num_train": data.num_train,
         "epochs": fit.state.epoch,

@@ -58,7 +58,7 @@ class Picture:
     caption: str
     alt: str
     table: Table | None = None
-    wide: bool = False
+    shape: str = ""
 
 
 Content = list[Picture | Table | Cards]
@@ -106,7 +106,9 @@ def picture(
         figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
     source = "data:image/svg+xml;base64," + base64.b64encode(buffer.getvalue()).decode()
     table = table_of(table, caption) if isinstance(table, pd.DataFrame) else table
-    return Picture(source, caption, alt, table, figure.get_figwidth() > 8)
+    width, height = figure.get_size_inches()
+    shape = "wide" if width > 8 else "tall" if height > 0.9 * width else ""
+    return Picture(source, caption, alt, table, shape)
 
 
 def table_of(frame: pd.DataFrame, caption: str, *, folded: bool = False) -> Table:

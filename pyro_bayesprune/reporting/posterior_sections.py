@@ -9,6 +9,7 @@ from pyro_bayesprune import plots
 from pyro_bayesprune.diagnostics.thresholds import GOOD_ESS, GOOD_K, GOOD_RHAT
 from pyro_bayesprune.experiments.loading import Run
 from pyro_bayesprune.reporting import html
+from pyro_bayesprune.reporting.analysis import SHIFTED
 from pyro_bayesprune.reporting.flags import SENSITIVE, finished
 from pyro_bayesprune.reporting.html import (
     Card,
@@ -110,7 +111,7 @@ def _traces(title: str, diagnostics: dict[str, Any]) -> Picture:
 def _comparisons(
     diagnosed: Sequence[tuple[Run, dict[str, Any]]],
 ) -> tuple[list[Table], list[str]]:
-    """Return ArviZ's comparisons, one for each kind of draws, and reasons why others are missing."""
+    """Return ArviZ's comparisons, one for each kind of draws, and why some are missing."""
     from pyro_bayesprune.diagnostics import conversion, statistics  # needs ArviZ
 
     kinds: dict[str, dict[str, Any]] = {}
@@ -196,7 +197,10 @@ def _curves(runs: Sequence[Run], scores: pd.DataFrame) -> list[Picture]:
 def _shifts(run: Run) -> Picture:
     frame = pd.DataFrame(run.analysis["shift"])
     values = {"accuracy": frame["accuracy"].min(), "entropy": frame["entropy"].max()}
-    return picture(plots.shifts(frame), "shifts", frame, title=run.title, **values)
+    bins = pd.DataFrame(run.analysis["reliability"])
+    examples = bins.loc[bins["network"] == bins["network"].iloc[0], "examples"].sum()
+    figure = plots.shifts(frame, num_test=min(int(examples), SHIFTED))
+    return picture(figure, "shifts", frame, title=run.title, **values)
 
 
 def prior_panel(runs: Sequence[Run]) -> Panel:

@@ -1,15 +1,18 @@
 """The report's sections about runs: results, curves, decisions, layers, compression."""
 
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
 import pandas as pd
 
 from pyro_bayesprune import plots
+from pyro_bayesprune.experiments.errors import RunError
 from pyro_bayesprune.experiments.loading import Run
 from pyro_bayesprune.reporting.flags import finished, repetitions
 from pyro_bayesprune.reporting.html import (
     TEXTS,
+    Content,
     Panel,
     Picture,
     Table,
@@ -20,7 +23,6 @@ from pyro_bayesprune.reporting.html import (
 )
 
 DETAILED = 12  # runs with tables of their own; the other tables contain all runs
-UNIFORM = 0.005  # difference of the layers' sparsities, because weights are counted
 METRICS = {  # by the score of a run
     "accuracy": ["test_accuracy", "test_loss", "test_brier", "test_ece"],
     "rmse": ["test_rmse", "test_loss", "test_coverage_50", "test_coverage_90"],
@@ -148,31 +150,44 @@ def _decision_tables(run: Run, *, folded: bool) -> list[Table]:
 
 
 def layers_panel(runs: Sequence[Run]) -> Panel:
-    """Return the section with the sparsity of each layer: a figure of one run, or a table."""
-    shares = {run.title: _kept(run) for run in finished(runs) if not run.dense and _kept(run)}
-    if len(shares) > 1:
-        rows = [{"run": title} | kept for title, kept in shares.items()]
-        return panel("layers", [table_of(pd.DataFrame(rows), "Share of surviving weights")])
-    for run in finished(runs):
-        if kept := shares.get(run.title):
-            return _layers_of(run, kept)
-    return panel("layers", [])
+    """Return the section with the surviving weights of each layer: of one run, or as a table."""
+    pruned = [run for run in finished(runs) if not run.dense and _kept(run)]
+    if len(pruned) == 1:
+        return panel("layers", _layers_of(pruned[0]))
+    rows = [{"run": run.title} | _kept(run) for run in pruned]
+    table = [table_of(pd.DataFrame(rows), "Share of surviving weights")] if rows else []
+    return panel("layers", table)
 
 
 def _kept(run: Run) -> dict[str, float]:
     return {n: 1 - float(s) for n, s in (run.metrics.get("layer_sparsity") or {}).items()}
 
 
-def _layers_of(run: Run, kept: dict[str, float]) -> Panel:
-    dead = run.metrics.get("dead_units") or {}
+def _layers_of(run: Run) -> Content:
+    kept, dead = _kept(run), run.metrics.get("dead_units") or {}
     rows = [(name, share, dead.get(name)) for name, share in kept.items()]
     frame = pd.DataFrame(rows, columns=["layer", "kept", "dead units"])
+    pictures = _weights_of(run)
+    if plots.is_uniform(list(kept.values())):
+        return [*pictures, table_of(frame, TEXTS["captions"]["uniform"], folded=True)]
     layer, share = min(kept.items(), key=lambda item: item[1])
-    if max(kept.values()) - share < UNIFORM:
-        return panel("layers", [table_of(frame, TEXTS["captions"]["uniform"], folded=True)])
     values = {"title": run.title, "layer": layer, "share": share}
     figure = plots.sparsity_by_layer(frame)
-    return panel("layers", [picture(figure, "sparsity_by_layer", frame, **values)])
+    return [picture(figure, "sparsity_by_layer", frame, **values), *pictures]
+
+
+def _weights_of(run: Run) -> list[Picture]:
+    """Return the figures of the surviving weights, as far as the run has them."""
+    shape = run.metrics.get("shape") or ()
+    result = []
+    for name, draw in (
+        ("weights_against_prior", lambda: plots.weights_against_prior(run)),
+        ("survivors", lambda: plots.survivors(run, shape if len(shape) == 3 else None)),
+    ):
+        # No weights in the folder, or none that such a figure can show.
+        with suppress(RunError, ValueError):
+            result.append(picture(draw(), name, title=run.title))
+    return result
 
 
 def compression_panel(runs: Sequence[Run]) -> Panel:
@@ -192,13 +207,15 @@ def compression_pictures(runs: Sequence[Run]) -> list[Picture]:
 def _compression(runs: Sequence[Run]) -> Picture:
     score, title = runs[0].score, " ".join(map(str, runs[0].pair))
     name = f"test_{score}"
-    columns = ["compression_ratio", name, "sparsity", "seed", "num_test"]
+    columns = ["compression_ratio", name, "sparsity", "seed"]
     frame = pd.DataFrame(values_of(runs, columns)).dropna(axis="columns", how="all")
     frame["method"] = [_line(run) for run in runs]
     last = frame.iloc[frame["compression_ratio"].argmax()]
     best = frame[name].max() if score == "accuracy" else frame[name].min()
     texts = {"compression": last["compression_ratio"], score: last[name], "title": title}
-    figure = plots.accuracy_against_compression(frame, score=score)
+    counts = {run.metrics.get("num_test") for run in runs}
+    num_test = counts.pop() if len(counts) == 1 else None
+    figure = plots.accuracy_against_compression(frame, score=score, num_test=num_test)
     return picture(figure, f"{score}_against_compression", frame, best=best, **texts)
 
 

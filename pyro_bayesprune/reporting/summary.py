@@ -77,12 +77,12 @@ def _controls(shown: Sequence[Run], runs: Sequence[Run], style: str) -> str:
 
 def _sizes_of(run: Run) -> tuple[float, float] | None:
     try:
-        return run.metrics.get("file_sizes") or file_sizes(run.weights)
+        return _file_sizes(run.weights)
     except RunError:  # a run of a store has no weights, and a folder may lack them
         return None
 
 
-def file_sizes(weights: Weights) -> tuple[float, float]:
+def _file_sizes(weights: Weights) -> tuple[float, float]:
     """Return the sizes of a file in the format ``sparse`` and of one with all weights, in kB."""
     stored = [encode(n, w.cpu(), "sparse", "float32")[0].values() for n, w in weights.items()]
     sparse = sum(array.nbytes + HEADER for arrays in stored for array in arrays)
