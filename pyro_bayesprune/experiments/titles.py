@@ -1,6 +1,7 @@
 """Titles of several runs: the settings in which they differ."""
 
 import json
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -15,7 +16,7 @@ NAMES = ("dataset", "network", "method")  # their values need no explanation
 
 
 def distinguished(runs: Sequence[Run]) -> list[Run]:
-    """Return the runs with titles that consist of the settings in which they differ.
+    """Return the runs, ordered by their titles: the settings in which they differ.
 
     Settings that follow from the name of a method, or do not matter for a dense run, are left out.
     No two titles are equal: runs with the same settings are distinguished by their ids or numbers.
@@ -36,7 +37,8 @@ def distinguished(runs: Sequence[Run]) -> list[Run]:
     titles = [_title(settings, differing) for settings in described]
     titles = _unique(titles, [run.id for run in runs])
     titles = _unique(titles, [f"number {number}" for number in range(1, len(runs) + 1)])
-    return [replace(run, label=title) for run, title in zip(runs, titles, strict=True)]
+    labelled = [replace(run, label=title) for run, title in zip(runs, titles, strict=True)]
+    return sorted(labelled, key=lambda run: _natural(run.label))
 
 
 def _described(run: Run, named: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
@@ -68,3 +70,9 @@ def _unique(titles: Sequence[str], additions: Sequence[str]) -> list[str]:
     counts = Counter(titles)
     pairs = zip(titles, additions, strict=True)
     return [f"{title} ({added})" if counts[title] > 1 else title for title, added in pairs]
+
+
+def _natural(title: str) -> list[tuple[float, str]]:
+    """Return a key that sorts titles by their words and numbers."""
+    parts = re.split(r"(\d+\.?\d*)", title)
+    return [(float(part), "") if part[:1].isdigit() else (-1.0, part) for part in parts]

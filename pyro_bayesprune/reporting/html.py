@@ -13,6 +13,7 @@ import yaml
 from matplotlib.figure import Figure
 
 from pyro_bayesprune.diagnostics import thresholds
+from pyro_bayesprune.experiments.loading import Run
 
 TEXTS = yaml.safe_load(
     (resources.files("pyro_bayesprune.reporting") / "texts.yaml").read_text(encoding="utf-8")
@@ -58,10 +59,18 @@ class Picture:
     caption: str
     alt: str
     table: Table | None = None
-    shape: str = ""
+    wide: bool = False
 
 
-Content = list[Picture | Table | Cards]
+@dataclass(frozen=True)
+class Group:
+    """Content that is folded under a title."""
+
+    title: str
+    content: Sequence["Picture | Table | Cards | Group"]
+
+
+Content = list[Picture | Table | Cards | Group]
 
 
 @dataclass(frozen=True)
@@ -70,16 +79,16 @@ class Panel:
 
     id: str
     texts: dict[str, str]
-    content: Sequence[Picture | Table | Cards]
+    content: Sequence[Picture | Table | Cards | Group]
     note: str
 
 
-def panel(name: str, content: Sequence[Picture | Table | Cards], note: str = "") -> Panel:
+def panel(name: str, content: Sequence[Picture | Table | Cards | Group], note: str = "") -> Panel:
     """Return a section with its texts from texts.yaml.
 
     Args:
         name: name of the section in texts.yaml.
-        content: cards, tables and pictures. If it is empty, a sentence explains why.
+        content: what the section shows. If it is empty, a sentence explains why.
         note: sentence that is added to the content.
     """
     texts = {key: text.format(**vars(thresholds)) for key, text in TEXTS["panels"][name].items()}
@@ -103,12 +112,17 @@ def picture(
     caption, alt = (text.format(**values) for text in TEXTS["pictures"][name])
     buffer = io.BytesIO()
     with mpl.rc_context(STYLE):
-        figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
+        figure.savefig(
+            buffer, format="svg", transparent=True, bbox_inches="tight", metadata={"Date": None}
+        )
     source = "data:image/svg+xml;base64," + base64.b64encode(buffer.getvalue()).decode()
     table = table_of(table, caption) if isinstance(table, pd.DataFrame) else table
-    width, height = figure.get_size_inches()
-    shape = "wide" if width > 8 else "tall" if height > 0.9 * width else ""
-    return Picture(source, caption, alt, table, shape)
+    return Picture(source, caption, alt, table, figure.get_figwidth() > 8)
+
+
+def of(run: Run) -> str:
+    """Return what captions say about a run: nothing if it is the only one of the page."""
+    return f" ({run.label})" if run.label else ""
 
 
 def table_of(frame: pd.DataFrame, caption: str, *, folded: bool = False) -> Table:

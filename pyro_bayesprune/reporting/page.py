@@ -20,7 +20,7 @@ from pyro_bayesprune.reporting import posterior_sections as posterior
 from pyro_bayesprune.reporting import run_sections as sections
 from pyro_bayesprune.reporting.fits import run_of_fit
 from pyro_bayesprune.reporting.flags import finished
-from pyro_bayesprune.reporting.html import Cards, Picture
+from pyro_bayesprune.reporting.html import Cards, Group, Picture
 from pyro_bayesprune.reporting.methods import methods_text, provenance
 from pyro_bayesprune.training.fitting import Fit
 
@@ -31,7 +31,7 @@ PAPER = (
 SHOWN = 10  # rows of a table above a fold
 OF_ONE = (
     sections.decisions_panel, sections.layers_panel, posterior.calibration_panel,
-    posterior.arviz_panel, posterior.prior_panel, sections.results_panel,
+    posterior.arviz_panel, posterior.prior_panel,
 )  # fmt: skip
 OF_SEVERAL = (
     sections.results_panel, sections.curves_panel, sections.decisions_panel, sections.layers_panel,
@@ -102,18 +102,22 @@ def render(runs: Sequence[Run]) -> str:
         undefined=jinja2.StrictUndefined,
     )
     environment.tests["picture"] = lambda item: isinstance(item, Picture)
+    environment.tests["group"] = lambda item: isinstance(item, Group)
     environment.tests["cards"] = lambda item: isinstance(item, Cards)
     runs = distinguished(runs)
     all_flags = flags.flags(runs)
     several = len(finished(runs)) > 1
+    first = summary.figure(runs)
     panels = [build(runs) for build in (OF_SEVERAL if several else OF_ONE)]
+    panels = [panel for panel in panels if panel.id != first.id]
     further = sections.compression_panel(runs)
     return environment.get_template("report.html.j2").render(
         SHOWN=SHOWN,
         title=summary.title(runs),
         verdict=verdict.verdict(runs, all_flags),
         summary=summary.cards(runs),
-        first=summary.figure(runs),
+        measures=[] if several else [sections.measures(run) for run in finished(runs)],
+        first=first,
         flags=flags.grouped(all_flags),
         several=several,
         excluded=len(verdict.counting(runs, all_flags)) < len(all_flags),

@@ -10,14 +10,16 @@ from pyro_bayesprune.diagnostics.thresholds import GOOD_ESS, GOOD_K, GOOD_RHAT
 from pyro_bayesprune.experiments.loading import Run
 from pyro_bayesprune.reporting import html
 from pyro_bayesprune.reporting.analysis import SHIFTED
-from pyro_bayesprune.reporting.flags import SENSITIVE, finished
+from pyro_bayesprune.reporting.flags import finished
 from pyro_bayesprune.reporting.html import (
     Card,
     Cards,
     Content,
+    Group,
     Panel,
     Picture,
     Table,
+    of,
     panel,
     picture,
     table_of,
@@ -38,29 +40,28 @@ def _diagnosed(runs: Sequence[Run]) -> list[tuple[Run, dict[str, Any]]]:
 def arviz_panel(runs: Sequence[Run]) -> Panel:
     """Return the section with ArviZ's diagnostics of the draws."""
     diagnosed = _diagnosed(runs)
-    content = [item for run, diagnostics in diagnosed for item in _diagnostics(run, diagnostics)]
-    if len(diagnosed) < 2:
-        return panel("arviz", content)
-    overview = pd.DataFrame([_overview(run, diagnostics) for run, diagnostics in diagnosed])
+    if len(runs) == 1:
+        return panel("arviz", _diagnostics(*diagnosed[0]) if diagnosed else [])
+    groups: Content = [Group(CAPTIONS["details"] + of(r), _diagnostics(r, d)) for r, d in diagnosed]
+    overview = [table_of(pd.DataFrame([_overview(r, d) for r, d in diagnosed]), CAPTIONS["draws"])]
     comparisons, problems = _comparisons(diagnosed)
-    top = [table_of(overview, CAPTIONS["draws"]), *comparisons]
-    return panel("arviz", [*top, *content], " ".join(problems))
+    content = [*overview, *comparisons, *groups] if diagnosed else []
+    return panel("arviz", content, " ".join(problems))
 
 
 def _diagnostics(run: Run, diagnostics: dict[str, Any]) -> Content:
-    title, loo = run.title, diagnostics["loo"]
-    traces = [_traces(title, diagnostics)] if diagnostics["chains"] > 1 else []
     summary, targets = (pd.DataFrame(diagnostics[name]) for name in ("summary", "frequencies"))
-    caption = CAPTIONS["summary"].format(title=title)
-    pareto = pd.DataFrame(loo["pareto"])
+    pareto = pd.DataFrame(diagnostics["loo"]["pareto"])
     gap = (targets["posterior"] - targets["observed"]).abs().max()
-    figure = plots.class_frequencies(targets)
+    values = {"title": run.title, "of": of(run), "gap": gap}
     return [
         _cards(run, diagnostics),
-        *traces,
-        picture(figure, f"{targets.columns[0]}_frequencies", targets, title=title, gap=gap),
-        table_of(summary, caption, folded=True),
-        table_of(pareto, f"{title}: Pareto k of LOO", folded=True),
+        *([_traces(run, diagnostics)] if diagnostics["chains"] > 1 else []),
+        picture(
+            plots.class_frequencies(targets), f"{targets.columns[0]}_frequencies", targets, **values
+        ),
+        table_of(summary, CAPTIONS["summary"].format(of=of(run)), folded=True),
+        table_of(pareto, f"Pareto k of LOO{of(run)}", folded=True),
     ]
 
 
@@ -87,25 +88,27 @@ def _cards(run: Run, diagnostics: dict[str, Any]) -> Cards:
         "rhat": html.formatted(convergence.get("rhat_log_joint")),
         "ess": html.formatted(convergence.get("ess_log_joint")),
         "divergences": html.formatted(convergence.get("divergences")),
-        "elpd": f"{loo['elpd']:.1f} ± {loo['se']:.1f}",
+        "elpd": f"{loo['elpd']:.0f} ± {loo['se']:.0f}",
         "pareto": _share_above(loo),
     }
     facts = diagnostics | {"sites": ", ".join(diagnostics["drawn_sites"]), "k": GOOD_K}
     facts |= {"examples": loo["examples"], "p_loo": loo["p_loo"]}
+    exact = diagnostics["log_likelihood_total"] == "exact"
+    facts["estimated"] = "" if exact else f" Log likelihood: {diagnostics['log_likelihood_total']}."
     facts |= {"rhat": GOOD_RHAT, "ess": GOOD_ESS, "title": run.title}
     texts = html.TEXTS["draw_cards"]
     shown = {name: value for name, value in values.items() if value != "–"}
     cards = [Card(texts[n][0], value, texts[n][1].format(**facts)) for n, value in shown.items()]
-    return Cards(cards, f"{run.title}: {diagnostics['approximation']}")
+    return Cards(cards, f"Draws{of(run)}: {diagnostics['approximation']}")
 
 
-def _traces(title: str, diagnostics: dict[str, Any]) -> Picture:
+def _traces(run: Run, diagnostics: dict[str, Any]) -> Picture:
     frame = pd.DataFrame(diagnostics["trace"])
     by_chain = frame.groupby("chain")["value"].agg(["mean", "std", "min", "max"]).reset_index()
     table = table_of(by_chain, "Log joint of each chain (nats, up to a constant)")
     values = {name: diagnostics[name] for name in ("chains", "approximation")}
     values["rhat"] = html.formatted(diagnostics["convergence"].get("rhat_log_joint"))
-    return picture(plots.traces(frame), "traces", table, title=title, **values)
+    return picture(plots.traces(frame), "traces", table, title=run.title, of=of(run), **values)
 
 
 def _comparisons(
@@ -161,7 +164,8 @@ def _calibration_of_numbers(analysed: Sequence[Run], caption: str) -> Content:
 def _calibration_of_classes(analysed: Sequence[Run], caption: str) -> Content:
     scores, foreign = _joined(analysed, "scores"), _joined(analysed, "foreign")
     content: Content = [table_of(scores, caption), *_curves(analysed, scores)]
-    content += [_shifts(run) for run in analysed[:4]]
+    shifts = [_shifts(run) for run in analysed]
+    content += shifts if len(shifts) == 1 else [Group(CAPTIONS["shifts"], shifts)]
     if len(foreign):
         content.append(table_of(foreign, CAPTIONS["foreign"]))
     sparsity = {run.title: float(run.metrics.get("achieved_sparsity") or 0.0) for run in analysed}
@@ -200,7 +204,7 @@ def _shifts(run: Run) -> Picture:
     bins = pd.DataFrame(run.analysis["reliability"])
     examples = bins.loc[bins["network"] == bins["network"].iloc[0], "examples"].sum()
     figure = plots.shifts(frame, num_test=min(int(examples), SHIFTED))
-    return picture(figure, "shifts", frame, title=run.title, **values)
+    return picture(figure, "shifts", frame, title=run.title, of=of(run), **values)
 
 
 def prior_panel(runs: Sequence[Run]) -> Panel:
@@ -213,9 +217,7 @@ def prior_panel(runs: Sequence[Run]) -> Panel:
         frame = pd.DataFrame(diagnostics["power_scaling"])
         counts = frame["diagnosis"].replace("-", "no problem").value_counts()
         results = "; ".join(f"{diagnosis} ({n} quantities)" for diagnosis, n in counts.items())
-        caption = CAPTIONS["power_scaling"].format(title=run.title, results=results)
+        caption = CAPTIONS["power_scaling"].format(of=of(run), results=results)
         worst = frame.sort_values("prior", ascending=False, kind="stable")
-        content.append(
-            table_of(worst, caption, folded=not set(SENSITIVE.values()) & set(frame["diagnosis"]))
-        )
+        content.append(table_of(worst, caption, folded=True))
     return panel("prior", content)

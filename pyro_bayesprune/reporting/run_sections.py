@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import replace
 from typing import Any
 
 import pandas as pd
@@ -16,12 +17,14 @@ from pyro_bayesprune.reporting.html import (
     Panel,
     Picture,
     Table,
+    of,
     panel,
     picture,
     span,
     table_of,
 )
 
+SAME = 1.02  # ratio of compressions that count as equal
 DETAILED = 12  # runs with tables of their own; the other tables contain all runs
 METRICS = {  # by the score of a run
     "accuracy": ["test_accuracy", "test_loss", "test_brier", "test_ece"],
@@ -53,23 +56,33 @@ def scores_of(runs: Sequence[Run]) -> list[str]:
 def results_panel(runs: Sequence[Run]) -> Panel:
     """Return the section with the metrics of every run, and their means over seeds."""
     done = finished(runs)
-    metrics = [name for score, names in METRICS.items() for name in names
-               if any(run.score == score for run in done)] + ["achieved_sparsity"]  # fmt: skip
-    groups, rows = repetitions(done), values_of(done, metrics + SIZES)
-    if not rows:
+    if not done:
         return panel("results", [])
-    repeated = len(groups) < len(done)
-    content = [
-        table_of(pd.DataFrame(rows), "All runs" if len(done) > 1 else "Run", folded=repeated)
+    every = table_of(pd.DataFrame(values_of(done, _measures(done))), "All runs")
+    groups = repetitions(done)
+    if len(groups) == len(done):
+        return panel("results", [every])
+    metrics = [name for name in _measures(done) if name not in SIZES]
+    means = [
+        {"setting": _without_seed(group[0]), "seeds": len(group)}
+        | {name: _mean_and_sd(group, name) for name in metrics}
+        for group in groups
     ]
-    if repeated:
-        means = [
-            {"setting": _without_seed(group[0]), "seeds": len(group)}
-            | {name: _mean_and_sd(group, name) for name in metrics}
-            for group in groups
-        ]
-        content.insert(0, table_of(pd.DataFrame(means), "Means over seeds, ± standard deviation"))
-    return panel("results", content)
+    table = table_of(pd.DataFrame(means), "Means over seeds, ± one sample standard deviation")
+    return panel("results", [table, replace(every, folded=True)])
+
+
+def measures(run: Run) -> Table:
+    """Return a folded table of all metrics of a run."""
+    [values] = values_of([run], _measures([run]))
+    rows = [(TEXTS["headers"].get(n, n), v) for n, v in values.items() if n != "run"]
+    return table_of(pd.DataFrame(rows, columns=["measure", "value"]), "All measures", folded=True)
+
+
+def _measures(runs: Sequence[Run]) -> list[str]:
+    scores = {run.score for run in runs}
+    metrics = [name for score, names in METRICS.items() if score in scores for name in names]
+    return [*dict.fromkeys(metrics), "achieved_sparsity", *SIZES]
 
 
 def _without_seed(run: Run) -> str:
@@ -93,7 +106,7 @@ def curves_panel(runs: Sequence[Run]) -> Panel:
     frame = pd.concat(map(_with_threshold, done, histories), ignore_index=True)
     table = frame.reindex(columns=(["run"] if len(done) > 1 else []) + columns)
     last = [history["train_loss"].iloc[-1] for history in histories]
-    values = {"title": done[0].title if len(done) == 1 else f"{len(done)} runs"}
+    values = {"title": f"{len(done)} runs" if len(done) > 1 else done[0].title}
     values |= {
         "last": span(last, ".3g"),
         "sparsity": span([h["sparsity"].iloc[-1] for h in histories], ".1%"),
@@ -137,7 +150,7 @@ def _decision_tables(run: Run, *, folded: bool) -> list[Table]:
     """Return a table of the epochs with a step, and a folded one of all if there are others."""
     gate, beta, per = (run.settings.get(name) for name in ("gate", "beta", "per"))
     rule = f"gate {gate}" + ("" if gate in ("always", "retain") else f", beta {beta} per {per}")
-    caption = f"{run.title} ({rule})" if gate else run.title
+    caption = f"Decisions{of(run)}, {rule}" if gate else f"Decisions{of(run)}"
     frame = run.history[[name for name in DECISIONS if name in run.history]]
     if "log_occam_ratio" in frame and not frame["log_occam_ratio"].any():
         frame = frame.drop(columns="log_occam_ratio")
@@ -173,7 +186,7 @@ def _layers_of(run: Run) -> Content:
     layer, share = min(kept.items(), key=lambda item: item[1])
     values = {"title": run.title, "layer": layer, "share": share}
     figure = plots.sparsity_by_layer(frame)
-    return [picture(figure, "sparsity_by_layer", frame, **values), *pictures]
+    return [*pictures[:1], picture(figure, "sparsity_by_layer", frame, **values), *pictures[1:]]
 
 
 def _weights_of(run: Run) -> list[Picture]:
@@ -201,7 +214,13 @@ def compression_pictures(runs: Sequence[Run]) -> list[Picture]:
     pairs: dict[Any, list[Run]] = {}
     for run in done:
         pairs.setdefault((run.pair, run.score), []).append(run)
-    return [_compression(chosen) for chosen in pairs.values() if len(chosen) > 1]
+    return [_compression(chosen) for chosen in pairs.values() if _vary(chosen)]
+
+
+def _vary(runs: Sequence[Run]) -> bool:
+    """Return whether the compressions of runs differ, so that a figure shows something."""
+    ratios = [run.metrics.get("compression_ratio") or 1.0 for run in runs]
+    return max(ratios) > SAME * min(ratios)
 
 
 def _compression(runs: Sequence[Run]) -> Picture:

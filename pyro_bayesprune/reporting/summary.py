@@ -55,7 +55,7 @@ def _pruning(pruned: Sequence[Run]) -> Iterator[Card]:
     sizes = [_sizes_of(run) for run in pruned]
     if None not in sizes:
         sparse, dense = zip(*sizes, strict=True)
-        yield _card("file", span(sparse, ",.0f", " kB"), span(dense, ",.0f", " kB"))
+        yield _card("file", span(sparse, ",.1f", " kB"), span(dense, ",.1f", " kB"))
     decisions = pd.concat([run.history.get("decision", pd.Series(dtype=str)) for run in pruned])
     number = decisions.value_counts().reindex(["pruned", "refused", "unchanged"], fill_value=0)
     value = f"{number['pruned']} of {number['pruned'] + number['refused']}"
