@@ -66,10 +66,8 @@ def _draw_method(axes: dict[str, Axes], runs: pd.DataFrame, look: Look) -> None:
 
 def _label_comparison(axes: dict[str, Axes], pruned: pd.DataFrame) -> None:
     axes["A"].set(xlabel="epoch", ylabel=style.LOSS)
-    axes["A"].set_title("Loss", loc="left")
     axes["B"].set(xlabel="epoch", ylabel="log Bayes factor (nats)")
-    axes["B"].set_title("Log Bayes factor", loc="left")
-    twin = Look("against the twin", "black", "")
+    twin = Look("against the unpruned twin", "black", "")
     steps = style.decision_samples(pruned, gated=False)
     for marker in steps:
         marker.set(label=f"step: {marker.get_label()}", markerfacecolor="white")
@@ -144,13 +142,14 @@ def accuracy_against_compression(
     results = results.dropna(subset=[test])
     figure, ax = style.one_axes(ax)
     looks = style.looks(results["method"])
-    for number, (name, look) in enumerate(looks.items()):
+    pruned = [name for name in looks if not name.endswith("unpruned")]
+    for name, look in looks.items():
         runs = results[results["method"] == name].rename(columns={test: "score"})
-        if name.endswith("unpruned"):
-            _horizontal(ax, runs["score"], look, interval)
-        else:
-            shift = SHIFT ** (number - len(looks) / 2)
+        if name in pruned:
+            shift = SHIFT ** (pruned.index(name) - (len(pruned) - 1) / 2)
             _points(ax, runs, look, interval, shift)
+        else:
+            _horizontal(ax, runs["score"], look, interval)
     ax.set_xscale("log")
     scales.plain_ticks(ax.xaxis)
     ax.xaxis.set_major_formatter("{x:g}x")
@@ -168,7 +167,9 @@ def _points(ax: Axes, runs: pd.DataFrame, look: Look, interval: Interval, shift:
     x, y = ([level[name].mean() for level in levels] for name in ("compression_ratio", "score"))
     ends = np.array([interval(level["score"]) for level in levels]).T
     style = {"color": look.colour, "marker": look.marker, "label": look.label, "capsize": 3}
-    ax.errorbar(np.multiply(x, shift), y, np.abs(ends - y), linestyle=look.linestyle, elinewidth=1, **style)
+    ax.errorbar(
+        np.multiply(x, shift), y, np.abs(ends - y), linestyle=look.linestyle, elinewidth=1, **style
+    )
 
 
 def _horizontal(ax: Axes, values: pd.Series, look: Look, interval: Interval) -> None:

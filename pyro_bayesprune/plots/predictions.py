@@ -10,9 +10,18 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
 from pyro_bayesprune.plots.scales import binomial_interval, include_interval, plain_ticks
-from pyro_bayesprune.plots.style import COLOURS, MARKERS, legend_above, legend_below, one_axes, panels
+from pyro_bayesprune.plots.style import (
+    COLOURS,
+    MARKERS,
+    legend_above,
+    legend_below,
+    one_axes,
+    panels,
+    strip_above,
+)
 
 UNIT = (-0.02, 1.02)  # limits of an axis of shares
+STRIP = 0.2  # height of the strip above the reliability diagram, as a share of the diagram
 SHIFTS = {"rotation": "rotation (degrees)", "noise": "noise (sd, normalised inputs)"}
 
 
@@ -43,8 +52,9 @@ def sparsity_by_layer(layers: pd.DataFrame, ax: Axes | None = None) -> Figure:
 
 
 def _share_label(row: dict[Any, Any]) -> str:
-    dead = row.get("dead units")
-    return f"{row['kept']:.2%}" + (f", {dead:.0f} dead units" if pd.notna(dead) else "")
+    dead = row.get("dead units") or 0  # NaN where it is not known
+    units = f", {dead:.0f} dead unit{'s' * (dead > 1)}" if dead > 0 else ""
+    return f"{row['kept']:.2%}{units}"
 
 
 def reliability(table: pd.DataFrame, ax: Axes | None = None) -> Figure:
@@ -57,17 +67,16 @@ def reliability(table: pd.DataFrame, ax: Axes | None = None) -> Figure:
         table: result of `calibration.reliability_table`, with a column ``network``.
         ax: axes to draw on. The default is a new figure.
     """
-    figure, ax = one_axes(ax, (5, 6))
+    figure, ax = one_axes(ax, (5, 6.2 + 0.2 * table["network"].nunique()))
     _draw_networks(ax, table, "confidence", "accuracy")
     ax.plot([0, 1], [0, 1], color="black", linewidth=0.8, linestyle="--", label="calibrated")
     ax.set(xlabel="confidence", ylabel="accuracy", xlim=UNIT, ylim=UNIT, aspect="equal")
     if "examples" in table:
-        strip = ax.inset_axes((0, 1.03, 1, 0.2), sharex=ax)
-        _draw_networks(strip, table.drop(columns="examples").assign(n=table["examples"]), "confidence", "n")
+        strip = strip_above(ax, STRIP)
+        _draw_networks(strip, table, "confidence", "examples")
         strip.set(ylabel="examples", yscale="log")
-        plain_ticks(strip.yaxis)
-        strip.tick_params(labelbottom=False)
-    legend_above(ax, bbox_to_anchor=(0, 1.24 if "examples" in table else 1))
+        plain_ticks(strip.yaxis, most=4)
+    legend_above(ax, bbox_to_anchor=(0, 1.05 + STRIP if "examples" in table else 1))
     return figure
 
 
@@ -158,7 +167,7 @@ def traces(frame: pd.DataFrame) -> Figure:
     Args:
         frame: columns ``chain``, ``draw``, ``value``.
     """
-    figure, (left, right) = panels(1, 2, figsize=(11, 4))
+    figure, (left, right) = panels(1, 2, figsize=(7, 3.4))
     ranks = frame.assign(rank=frame["value"].rank())
     bins = np.linspace(0, len(frame), 11)
     for number, (chain, part) in enumerate(ranks.groupby("chain")):
@@ -170,7 +179,7 @@ def traces(frame: pd.DataFrame) -> Figure:
     right.axhline(per_bin, color="black", linestyle="--", linewidth=0.8)
     left.set(xlabel="draw", ylabel="log joint (nats)", title="Trace")
     right.set(xlabel="rank among all draws", ylabel="draws", title="Ranks", ylim=(0, None))
-    right.legend(fontsize="small")
+    legend_below(figure, left.get_legend_handles_labels()[0])
     return figure
 
 
@@ -185,11 +194,11 @@ def class_frequencies(table: pd.DataFrame, ax: Axes | None = None) -> Figure:
     kind = table.columns[0]
     long = table.melt(kind, var_name="source", value_name="share")
     palette = dict(zip(("observed", "posterior", "prior"), COLOURS, strict=False))
-    sns.barplot(long, x=kind, y="share", hue="source", palette=palette, ax=ax)
+    sns.barplot(long, x=kind, y="share", hue="source", palette=palette, saturation=1, ax=ax)
     if kind != "class":
         ax.tick_params("x", rotation=60)
     ax.set(xlabel=kind, ylabel="share")
-    ax.legend(ncols=3, loc="lower center", bbox_to_anchor=(0.5, 1))
+    legend_above(ax, ncols=3)
     return figure
 
 

@@ -1,36 +1,35 @@
 """Scales with plain ticks (0.1, 0.2, 0.5 instead of powers of ten), and intervals of scores."""
 
-from collections.abc import Sequence
-
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.ticker import FuncFormatter, Locator, MaxNLocator, NullLocator
+from numpy.typing import ArrayLike
 from scipy import stats
 
 PROBABILITY = 0.95  # of intervals
-MOST = 9  # ticks of an axis
 # Multiples of every first, second, ... power of ten, from the densest ticks to the sparsest.
 MULTIPLES = ((1, (1, 2, 5)), (1, (1,)), (2, (1,)), (3, (1,)), (4, (1,)), (6, (1,)))
 
 
 class PlainTicks(Locator):
-    """Places ticks at 1, 2 and 5 times powers of ten, or fewer if these are more than ``MOST``.
+    """Places ticks at 1, 2 and 5 times powers of ten, or fewer if these are too many.
 
     Args:
         linear: a scale that is linear around zero has ticks at zero and at ± this number or more.
             The default is a logarithmic scale.
+        most: largest number of ticks.
     """
 
-    def __init__(self, linear: float | None = None) -> None:
-        self.linear = linear
+    def __init__(self, linear: float | None = None, most: int = 9) -> None:
+        self.linear, self.most = linear, most
 
-    def __call__(self) -> np.ndarray:
+    def __call__(self) -> list[float]:
         """Return the ticks of the axis."""
         assert self.axis is not None
         return self.tick_values(*self.axis.get_view_interval())
 
-    def tick_values(self, vmin: float, vmax: float) -> np.ndarray:
+    def tick_values(self, vmin: float, vmax: float) -> list[float]:
         """Return the ticks between two values."""
         low, high = sorted((vmin, vmax))
         ticks = np.array([])
@@ -38,9 +37,13 @@ class PlainTicks(Locator):
             powers = 10.0 ** np.arange(-12, 16, stride)
             ticks = self._both_signs(np.outer(powers, factors).ravel())
             ticks = ticks[(low <= ticks) & (ticks <= high)]
-            if len(ticks) <= MOST:
+            if len(ticks) <= self.most:
                 break
-        return ticks if len(ticks) > 2 else np.asarray(MaxNLocator(4).tick_values(low, high))
+        narrow = self.linear is None and high < 10 * low
+        if len(ticks) >= (3 if narrow else 2):
+            return ticks.tolist()
+        ticks = np.asarray(MaxNLocator(4, steps=[1, 2, 5, 10]).tick_values(low, high))
+        return ticks[(low <= ticks) & (ticks <= high)].tolist()
 
     def _both_signs(self, ticks: np.ndarray) -> np.ndarray:
         if self.linear is None:
@@ -49,10 +52,12 @@ class PlainTicks(Locator):
         return np.concatenate([-ticks[::-1], [0.0], ticks])
 
 
-def plain_ticks(axis: Axis, linear: float | None = None) -> None:
+def plain_ticks(axis: Axis, linear: float | None = None, most: int = 9) -> None:
     """Put plain ticks on a logarithmic axis, or on one that is linear within ± ``linear``."""
-    axis.set_major_locator(PlainTicks(linear))
-    axis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:,.10g}".replace("-", "\N{MINUS SIGN}")))
+    axis.set_major_locator(PlainTicks(linear, most))
+    axis.set_major_formatter(
+        FuncFormatter(lambda x, _: f"{x:,.10g}".replace("-", "\N{MINUS SIGN}"))
+    )
     axis.set_minor_locator(NullLocator())
 
 
@@ -68,20 +73,20 @@ def log_if_positive(ax: Axes) -> None:
 def nats(ax: Axes) -> None:
     """Use a symmetric logarithmic scale of log Bayes factors, and draw a line at zero.
 
-    The scale is linear within ± 1 nat. If values exceed 10,000 nats, it is linear within the power
-    of ten below a thousandth of the largest, because their differences near zero do not matter.
+    The scale is linear within ± 1 nat. If values exceed 1,000 nats, it is linear within the power
+    of ten below a hundredth of the largest, because small differences around zero do not matter.
     """
     drawn = [line.get_ydata() for a in ax.get_shared_y_axes().get_siblings(ax) for line in a.lines]
     sizes = np.abs(np.concatenate([[1.0], *drawn]))
     largest = sizes[np.isfinite(sizes)].max()
-    linear = max(1.0, 10.0 ** np.floor(np.log10(largest) - 3))
+    linear = max(1.0, 10.0 ** np.floor(np.log10(largest) - 2))
     ax.set_yscale("symlog", linthresh=linear)
     plain_ticks(ax.yaxis, linear)
     ax.autoscale_view()  # limits that an earlier call computed have the margins of a linear scale
     ax.axhline(0, color="black", linewidth=0.8, zorder=1)
 
 
-def is_uniform(shares: Sequence[float]) -> bool:
+def is_uniform(shares: ArrayLike) -> bool:
     """Return whether shares are equal up to 2%, so that a figure of them would show nothing.
 
     Callers that omit such a figure use it, for example for the layers of `sparsity_by_layer`.
@@ -89,24 +94,26 @@ def is_uniform(shares: Sequence[float]) -> bool:
     Args:
         shares: numbers in [0, 1].
     """
-    return bool(np.ptp(shares) <= max(0.02 * np.max(shares), 1e-3)) if len(shares) else True
+    values = np.asarray(shares, dtype=float)
+    return not len(values) or bool(np.ptp(values) <= max(0.02 * values.max(), 1e-3))
 
 
-def binomial_interval(shares: Sequence[float], examples: Sequence[int]) -> np.ndarray:
+def binomial_interval(shares: ArrayLike, examples: ArrayLike) -> np.ndarray:
     """Return 95% intervals (2, n) of probabilities, by Wilson's method.
 
     Args:
         shares: observed shares (n,) in [0, 1], for example accuracies.
         examples: numbers of examples (n,) behind the shares.
     """
-    counts = zip(np.round(np.multiply(shares, examples)).astype(int), examples, strict=True)
-    tests = (stats.binomtest(count, int(n)) for count, n in counts)
+    totals = np.asarray(examples, dtype=int)
+    counts = np.round(np.multiply(shares, totals)).astype(int)
+    tests = [stats.binomtest(*pair) for pair in zip(counts.tolist(), totals.tolist(), strict=True)]
     intervals = [test.proportion_ci(PROBABILITY, method="wilson") for test in tests]
     return np.array(intervals).reshape(-1, 2).T
 
 
 def score_interval(
-    values: Sequence[float], num_test: int | None, highest: float = np.inf
+    values: ArrayLike, num_test: int | None, highest: float = np.inf
 ) -> tuple[float, float]:
     """Return the 95% interval of a score: of the mean over seeds (t), or of one seed (binomial).
 
@@ -119,23 +126,26 @@ def score_interval(
         Lower and upper end. They are NaN for one seed without ``num_test``, and for several equal
         values, which show no spread.
     """
-    mean, count = float(np.mean(values)), len(values)
+    mean, count = np.asarray(values, dtype=float).mean(), np.size(values)
     if count > 1:
-        error = np.std(values, ddof=1) / np.sqrt(count)
+        error = np.std(np.asarray(values), ddof=1) / np.sqrt(count)
         half = stats.t.ppf((1 + PROBABILITY) / 2, count - 1) * error if error > 1e-12 else np.nan
-        return np.clip(mean - half, 0, highest), np.clip(mean + half, 0, highest)
+        low, high = np.clip([mean - half, mean + half], 0, highest)
+        return low, high
     if num_test is None:
         return np.nan, np.nan
-    low, high = binomial_interval([mean], [num_test])
-    return float(low[0]), float(high[0])
+    (low,), (high,) = binomial_interval([mean], [num_test])
+    return low, high
 
 
-def include_interval(ax: Axes, accuracies: Sequence[float], num_test: int | None) -> None:
+def include_interval(ax: Axes, accuracies: ArrayLike, num_test: int | None) -> None:
     """Extend an axis of accuracies to the interval of the test set around their mean.
 
     Otherwise the axis would magnify differences that the test set cannot show.
     """
-    if num_test is not None and len(accuracies):
-        (low,), (high,) = binomial_interval([float(np.mean(accuracies))], [num_test])
+    if num_test is not None and np.size(accuracies):
+        (low,), (high,) = binomial_interval(
+            [np.asarray(accuracies, dtype=float).mean()], [num_test]
+        )
         bottom, top = ax.get_ylim()
         ax.set_ylim(min(bottom, low), max(top, high))

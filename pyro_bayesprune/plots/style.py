@@ -103,6 +103,19 @@ def one_axes(ax: Axes | None, figsize: tuple[float, float] = (6, 4)) -> tuple[Fi
     return figure, ax
 
 
+def strip_above(ax: Axes, height: float) -> Axes:
+    """Return new axes above others, with the same horizontal axis.
+
+    Args:
+        ax: the other axes.
+        height: as a share of the height of the other axes.
+    """
+    with sns.axes_style("whitegrid"):
+        strip = ax.inset_axes((0, 1.03, 1, height), sharex=ax)
+    strip.tick_params(labelbottom=False)
+    return strip
+
+
 def held_out(history: pd.DataFrame) -> str | None:
     """Return which held-out loss is drawn: validation if it exists, else test, else None."""
     parts = ("validation", "test")
@@ -158,8 +171,8 @@ def steps(ax: Axes, history: pd.DataFrame, colour: Any, **options: Any) -> None:
 def threshold(ax: Axes, history: pd.DataFrame, colour: Any = "black") -> bool:  # noqa: ANN401
     """Draw the gate's threshold as a dashed line, and return whether there is one.
 
-    Runs without a step and methods that ignore the Bayes factor have none. The threshold of the gate ``retain`` changes
-    from step to step, and an epoch without a step has none.
+    Runs without a step and methods that ignore the Bayes factor have none. The threshold of the
+    gate ``retain`` changes from step to step, and an epoch without a step has none.
     """
     ungated = set(history.get("method", ())) <= set(UNGATED) and "method" in history
     stepless = set(history.get("decision", ())) == {"unchanged"}

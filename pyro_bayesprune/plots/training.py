@@ -7,6 +7,7 @@ from matplotlib.figure import Figure
 from pyro_bayesprune.plots import scales, style
 from pyro_bayesprune.plots.style import COLOURS, MARKERS, Look
 
+
 def learning_curves(history: pd.DataFrame) -> Figure:
     """Draw the loss, the log Bayes factor of each pruning step, and the sparsity, by epoch.
 
@@ -31,7 +32,7 @@ def learning_curves(history: pd.DataFrame) -> Figure:
     style.check_columns(history, ["epoch", "train_loss", "log_bf", "decision", "sparsity"])
     runs = {"": history}
     if "run" in history and history["run"].nunique() > 1:
-        runs = dict(list(history.groupby("run", sort=False)))
+        runs = {str(name): run for name, run in history.groupby("run", sort=False)}
     looks = style.looks(runs) if len(runs) > 1 else {"": Look("", COLOURS[2], "")}
     options = {"sharex": True, "height_ratios": (3, 3, 1.3)}
     figure, (loss, factor, sparsity) = style.panels(3, 1, figsize=(6, 6.4), **options)
@@ -119,7 +120,7 @@ def bayes_factor_parts(histories: pd.DataFrame, ax: Axes | None = None) -> Figur
     joint densities of two points, that is, their posterior odds, and not marginal likelihoods. The
     kind ``laplace`` also has an Occam factor. A step passes above the threshold, a dashed line.
     Epochs without a step have no points. The vertical scale is linear around zero, within ± 1 nat
-    unless there are values beyond 10,000 nats, and logarithmic outside.
+    unless there are values beyond 1,000 nats, and logarithmic outside.
 
     Args:
         histories: one row per epoch of the runs of one configuration.

@@ -1,19 +1,20 @@
 """Figures of the weights that survive: their values against the prior, and their places."""
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from pyro import poutine
 from torch import Tensor
 
 from pyro_bayesprune.models.module import BayesianModule, network
+from pyro_bayesprune.models.plain import Fitted
 from pyro_bayesprune.models.priors import Prior, elementwise
 from pyro_bayesprune.plots import style
-from pyro_bayesprune.training.fitting import Fit
 
 PANELS = 12  # layers of a figure, those with most survivors
 POINTS = 101  # of a curve of the prior's density
@@ -22,7 +23,7 @@ TILES = 64  # kernels of the first layer in a map
 
 
 def weights_against_prior(
-    weights: Fit | Mapping[str, Tensor],
+    weights: Fitted | Mapping[str, Tensor],
     masks: Mapping[str, Tensor] | None = None,
     prior: Prior | None = None,
 ) -> Figure:
@@ -40,32 +41,33 @@ def weights_against_prior(
             the prior of the fit, with its learnt scales. Without one, only histograms are drawn.
 
     Raises:
-        ValueError: if there is nothing to draw, or if a prior has no density for each weight.
+        ValueError: if there is nothing to draw, if a prior has no density for each weight, or if it
+            samples a scale that ``weights`` does not contain.
     """
     priors: Mapping[str, Any] = {}
     if not isinstance(weights, Mapping):
         masks, module = masks or weights.masks, network(weights.model)
         weights = weights.weights
         priors = module.priors_at(weights) if isinstance(module, BayesianModule) else {}
-    if prior is not None:
-        priors = {name: prior(name, value.shape) for name, value in weights.items()}
     masks = masks or {n: torch.ones_like(w, dtype=torch.bool) for n, w in weights.items()}
-    survivors = {name: weights[name][mask].detach().cpu() for name, mask in masks.items()}
-    survivors = {name: values for name, values in survivors.items() if len(values) > 1}
-    figure, axes = _grid(survivors, {name: len(values) for name, values in survivors.items()})
+    if prior is not None:
+        priors = {name: _prior_at(prior, name, weights) for name in masks}
+    figure, axes = _grid(masks, {name: float(mask.sum()) for name, mask in masks.items()})
     for name, ax in axes.items():
-        _histogram(ax, survivors[name].double().numpy())
+        values = weights[name][masks[name]].detach().cpu().double().numpy()
+        _histogram(ax, values)
         if name in priors:
-            _density(ax, name, priors[name], weights[name].shape)
-        ax.set_title(f"{_layer(name)}: {len(survivors[name]):,} weights", fontsize="medium")
-    handles = [style.sample(style.SURVIVORS)] + [style.sample(style.PRIOR)] * bool(priors)
-    figure.legend(handles=handles, loc="outside upper left", ncols=2, frameon=False)
+            _density(ax, name, priors[name], weights[name])
+        ax.set_title(f"{_layer(name)}: {len(values):,} weights", fontsize="medium")
+    handles = [style.sample(style.SURVIVORS, linewidth=6, alpha=0.5)]
+    handles += [style.sample(style.PRIOR)] * bool(priors)
+    style.legend_below(figure, handles)
     figure.supxlabel("value of a weight", fontsize="medium")
     figure.supylabel("density", fontsize="medium")
     return figure
 
 
-def survivors(masks: Fit | Mapping[str, Tensor], shape: Sequence[int] | None = None) -> Figure:
+def survivors(masks: Fitted | Mapping[str, Tensor], shape: Sequence[int] | None = None) -> Figure:
     """Draw where weights survive, one panel for each layer.
 
     Masks are matrices, with one row for each output and one column for each input (of a
@@ -88,24 +90,28 @@ def survivors(masks: Fit | Mapping[str, Tensor], shape: Sequence[int] | None = N
         sizes[first] = math.inf  # so that it is drawn
     figure, axes = _grid(layers, sizes)
     for name, ax in axes.items():
-        mask, text = layers[name], f"{layers[name].sum():,} of {layers[name].numel():,}"
-        is_image = name == first and shape is not None
-        if is_image:
-            values, what = _first_layer(name, mask, shape)
+        mask = layers[name]
+        if name == first and shape is not None:
+            values, labels = _first_layer(name, mask, shape)
         else:
-            values, what = _blocks(mask.flatten(1).double().numpy()), "inputs (rows: outputs)"
-        aspect = "equal" if is_image else "auto"
-        image = ax.imshow(values, cmap=style.SHARES, vmin=0, aspect=aspect, interpolation="none")
-        figure.colorbar(image, ax=ax, shrink=0.8)
-        ax.set(xticks=[], yticks=[], xlabel=what)
-        ax.set_title(f"{_layer(name)}: {text}", fontsize="medium")
+            values = _blocks(mask.flatten(1).double().numpy())
+            labels = {"xlabel": "inputs", "ylabel": "outputs", "aspect": "auto"}
+        image = ax.imshow(values, cmap=style.SHARES, vmin=0, interpolation="none")
+        if not set(np.unique(np.nan_to_num(values))) <= {0, 1}:  # otherwise, two colours suffice
+            what = "survivors" if np.nanmax(values) > 1 else "share of survivors"
+            figure.colorbar(image, ax=ax, shrink=0.8).set_label(what, size="small")
+        ax.set(xticks=[], yticks=[], **labels)
+        title = f"{_layer(name)}: {mask.sum():,} of {mask.numel():,}"
+        ax.set_title(title, fontsize="medium")
     return figure
 
 
-def _grid(layers: Mapping[str, Tensor], sizes: Mapping[str, float]) -> tuple[Figure, dict[str, Axes]]:
+def _grid(
+    layers: Mapping[str, Tensor], sizes: Mapping[str, float]
+) -> tuple[Figure, dict[str, Axes]]:
     """Return axes for the layers of largest size, in their order, two in a row."""
     if not layers:
-        raise ValueError("there is nothing to draw: no layer has surviving weights, or a matrix")
+        raise ValueError("there is nothing to draw: no site has weights with a mask")
     largest = sorted(layers, key=lambda name: sizes[name], reverse=True)[:PANELS]
     names = [name for name in layers if name in largest]
     columns = min(2, len(names))
@@ -124,34 +130,46 @@ def _layer(name: str) -> str:
 
 
 def _histogram(ax: Axes, values: np.ndarray) -> None:
-    largest = np.abs(values).max() or 1.0
-    bins = np.linspace(-largest, largest, 1 + min(40, 4 + 2 * math.isqrt(len(values))))
-    shares, _ = np.histogram(values, bins, density=True)
-    ax.stairs(shares, bins, fill=True, color=style.SURVIVORS.colour, alpha=0.5)
+    largest = np.abs(values).max(initial=0) or 1.0
     ax.set_xlim(-largest, largest)
+    if len(values):
+        bins = np.linspace(-largest, largest, 1 + min(40, 4 + 2 * math.isqrt(len(values))))
+        shares, _ = np.histogram(values, bins, density=True)
+        ax.stairs(shares, bins, fill=True, color=style.SURVIVORS.colour, alpha=0.5)
 
 
-def _density(ax: Axes, name: str, prior: Any, shape: Sequence[int]) -> None:  # noqa: ANN401
+def _prior_at(prior: Prior, name: str, weights: Mapping[str, Tensor]) -> Any:  # noqa: ANN401
+    """Return the prior of a site. A prior that samples a scale gets it from ``weights``."""
+    conditioned = poutine.condition(prior, data=dict(weights))
+    trace = poutine.trace(conditioned).get_trace(name, weights[name].shape)
+    if missing := set(trace.nodes) - {"_INPUT", "_RETURN"} - set(weights):
+        raise ValueError(f"the prior of {name!r} samples {sorted(missing)}: add it to the weights")
+    return trace.nodes["_RETURN"]["value"]
+
+
+def _density(ax: Axes, name: str, prior: Any, weight: Tensor) -> None:  # noqa: ANN401
     """Draw the density of one weight, averaged over the weights if they have several priors."""
-    points = np.linspace(*ax.get_xlim(), POINTS)
-    index = np.resize(np.arange(POINTS), math.ceil(POINTS / math.prod(shape)) * math.prod(shape))
-    values = torch.as_tensor(points[index], dtype=torch.get_default_dtype()).reshape(-1, *shape)
+    points, size = np.linspace(*ax.get_xlim(), POINTS), weight.numel()
+    index = np.resize(np.arange(POINTS), math.ceil(POINTS / size) * size)
+    values = torch.as_tensor(points[index]).to(weight).reshape(-1, *weight.shape)
     log_density = elementwise(prior).log_prob(values)
     if log_density.shape != values.shape:
         raise ValueError(f"the prior of {name!r} has no density for each weight: {prior}")
-    density = np.bincount(index, log_density.double().exp().flatten().numpy())
+    sums = np.bincount(index, log_density.double().exp().flatten().cpu().numpy())
     look = style.PRIOR
-    ax.plot(points, density / np.bincount(index), color=look.colour, linestyle=look.linestyle)
+    ax.plot(points, sums / np.bincount(index), color=look.colour, linestyle=look.linestyle)
 
 
-def _first_layer(name: str, mask: Tensor, shape: Sequence[int]) -> tuple[np.ndarray, str]:
-    """Return the first layer's mask as images, and what they show."""
+def _first_layer(
+    name: str, mask: Tensor, shape: Sequence[int]
+) -> tuple[np.ndarray, dict[str, Any]]:
+    """Return the first layer's mask as images, and the label of the horizontal axis."""
     channels, height, width = (1, *shape)[-3:]
     if mask.dim() == 2 and mask.shape[1] == channels * height * width:
         counts = mask.sum(0).reshape(channels, height, width).sum(0)
-        return counts.numpy(), "surviving weights of each pixel"
+        return counts.numpy(), {"xlabel": "pixels"}
     if mask.dim() == 4 and mask.shape[1] == channels:
-        return _tiled(mask[:TILES].double().mean(1).numpy()), "kernels"
+        return _tiled(mask[:TILES].double().mean(1).numpy()), {"xlabel": "kernels"}
     raise ValueError(
         f"the first layer {name!r} has weights of shape {tuple(mask.shape)}, which do not take "
         f"images of shape {tuple(shape)}"
@@ -164,7 +182,9 @@ def _tiled(images: np.ndarray) -> np.ndarray:
     missing = -len(images) % columns
     padded = np.pad(images, ((0, missing), (0, 1), (0, 1)), constant_values=np.nan)
     padded[len(images) :] = np.nan
-    return np.vstack([np.hstack(list(row)) for row in padded.reshape(-1, columns, *padded.shape[1:])])
+    return np.vstack(
+        [np.hstack(list(row)) for row in padded.reshape(-1, columns, *padded.shape[1:])]
+    )
 
 
 def _blocks(matrix: np.ndarray) -> np.ndarray:
