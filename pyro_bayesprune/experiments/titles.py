@@ -32,7 +32,7 @@ def distinguished(runs: Sequence[Run]) -> list[Run]:
     values["seed"] = values.pop("seed")
     for settings in described:
         for name, value in settings.items():
-            values[name].add(json.dumps(value))
+            values[name].add(json.dumps(_compared(name, value, settings)))
     differing = [name for name, different in values.items() if len(different) > 1]
     titles = [_title(settings, differing) for settings in described]
     titles = _unique(titles, [run.id for run in runs])
@@ -45,11 +45,15 @@ def _described(run: Run, named: Mapping[str, Mapping[str, Any]]) -> dict[str, An
     """Return the settings that describe a run, with the name of its method if it has one."""
     method, settings = run.metrics.get("method", "run"), dict(run.settings)
     irrelevant = set(PRUNING_SETTINGS) - {"sparsity"} if run.dense else set()
-    if settings.get("gate") == recommended_gate(settings.get("sparsity", 0.9)):
-        irrelevant.add("gate")
     irrelevant |= set(named.get(method, {})) - {"sparsity"}
     settings = {name: value for name, value in settings.items() if name not in irrelevant}
     return settings | ({"method": method} if named else {})
+
+
+def _compared(name: str, value: Any, settings: Mapping[str, Any]) -> Any:  # noqa: ANN401
+    """Return the value of a setting. That of a gate may follow from the sparsity."""
+    levels = settings.get("sparsity", 0.9), settings.get("evaluation", "full")
+    return "recommended" if name == "gate" and value == recommended_gate(*levels) else value
 
 
 def _title(settings: Mapping[str, Any], differing: Sequence[str]) -> str:

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import pandas as pd
@@ -193,13 +194,15 @@ def _weights_of(run: Run) -> list[Picture]:
     """Return the figures of the surviving weights, as far as the run has them."""
     shape = run.metrics.get("shape") or ()
     result = []
-    for name, draw in (
-        ("weights_against_prior", lambda: plots.weights_against_prior(run)),
-        ("survivors", lambda: plots.survivors(run, shape if len(shape) == 3 else None)),
-    ):
-        # No weights in the folder, or none that such a figure can show.
-        with suppress(RunError, ValueError):
-            result.append(picture(draw(), name, title=run.title))
+    with suppress(RunError):  # no weights in the folder
+        # The layers in the order of the network: that of a file is another one.
+        masks = {name: run.masks[name] for name in _kept(run)}
+        for name, draw in (
+            ("weights_against_prior", partial(plots.weights_against_prior, run, masks)),
+            ("survivors", partial(plots.survivors, masks, shape if len(shape) == 3 else None)),
+        ):
+            with suppress(ValueError):  # no matrices, or no images for the first layer
+                result.append(picture(draw(), name, title=run.title))
     return result
 
 
