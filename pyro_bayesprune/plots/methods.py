@@ -33,7 +33,8 @@ def comparison(histories: pd.DataFrame, methods: Sequence[str] | None = None) ->
             the unpruned runs. The function `statistics.twins` adds the required columns.
         methods: methods to draw. The default is all methods in the data.
     """
-    style.check_columns(histories, ["method", "epoch", "train_loss", "log_bf", "twin_log_bf"])
+    columns = ["method", "epoch", "train_loss", "log_bf", "twin_log_bf", "decision", "sparsity"]
+    style.check_columns(histories, columns)
     names = [name for name in methods or METHODS if name in set(histories["method"])]
     pruned = histories[histories["method"].isin(names) & (histories["sparsity"] > 0)]
     constant = scales.is_uniform(pruned["sparsity"])
@@ -108,7 +109,7 @@ def loss_by_level(histories: pd.DataFrame, ax: Axes | None = None) -> Figure:
     ax.set(xlabel="epoch", ylabel=f"{part} {style.LOSS}")
     scales.log_if_positive(ax)
     title = f"target sparsity\n{style.seeds_text(histories)}"
-    style.legend_above(ax, title=title, ncols=min(6, len(levels)))
+    style.legend_above(ax, title=title)
     return figure
 
 
@@ -156,7 +157,7 @@ def accuracy_against_compression(
     scales.include_interval(ax, results[test], count)
     names = {"accuracy": "test accuracy", "rmse": "test RMSE"}
     ax.set(xlabel="compression (parameters before / after)", ylabel=names[score])
-    style.legend_above(ax, ncols=2, title=_intervals_text(results, count))
+    style.legend_above(ax, title=_intervals_text(results, count))
     return figure
 
 

@@ -154,7 +154,7 @@ def shifts(table: pd.DataFrame, *, num_test: int | None = None) -> Figure:
     include_interval(grid[0, 0], table["accuracy"], num_test)
     grid[0, 0].set_ylabel("accuracy")
     grid[1, 0].set_ylabel("mean entropy (nats)")
-    legend_below(figure, grid[0, 0].get_legend_handles_labels()[0], ncols=1)
+    legend_below(figure, grid[0, 0].get_legend_handles_labels()[0])
     return figure
 
 
@@ -198,7 +198,7 @@ def class_frequencies(table: pd.DataFrame, ax: Axes | None = None) -> Figure:
     if kind != "class":
         ax.tick_params("x", rotation=60)
     ax.set(xlabel=kind, ylabel="share")
-    legend_above(ax, ncols=3)
+    legend_above(ax)
     return figure
 
 

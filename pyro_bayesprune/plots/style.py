@@ -1,5 +1,6 @@
 """Colours, markers, axes and legends that all figures share."""
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -8,6 +9,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import seaborn as sns
+from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
@@ -55,7 +57,7 @@ UNLABELLED = Look("_unlabelled", "darkgray", "")  # one of more runs than there 
 THRESHOLD = Look("threshold", "black", "", "--")
 SURVIVORS = Look("surviving weights", COLOURS[0], "")
 PRIOR = Look("prior", COLOURS[3], "", "--")
-SHARES = "Blues"  # colour map of masks and of shares of survivors
+SHARES = colormaps["Blues"].with_extremes(bad="lightgrey")  # of survivors; gaps are grey
 UNGATED = ("unpruned", "random", "magnitude")  # methods that ignore the Bayes factor
 
 
@@ -200,23 +202,30 @@ def seeds_text(frame: pd.DataFrame) -> str:
 
 def legend_above(ax: Axes, handles: Sequence[Any] | None = None, **options: Any) -> None:  # noqa: ANN401
     """Put a legend above the axes, where it covers no data. Options go to `Axes.legend`."""
-    place: dict[str, Any] = {"loc": "lower left", "bbox_to_anchor": (0, 1), "frameon": False}
-    place |= {"borderaxespad": 0.2, "fontsize": "small", "title_fontsize": "small"}
-    place |= {"alignment": "left", "columnspacing": 1.2} | options
-    ax.legend(handles=handles or ax.get_legend_handles_labels()[0], **place)
+    handles = handles or ax.get_legend_handles_labels()[0]
+    place: dict[str, Any] = {"loc": "lower left", "bbox_to_anchor": (0, 1), "borderaxespad": 0.2}
+    place |= {"title_fontsize": "small", "alignment": "left", "columnspacing": 1.2}
+    ax.legend(handles=handles, **(_legend(handles) | place | options))
 
 
 def legend_right(ax: Axes, handles: Sequence[Any] | None = None) -> None:
-    """Put a legend in one row above the right end of the axes, beside a title on the left."""
-    count = len(handles or ax.get_legend_handles_labels()[0])
-    legend_above(ax, handles, loc="lower right", bbox_to_anchor=(1, 1), ncols=max(1, count))
+    """Put a legend above the right end of the axes, beside a title on the left."""
+    legend_above(ax, handles, loc="lower right", bbox_to_anchor=(1, 1))
 
 
-def legend_below(figure: Figure, handles: Sequence[Any], title: str = "", ncols: int = 0) -> None:
-    """Put one legend below a figure, by default in one row."""
-    place: dict[str, Any] = {"loc": "outside lower center", "ncols": ncols or max(1, len(handles))}
-    place |= {"title_fontsize": "small", "fontsize": "small", "frameon": False}
-    figure.legend(handles=handles, title=title.replace("\n", " ") or None, **place)
+def legend_below(figure: Figure, handles: Sequence[Any], title: str = "") -> int:
+    """Put one legend below a figure, and return the number of its rows."""
+    place: dict[str, Any] = {"loc": "outside lower center", "title_fontsize": "small"}
+    options = _legend(handles, figure.get_figwidth()) | place
+    figure.legend(handles=handles, title=title.replace("\n", " ") or None, **options)
+    return math.ceil(len(handles) / options["ncols"])
+
+
+def _legend(handles: Sequence[Any], width: float = 6.0) -> dict[str, Any]:
+    """Return options of a legend with as many columns as fit into a width (inches)."""
+    longest = max((len(handle.get_label()) for handle in handles), default=0)
+    columns = max(1, min(len(handles), int(13 * width / (longest + 8))))
+    return {"ncols": columns, "fontsize": "small", "frameon": False}
 
 
 def sample(look: Look, **options: Any) -> Line2D:  # noqa: ANN401

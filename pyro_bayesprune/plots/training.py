@@ -1,11 +1,14 @@
 """Figures of the training of one configuration: losses, decisions, sparsity by layer."""
 
+from dataclasses import replace
+
 import pandas as pd
+import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from pyro_bayesprune.plots import scales, style
-from pyro_bayesprune.plots.style import COLOURS, MARKERS, Look
+from pyro_bayesprune.plots.style import COLOURS, Look
 
 
 def learning_curves(history: pd.DataFrame) -> Figure:
@@ -33,30 +36,36 @@ def learning_curves(history: pd.DataFrame) -> Figure:
     runs = {"": history}
     if "run" in history and history["run"].nunique() > 1:
         runs = {str(name): run for name, run in history.groupby("run", sort=False)}
-    looks = style.looks(runs) if len(runs) > 1 else {"": Look("", COLOURS[2], "")}
     options = {"sharex": True, "height_ratios": (3, 3, 1.3)}
     figure, (loss, factor, sparsity) = style.panels(3, 1, figsize=(6, 6.4), **options)
-    if len(runs) > 1:
-        _losses_of_runs(figure, loss, runs, looks)
-    else:
+    if len(runs) == 1:
+        looks = {"": Look("log Bayes factor", COLOURS[2], "")}
         _losses(loss, history)
+    else:
+        looks = style.looks(runs)
+        _losses_of_runs(figure, loss, runs, looks)
     gated = [_draw_steps(factor, run, looks[name], len(runs) == 1) for name, run in runs.items()]
     for name, run in runs.items():
-        style.curve(sparsity, run, "sparsity", looks[name], marker="")
+        style.curve(sparsity, run, "sparsity", looks[name], marker="", label=name or "sparsity")
+    style.legend_right(factor, style.decision_samples(history, any(gated)))
+    _label(loss, factor, sparsity, history, f"{len(runs)} runs" if len(runs) > 1 else "")
+    return figure
+
+
+def _label(loss: Axes, factor: Axes, sparsity: Axes, history: pd.DataFrame, runs: str) -> None:
+    """Set the scales and texts of the three strips."""
     scales.log_if_positive(loss)
     scales.nats(factor)
     loss.set_ylabel(style.LOSS)
     factor.set_ylabel("log Bayes factor (nats)")
     none = set(history["decision"]) <= {"unchanged"}
     factor.set_title("Pruning steps (none)" if none else "Pruning steps", loc="left")
-    share = f", {history['sparsity'].iloc[-1]:.2%} at the end" if len(runs) == 1 else ""
-    sparsity.set_title(f"Sparsity{share}", loc="left")
-    style.legend_right(factor, style.decision_samples(history, any(gated)))
+    share = f"{history['sparsity'].iloc[-1]:.2%} at the end"
+    sparsity.set_title(f"Sparsity, {runs or share}", loc="left")
     epochs = history["epoch"].min() - 0.6, history["epoch"].max() + 0.6
     sparsity.set(xlabel="epoch", ylabel="share of zeros", xlim=epochs, ylim=(-0.05, 1.05))
     sparsity.set_yticks([0, 0.5, 1])
-    figure.align_ylabels()
-    return figure
+    loss.figure.align_ylabels()
 
 
 def _losses(ax: Axes, history: pd.DataFrame) -> None:
@@ -78,9 +87,8 @@ def _losses_of_runs(
     ax.set_title(f"Loss ({part}), {len(runs)} runs", loc="left")
     names = [look for look in looks.values() if look is not style.UNLABELLED]
     if names:
-        columns = 2 if max(len(look.label) for look in names) < 32 else 1
-        style.legend_below(figure, [style.sample(look) for look in names], ncols=columns)
-        figure.set_figheight(6.4 + 0.22 * -(-len(names) // columns))
+        rows = style.legend_below(figure, [style.sample(look) for look in names])
+        figure.set_figheight(figure.get_figheight() + 0.22 * rows)
 
 
 def _draw_steps(ax: Axes, history: pd.DataFrame, look: Look, is_single: bool) -> bool:
@@ -94,6 +102,9 @@ def _draw_steps(ax: Axes, history: pd.DataFrame, look: Look, is_single: bool) ->
 def layer_sparsity(histories: pd.DataFrame, ax: Axes | None = None) -> Figure:
     """Draw the sparsity of each layer, and of all layers together, by epoch.
 
+    The colours of more than twelve layers show their order, and only the first and the last layer
+    are named.
+
     Args:
         histories: one row per epoch of the runs of one configuration. The columns of the layers are
             called ``sparsity/<layer>``.
@@ -102,15 +113,22 @@ def layer_sparsity(histories: pd.DataFrame, ax: Axes | None = None) -> Figure:
     columns = map(str, histories.dropna(axis="columns", how="all"))
     layers = [name for name in columns if name.startswith("sparsity/")]
     figure, ax = style.one_axes(ax)
-    for number, name in enumerate(layers):
-        label = name.removeprefix("sparsity/").removesuffix(".weight")
-        look = Look(label, COLOURS[number % len(COLOURS)], MARKERS[1:][number % 11])
-        size = 5 + 2 * (len(layers) - number)  # lines of equally pruned layers coincide
+    looks = _looks_of_layers([name[9:].removesuffix(".weight") for name in layers])
+    for number, (name, look) in enumerate(zip(layers, looks, strict=True)):
+        size = 5 + max(0, 6 - 2 * number)  # lines of equally pruned layers coincide
         style.curve(ax, histories, name, look, markersize=size)
     style.curve(ax, histories, "sparsity", Look("all", "black", "o"), linestyle="--")
     ax.set(xlabel="epoch", ylabel="share of weights that are zero", ylim=(-0.05, 1.05))
-    style.legend_above(ax, title="layer", ncols=4)
+    style.legend_above(ax, title="layer")
     return figure
+
+
+def _looks_of_layers(names: list[str]) -> list[Look]:
+    if len(names) <= len(style.RUNS):
+        return [replace(look, label=name) for name, look in zip(names, style.RUNS, strict=False)]
+    colours = sns.color_palette("viridis", len(names))
+    labels = [names[0], *(f"_{name}" for name in names[1:-1]), names[-1]]
+    return [Look(label, colour, "") for label, colour in zip(labels, colours, strict=True)]
 
 
 def bayes_factor_parts(histories: pd.DataFrame, ax: Axes | None = None) -> Figure:
@@ -142,5 +160,5 @@ def bayes_factor_parts(histories: pd.DataFrame, ax: Axes | None = None) -> Figur
     epochs = histories["epoch"].min() - 0.6, histories["epoch"].max() + 0.6
     ax.set(xlabel="epoch", ylabel="log Bayes factor (nats)", xlim=epochs)
     names = [style.sample(look) for look in parts.values()]
-    style.legend_above(ax, names + ([style.sample(style.THRESHOLD)] if gated else []), ncols=2)
+    style.legend_above(ax, names + ([style.sample(style.THRESHOLD)] if gated else []))
     return figure

@@ -18,6 +18,7 @@ from pyro_bayesprune.plots import style
 
 PANELS = 12  # layers of a figure, those with most survivors
 POINTS = 101  # of a curve of the prior's density
+EVALUATIONS = 1_000_000  # of a prior's density; it is exact for up to 9,900 weights with own priors
 CELLS = 96  # rows and columns of a map; larger matrices are averaged in blocks
 TILES = 64  # kernels of the first layer in a map
 
@@ -53,17 +54,16 @@ def weights_against_prior(
     if prior is not None:
         priors = {name: _prior_at(prior, name, weights) for name in masks}
     figure, axes = _grid(masks, {name: float(mask.sum()) for name, mask in masks.items()})
-    for name, ax in axes.items():
+    for number, (name, ax) in enumerate(axes.items()):
         values = weights[name][masks[name]].detach().cpu().double().numpy()
         _histogram(ax, values)
         if name in priors:
             _density(ax, name, priors[name], weights[name])
+        ax.set(xlabel="weight", ylabel="" if number % 2 else "density")
         ax.set_title(f"{_layer(name)}: {len(values):,} weights", fontsize="medium")
     handles = [style.sample(style.SURVIVORS, linewidth=6, alpha=0.5)]
     handles += [style.sample(style.PRIOR)] * bool(priors)
     style.legend_below(figure, handles)
-    figure.supxlabel("value of a weight", fontsize="medium")
-    figure.supylabel("density", fontsize="medium")
     return figure
 
 
@@ -150,8 +150,9 @@ def _prior_at(prior: Prior, name: str, weights: Mapping[str, Tensor]) -> Any:  #
 def _density(ax: Axes, name: str, prior: Any, weight: Tensor) -> None:  # noqa: ANN401
     """Draw the density of one weight, averaged over the weights if they have several priors."""
     points, size = np.linspace(*ax.get_xlim(), POINTS), weight.numel()
-    index = np.resize(np.arange(POINTS), math.ceil(POINTS / size) * size)
-    values = torch.as_tensor(points[index]).to(weight).reshape(-1, *weight.shape)
+    rows = min(POINTS, math.ceil(EVALUATIONS / size))  # with POINTS rows, all weights at all points
+    index = ((np.arange(rows)[:, None] + np.arange(size)) % POINTS).ravel()
+    values = torch.as_tensor(points[index]).to(weight).reshape(rows, *weight.shape)
     log_density = elementwise(prior).log_prob(values)
     if log_density.shape != values.shape:
         raise ValueError(f"the prior of {name!r} has no density for each weight: {prior}")

@@ -62,6 +62,7 @@ def stored_history(run):
             "log_bf": [-15.0 * pruned, 0, 0],
             "bf_per_datum": np.exp([-0.15 * pruned, 0, 0]),
             "log_threshold": -10.5,
+            "decision": ["pruned" if pruned else "unchanged", "unchanged", "unchanged"],
             "sparsity": run["sparsity"],
             "sparsity/fc1.weight": run["sparsity"],
         }

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pandas as pd
+from helpers import drawn
 
 from pyro_bayesprune.experiments import statistics
 from pyro_bayesprune.paper import drawing
@@ -45,8 +46,6 @@ def test_available_figures_are_drawn_and_the_others_are_named(store, tmp_path):
             "figure-26-mnist-fcn-75",
             "mnist-fcn-accuracy-against-compression",
             "mnist-fcn-75-twins",
-            "mnist-fcn-75-sparsity-by-layer",
-            "mnist-fcn-75-parts-of-the-log-bayes-factor",
         )
     }
     assert all(path.stat().st_size > 1000 for path in written)
@@ -59,12 +58,31 @@ def test_learning_curves_draw_the_means_over_seeds(store):
     histories = statistics.twins(pd.read_csv(store / "histories.csv.gz"), results)
     spec = drawing.FigureSpec("learning curves", "mnist", "fcn", (0.75,))
     figure = spec.draw(results, histories)
-    left, factor, share = figure.axes
+    left, factor = figure.axes
     lines = {(k.get_label(), k.get_linestyle()): k.get_ydata() for k in left.get_lines()}
     np.testing.assert_allclose(lines["Bayes magnitude", "--"], 1 / np.arange(1, 4) + 0.05)
     np.testing.assert_allclose(lines["Bayes magnitude", "-"], 1.1 / np.arange(1, 4))
-    lines = {(k.get_label(), k.get_linestyle()): k.get_ydata() for k in factor.get_lines()}
-    np.testing.assert_allclose(lines["Bayes magnitude", "-"], np.exp(np.full(3, -0.15)))
-    np.testing.assert_allclose(lines["Bayes magnitude", ":"], np.exp([-0.15, 0, 0]))
-    lines = {k.get_label(): k.get_ydata() for k in share.get_lines()}
-    np.testing.assert_allclose(lines["Bayes random"], 0.75)
+    lines = drawn(factor)
+    np.testing.assert_allclose(lines["Bayes magnitude"][1], [-15] * 3)
+    np.testing.assert_allclose(lines["pruned"], [[1, 1], [-15, -15]])  # both seeds
+    assert set(lines["threshold"][1]) == {-10.5}
+
+
+def test_a_constant_sparsity_is_a_sentence_and_one_that_changes_has_a_panel(store):
+    results = pd.read_csv(store / "results.csv")
+    histories = statistics.twins(pd.read_csv(store / "histories.csv.gz"), results)
+    spec = drawing.FigureSpec("learning curves", "mnist", "fcn", (0.75,))
+    (legend,) = spec.draw(results, histories).legends
+    assert legend.get_title().get_text().startswith("sparsity of the pruned networks: 75% in all")
+    levels = histories["sparsity"] * histories["epoch"] / 3
+    figure = spec.draw(results, histories.assign(sparsity=levels))
+    np.testing.assert_allclose(drawn(figure.axes[2])["Bayes random"][1], [0.25, 0.5, 0.75])
+    assert "sparsity" not in figure.legends[0].get_title().get_text()
+
+
+def test_accuracies_have_the_intervals_of_the_test_set(store):
+    results = pd.read_csv(store / "results.csv")
+    one_seed = results[results["seed"] == 0]
+    spec = drawing.FigureSpec("accuracy against compression", "mnist", "fcn")
+    (ax,) = spec.draw(one_seed, results).axes
+    assert "binomial, 10,000 test examples" in ax.get_legend().get_title().get_text()
