@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 import torch
+from torch import Tensor
 
 T = TypeVar("T")
 
@@ -20,6 +21,12 @@ def random_stream(seed: int, purpose: str, epoch: int = 0) -> torch.Generator:
     """
     digest = hashlib.sha256(f"{seed}/{purpose}/{epoch}".encode()).digest()
     return torch.Generator().manual_seed(int.from_bytes(digest[:8], "big") >> 1)
+
+
+def choose_examples(total: int, examples: int, seed: int, purpose: str) -> Tensor:
+    """Return the sorted positions of random examples; of all examples if there are not enough."""
+    order = torch.randperm(total, generator=random_stream(seed, f"{purpose} examples"))
+    return order[:examples].sort().values
 
 
 @contextmanager

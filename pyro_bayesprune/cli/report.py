@@ -18,9 +18,15 @@ def add_arguments(parser: ArgumentParser) -> None:
         "calibration. laplace, nuts: all surviving weights; last_layer_laplace, last_layer_nuts: "
         "those of the last layer; auto: the last layer, by NUTS for at most 300 weights and "
         "otherwise by Laplace; none: calibration of the MAP estimate only. NUTS supports at most "
-        "1000 weights. Networks are compared only if all are drawn by the same method"
+        "1000 weights. Networks are compared only if all are drawn by the same method. Stored "
+        "draws are reused"
     )
     parser.add_argument("--draws", choices=METHODS, help=text)
+    parser.add_argument(
+        "--redraw",
+        action="store_true",
+        help="replace the draws and analyses that runs already have",
+    )
     parser.add_argument("--num_draws", type=int, help="draws of each chain (default: 250)")
     parser.add_argument("--chains", type=int, help="chains of NUTS (default: 4)")
     parser.add_argument(
@@ -36,6 +42,8 @@ def main(args: Namespace) -> None:
         from pyro_bayesprune.reporting.page import report
     except ImportError as error:
         raise ValueError(f"{error}: pip install 'pyro-bayesprune[diagnostics]'") from None
+    if args.redraw and not args.draws:
+        raise ValueError("--redraw needs --draws with a method")
     sizes = [n for n in ("num_draws", "chains", "warmup") if getattr(args, n) is not None]
     if sizes and args.draws in (None, "none"):
         raise ValueError(f"--{sizes[0]} needs --draws with a method that draws")
@@ -62,8 +70,12 @@ def _analyse(args: Namespace) -> None:
         try:
             print(f"analysing {run.folder} (draws: {args.draws})", file=sys.stderr, flush=True)
             data = build_data(run.config, args.data_dir)
-            analyse(run, data, method=args.draws, foreign=foreign, **sizes)
+            options = {"foreign": foreign, "redraw": args.redraw, **sizes}
+            result = analyse(run, data, method=args.draws, **options)
         except ValueError as error:
             if len(runs) == 1:
                 raise
             warnings.warn(f"{run.folder} is not analysed: {error}", stacklevel=2)
+        else:
+            if result == run.analysis and result.get("diagnostics"):
+                print(f"reusing its draws: {result['draws']}", file=sys.stderr, flush=True)

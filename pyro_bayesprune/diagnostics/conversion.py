@@ -14,7 +14,7 @@ import xarray as xr
 from torch import Tensor
 
 from pyro_bayesprune._utils import files
-from pyro_bayesprune._utils.random import random_stream
+from pyro_bayesprune._utils.random import choose_examples
 from pyro_bayesprune.data.dataset import Dataset
 from pyro_bayesprune.data.inputs import Inputs
 from pyro_bayesprune.data.inputs import examples as at
@@ -131,12 +131,6 @@ def _total(draws: Draws, data: Dataset, by_example: Tensor) -> tuple[Tensor, boo
     parts = as_batches(data).chunks(CHUNK)
     sums = [draw_predictions.log_likelihood(draws, x, y).sum(-1) for x, y in parts]
     return torch.stack(sums).sum(0), True
-
-
-def choose_examples(total: int, examples: int, seed: int, purpose: str) -> Tensor:
-    """Return the sorted positions of random examples; of all examples if there are not enough."""
-    order = torch.randperm(total, generator=random_stream(seed, f"{purpose} examples"))
-    return order[:examples].sort().values
 
 
 def _target_dims(y: Tensor) -> list[str]:

@@ -17,7 +17,8 @@ from pyro_bayesprune.experiments.config import Config
 from pyro_bayesprune.experiments.errors import RunError
 from pyro_bayesprune.inference.prediction import class_probabilities
 from pyro_bayesprune.models.buffers import set_buffers
-from pyro_bayesprune.models.module import BayesianModule, Masks, Weights
+from pyro_bayesprune.models.module import Masks, Weights
+from pyro_bayesprune.training.fitting import Fit
 from pyro_bayesprune.training.state import missed_target
 
 
@@ -33,6 +34,8 @@ class Run:
         error: reason why the run did not finish, or empty.
         analysis: tables that a report wrote into the folder, or empty.
         weights_file: name of the file in the folder that contains the network.
+        fit: the network, if it is not in a folder.
+        label: the title among other runs, see `titles.distinguished`; empty for the default.
     """
 
     settings: dict[str, Any]
@@ -42,6 +45,8 @@ class Run:
     error: str = ""
     analysis: dict[str, Any] = field(default_factory=dict)
     weights_file: str = folders.WEIGHTS
+    fit: Fit | None = None
+    label: str = ""
 
     @cached_property
     def config(self) -> Config:
@@ -50,13 +55,17 @@ class Run:
 
     @cached_property
     def _tensors(self) -> tuple[Weights, Masks, dict[str, Tensor]]:
+        if self.fit is not None:
+            return self.fit.weights, self.fit.masks, self.fit.buffers
         if self.folder is None or self.error:
             raise RunError(f"{self.id} has no weights: it is not a finished run in a folder")
         return folders.read_weights(self.folder / self.weights_file)
 
     @cached_property
-    def model(self) -> BayesianModule:
+    def model(self) -> Any:  # noqa: ANN401  (a BayesianModule, or the model of the fit)
         """The Pyro model."""
+        if self.fit is not None:
+            return self.fit.model
         m = self.metrics
         try:
             outputs = m["num_classes"] if "num_classes" in m else m["num_outputs"]
@@ -95,6 +104,8 @@ class Run:
     @property
     def title(self) -> str:
         """The name of the run in tables."""
+        if self.label:
+            return self.label
         settings = {"dataset": "?", "network": "?", "sparsity": "", "seed": "?"} | self.settings
         names = (settings["dataset"], settings["network"], self.metrics.get("method", "run"))
         level = () if self.dense else (settings["sparsity"],)

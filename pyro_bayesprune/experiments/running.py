@@ -160,7 +160,7 @@ def _outputs(config: Config, data: Dataset) -> dict[str, int]:
 
 
 def test_metrics(model: Model, weights: Weights, data: Dataset) -> dict[str, float]:
-    """Return the metrics of the test set, see `Predictions.scores`; none without one.
+    """Return the size of the test set and its metrics, see `Predictions.scores`; none without one.
 
     The negative log likelihood is called the loss.
     """
@@ -170,7 +170,8 @@ def test_metrics(model: Model, weights: Weights, data: Dataset) -> dict[str, flo
     if (device := next(iter(weights.values())).device) != data.test_y.device:
         test = mapped(lambda part: part.to(device), test[0]), test[1].to(device)
     values = predictions(model, weights, test).scores()
-    return {f"test_{'loss' if name == 'nll' else name}": value for name, value in values.items()}
+    measures = {f"test_{'loss' if n == 'nll' else n}": value for n, value in values.items()}
+    return {"num_test": len(data.test_y)} | measures
 
 
 def _size(net: nn.Module, state: State, shape: Sequence[int]) -> dict[str, Any]:

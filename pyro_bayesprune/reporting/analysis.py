@@ -1,24 +1,24 @@
 """The analysis of a finished run for its report: posterior draws, diagnostics, calibration.
 
 The results are written into the run folder, so that a report takes only seconds: ``posterior.nc``
-(InferenceData) and ``analysis.json`` (tables).
+(InferenceData) and ``analysis.json`` (tables). Only draws need ArviZ.
 """
 
 import json
 import time
 from collections.abc import Callable, Mapping
 from functools import partial
+from pathlib import Path
 from typing import Any, Literal
 
 import pandas as pd
 import torch
 from torch import Tensor
 
-from pyro_bayesprune._utils.random import random_stream
+from pyro_bayesprune._utils.random import choose_examples, random_stream
 from pyro_bayesprune.data.dataset import Dataset, Pair
 from pyro_bayesprune.data.inputs import examples as at
-from pyro_bayesprune.diagnostics import conversion, shift, statistics
-from pyro_bayesprune.diagnostics._arviz import group
+from pyro_bayesprune.diagnostics import shift
 from pyro_bayesprune.diagnostics.calibration import rejection_table, reliability_table, scores
 from pyro_bayesprune.experiments import folders
 from pyro_bayesprune.experiments.loading import Run
@@ -35,6 +35,7 @@ from pyro_bayesprune.models.plain import Fitted
 
 MAX_LAST = 300  # surviving weights of the last layer up to which NUTS takes minutes
 PREDICTIVE = 100  # draws for averaged predictions
+WARMUP = 200  # the default of `samplers.posterior_draws`
 SHIFTED = 500  # test examples for shifted inputs
 Choice = Literal["auto", "none", "laplace", "last_layer_laplace", "last_layer_nuts", "nuts"]
 Predictors = Mapping[str, Callable[[Tensor], Tensor]]
@@ -48,9 +49,13 @@ def analyse(
     foreign: Dataset | None = None,
     examples: int = 2000,
     seed: int = 0,
+    redraw: bool = False,
     **options: Any,  # noqa: ANN401
 ) -> dict[str, Any]:
     """Draw posterior samples of a finished run, and compute diagnostics and calibration.
+
+    Draws can take minutes. An analysis with draws is therefore kept: it is returned again if its
+    settings agree, and with ``method="none"``.
 
     Args:
         run: a finished run in a folder. The results are written into this folder.
@@ -60,25 +65,37 @@ def analyse(
         foreign: another data set of the same shape, for out-of-distribution inputs.
         examples: maximal number of test examples (and of training examples for LOO).
         seed: seed of the draws and of the choice of examples.
+        redraw: replace a stored analysis.
         **options: ``draws``, ``chains``, ``warmup``, as in `samplers.posterior_draws`.
 
     Returns:
         The content of analysis.json.
 
     Raises:
-        ValueError: if the foreign inputs have another shape, if the run has no folder, or if
-            `samplers.posterior_draws` does not support the method or the network.
+        ValueError: if the folder has draws with other settings, if the foreign inputs have another
+            shape, if the run has no folder, or if `samplers.posterior_draws` does not support the
+            method or the network.
     """
     if foreign is not None and foreign.shape != data.shape:
         expected, shape = tuple(data.shape), tuple(foreign.shape)
         raise ValueError(f"foreign inputs must have shape {expected}, got {shape}")
     if (folder := run.folder) is None:
         raise ValueError(f"{run.title} has no folder, but an analysis needs the folder of a run")
-    start = time.perf_counter()
-    draws = None if method == "none" else _draw(run, data, method, seed, options)
-    result: dict[str, Any] = {"method": method}
+    if method == "auto":
+        method = _method_for(run, data)
     sizes = {"examples": examples, "seed": seed}
-    if draws is not None:
+    requested = {"method": method, **sizes, **options} | (
+        {"foreign": foreign.name} if foreign else {}
+    )
+    if not redraw and _keeps(folder, requested):
+        return folders.read_analysis(folder)
+    start = time.perf_counter()
+    result: dict[str, Any] = {"settings": requested, "method": method}
+    draws = None
+    if method != "none":
+        from pyro_bayesprune.diagnostics import conversion  # needs ArviZ
+
+        draws = samplers.posterior_draws(run, data, method, seed=seed, **options)  # type: ignore[arg-type]
         idata = conversion.to_arviz(draws, data, history=run.history, config=run.settings, **sizes)
         conversion.save(idata, folder / conversion.FILE)
         result |= diagnosed(run, data, draws, idata)
@@ -86,6 +103,38 @@ def analyse(
     result["seconds"] = time.perf_counter() - start
     folders.write_record(folder / folders.ANALYSIS, plain(result))
     return folders.read_analysis(folder)
+
+
+def _method_for(run: Run, data: Dataset) -> Choice:
+    """Return the method that ``"auto"`` stands for."""
+    names, _ = last_layer(run.model, run.weights, at(data.train_x, slice(1)))
+    size = sum(len(i) for i in surviving(run.weights, run.masks, names).values())
+    return "last_layer_nuts" if size <= MAX_LAST else "last_layer_laplace"
+
+
+def _keeps(folder: Path, requested: Mapping[str, Any]) -> bool:
+    """Return whether the folder has the requested draws, or draws while none are requested.
+
+    Raises:
+        ValueError: if it has draws with other settings, which are not replaced silently.
+    """
+    stored = folders.read_analysis(folder)
+    if not stored.get("diagnostics"):
+        return False
+    if requested["method"] == "none":
+        requested = {name: value for name, value in requested.items() if name == "foreign"}
+    known: dict[str, Any] = {"warmup": WARMUP}
+    known |= {name: stored["diagnostics"][name] for name in ("draws", "chains")}
+    known |= {name: stored.get(name) for name in ("method", "examples", "seed")}
+    known |= {"foreign": next((row["data"] for row in stored.get("foreign") or []), None)}
+    known |= stored.get("settings", {})  # which analyses of version 0.1 do not have
+    for name, value in requested.items():
+        if known.get(name) != value:
+            raise ValueError(
+                f"{folder} has draws with {name} {known.get(name)}, but {value} is requested: "
+                "redraw (--redraw) to replace them"
+            )
+    return True
 
 
 def plain(result: Mapping[str, Any]) -> dict[str, Any]:
@@ -136,25 +185,21 @@ def _classes(fit: Fitted, data: Dataset) -> int | None:
     return None if classes is None else classes.shape[-1]
 
 
-def _draw(run: Run, data: Dataset, method: str, seed: int, options: Mapping[str, Any]) -> Draws:
-    if method == "auto":
-        names, _ = last_layer(run.model, run.weights, at(data.train_x, slice(1)))
-        size = sum(len(i) for i in surviving(run.weights, run.masks, names).values())
-        method = "last_layer_nuts" if size <= MAX_LAST else "last_layer_laplace"
-    return samplers.posterior_draws(run, data, method, seed=seed, **options)  # type: ignore[arg-type]
-
-
 def _diagnose(idata: Any, num_classes: int | None) -> dict[str, Any]:  # noqa: ANN401
     """Return tables of ArviZ's diagnostics: summary, convergence, LOO, prior sensitivity."""
+    from pyro_bayesprune.diagnostics import statistics
+
     loo = statistics.loo(idata)
     summary = statistics.summary(idata).rename_axis("quantity").reset_index()
+    sizes = statistics.group(idata, "posterior").sizes
     scaling = statistics.power_scaling(idata).rename_axis("quantity").reset_index()
     return {
         "approximation": idata.attrs["approximation"],
         "log_likelihood_total": idata.attrs["log_likelihood_total"],
         "surviving_weights_drawn": int(idata.attrs["surviving_weights_drawn"]),
         "drawn_sites": list(idata.attrs["drawn_sites"]),
-        **{f"{name}s": group(idata, "posterior").sizes[name] for name in ("chain", "draw")},
+        "chains": sizes["chain"],
+        "draws": sizes["draw"],
         "convergence": statistics.convergence(idata),
         "summary": summary[~summary["quantity"].str.startswith("weight[")].to_dict("records"),
         "loo": {
@@ -176,7 +221,7 @@ def _calibrate(
     """Return tables of calibration and of shifted inputs, on test examples chosen at random."""
     if data.test_x is None or data.test_y is None:
         return {}
-    rows = conversion.choose_examples(len(data.test_x), examples, seed, "test")
+    rows = choose_examples(len(data.test_x), examples, seed, "test")
     rows = rows[torch.randperm(len(rows), generator=random_stream(seed, "shifted"))]
     x, y = data.test_x[rows], data.test_y[rows].long()
     predicted = {name: predict(x) for name, predict in predictors.items()}
@@ -205,7 +250,7 @@ def _calibrate_numbers(
     """Return tables of scores, PIT and coverage of test targets that are no classes."""
     if data.test_x is None or data.test_y is None:
         return {}
-    rows = conversion.choose_examples(len(data.test_y), examples, seed, "test")
+    rows = choose_examples(len(data.test_y), examples, seed, "test")
     test = at(data.test_x, rows), data.test_y[rows]
     predicted = {name: predict(test) for name, predict in predictors.items()}
     result: dict[str, Any] = {

@@ -3,7 +3,6 @@
 from typing import Any
 
 from pyro_bayesprune.data.dataset import Dataset
-from pyro_bayesprune.diagnostics import conversion
 from pyro_bayesprune.experiments.loading import Run
 from pyro_bayesprune.experiments.running import test_metrics
 from pyro_bayesprune.inference.draws import Draws
@@ -26,10 +25,12 @@ def run_of_fit(fit: Fit, data: Dataset, draws: Draws | None = None) -> Run:
     analysis: dict[str, Any] = {"examples": EXAMPLES}
     analysis |= calibrated(fit, data, draws, examples=EXAMPLES)
     if draws is not None:
+        from pyro_bayesprune.diagnostics import conversion  # needs ArviZ
+
         idata = conversion.to_arviz(draws, data, history=fit.history, examples=EXAMPLES)
         analysis |= diagnosed(fit, data, draws, idata)
     settings = {"dataset": data.name, "network": _name(fit), "sparsity": _target(fit)}
-    return Run(settings, plain(_metrics(fit, data)), fit.history, analysis=plain(analysis))
+    return Run(settings, plain(_metrics(fit, data)), fit.history, analysis=plain(analysis), fit=fit)
 
 
 def _name(fit: Fit) -> str:
@@ -39,8 +40,9 @@ def _name(fit: Fit) -> str:
     return getattr(fit.model, "__name__", "model") if module is None else type(module).__name__
 
 
-def _target(fit: Fit) -> float:
-    return float(fit.history["target"].iloc[-1]) if len(fit.history) else fit.sparsity
+def _target(fit: Fit) -> float | str:
+    target = float(fit.history["target"].iloc[-1]) if len(fit.history) else fit.sparsity
+    return target if target < 1 else "auto"
 
 
 def _metrics(fit: Fit, data: Dataset) -> dict[str, Any]:
@@ -55,6 +57,7 @@ def _metrics(fit: Fit, data: Dataset) -> dict[str, Any]:
         "achieved_sparsity": fit.sparsity,
         "parameters": total,
         "compression_ratio": total / (total - pruned),
+        "shape": list(data.shape),
         "layer_sparsity": layer_sparsity(fit.masks),
         "num_train": data.num_train,
         "epochs": fit.state.epoch,

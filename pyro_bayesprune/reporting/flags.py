@@ -15,6 +15,10 @@ SMALL_LOSS, LARGE_LOSS = 0.01, 0.05  # of accuracy, or of the RMSE relative to t
 LARGE_ECE = 0.05
 WRONG_COVERAGE = 0.1  # of intervals of probability 0.9; three standard errors for 80 test targets
 WORSE_NLL = 1.2  # ratio of the NLL of the mean over draws to that of the MAP
+SENSITIVE = {  # diagnoses of power scaling, see `statistics.power_scaling`
+    "prior_data_conflict": "possible prior-data conflict",
+    "strong_prior": "prior strong, data weak",
+}
 MISSED = 0.005  # tolerance of the sparsity, because counts are rounded within each layer
 
 
@@ -25,6 +29,8 @@ class Flag(NamedTuple):
     run: str
     text: str
     remedy: str
+    name: str = ""
+    title: str = ""
 
 
 def finished(runs: Sequence[Run]) -> list[Run]:
@@ -44,12 +50,16 @@ def repetitions(runs: Sequence[Run]) -> list[list[Run]]:
 def control(run: Run, runs: Sequence[Run]) -> Run | None:
     """Return the dense run with the same data set, network and seed, or None.
 
-    If there are several, one with the same objective is preferred.
+    If there are several, it is the one with the same objective and most other settings in common.
     """
-    seed, objective = run.settings.get("seed"), run.settings.get("objective")
     dense = [d for d in finished(runs) if d.dense and d.pair == run.pair]
-    dense = [d for d in dense if d.settings.get("seed") == seed]
-    return min(dense, key=lambda d: d.settings.get("objective") != objective, default=None)
+    dense = [d for d in dense if d.settings.get("seed") == run.settings.get("seed")]
+    return min(dense, key=lambda d: _distance(run.settings, d.settings), default=None)
+
+
+def _distance(first: dict[str, Any], second: dict[str, Any]) -> tuple[bool, int]:
+    different = [name for name, value in first.items() if second.get(name) != value]
+    return "objective" in different, len(different)
 
 
 def flags(runs: Sequence[Run]) -> list[Flag]:
@@ -63,9 +73,17 @@ def flags(runs: Sequence[Run]) -> list[Flag]:
             problems += [(run.title, problem) for problem in _against_control(run, runs)]
     result = []
     for title, (name, values) in problems:
-        level, text, remedy = TEXTS["flags"][name]
-        result.append(Flag(level, title, text.format(**values), remedy))
+        level, short, text, remedy = TEXTS["flags"][name]
+        result.append(Flag(level, title, text.format(**values), remedy, name, short))
     return sorted(result, key=lambda flag: ("bad", "warning", "note").index(flag.level))
+
+
+def grouped(flags: Sequence[Flag]) -> list[list[Flag]]:
+    """Return the flags in groups of the same problem, in their order."""
+    groups: dict[str, list[Flag]] = {}
+    for flag in flags:
+        groups.setdefault(flag.name, []).append(flag)
+    return list(groups.values())
 
 
 def _network(run: Run) -> Iterator[Problem]:
@@ -108,6 +126,10 @@ def _diagnostics(run: Run) -> Iterator[Problem]:
     rows = diagnostics.get("loo", {}).get("pareto", [])
     if share := sum(row["share"] for row in rows[1:]):
         yield "pareto", {"share": share, "limit": GOOD_K}
+    diagnoses = [row["diagnosis"] for row in diagnostics.get("power_scaling", [])]
+    for name, diagnosis in SENSITIVE.items():
+        if number := diagnoses.count(diagnosis):
+            yield name, {"number": number, "total": len(diagnoses)}
 
 
 def _draws(run: Run) -> Iterator[Problem]:
@@ -126,22 +148,24 @@ def _against_control(run: Run, runs: Sequence[Run]) -> Iterator[Problem]:
     if run.dense or run.test_score is None:
         return
     dense = control(run, runs)
-    if dense is None or dense.test_score is None:
+    loss = None if dense is None else loss_against(dense, run)
+    if loss is None:
         yield "no_control", {}
-    elif (loss := _loss(run, dense.test_score, run.test_score)) > SMALL_LOSS:
+    elif loss > SMALL_LOSS:
         much, points = "much_" if loss > LARGE_LOSS else "", {"points": 100 * loss}
         yield much + ("less_accurate" if run.score == "accuracy" else "larger_rmse"), points
 
 
-def _loss(run: Run, dense: float, pruned: float) -> float:
-    """The loss of accuracy, or the relative increase of the RMSE."""
-    return dense - pruned if run.score == "accuracy" else pruned / dense - 1
+def loss_against(dense: Run, run: Run) -> float | None:
+    """Return the loss of accuracy against a dense run, or the relative increase of the RMSE."""
+    before, after = dense.test_score, run.test_score
+    if before is None or after is None:
+        return None
+    return before - after if run.score == "accuracy" else after / before - 1
 
 
 def _few_seeds(runs: Sequence[Run]) -> Iterator[Problem]:
-    seeds: dict[tuple, set] = {}
-    for run in finished(runs):
-        key = (*run.pair, run.metrics.get("method"), run.settings.get("sparsity"))
-        seeds.setdefault(key, set()).add(run.settings.get("seed"))
-    if few := sum(len(values) < FEW_SEEDS for values in seeds.values()):
+    groups = repetitions(finished(runs))
+    seeds = [len({run.settings.get("seed") for run in group}) for group in groups]
+    if few := sum(number < FEW_SEEDS for number in seeds):
         yield "few_seeds", {"few": few, "number": len(seeds), "limit": FEW_SEEDS}

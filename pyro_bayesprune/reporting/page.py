@@ -5,6 +5,7 @@ Jinja escapes all values.
 """
 
 from collections.abc import Iterable, Sequence
+from html import escape
 from importlib.metadata import version
 from pathlib import Path
 
@@ -12,12 +13,14 @@ from pyro_bayesprune._utils import files
 from pyro_bayesprune.data.dataset import Dataset
 from pyro_bayesprune.experiments.errors import RunError
 from pyro_bayesprune.experiments.loading import Run, load_runs
+from pyro_bayesprune.experiments.titles import distinguished
 from pyro_bayesprune.inference.draws import Draws
-from pyro_bayesprune.reporting import checklist, flags, verdict
+from pyro_bayesprune.reporting import checklist, flags, summary, verdict
 from pyro_bayesprune.reporting import posterior_sections as posterior
 from pyro_bayesprune.reporting import run_sections as sections
 from pyro_bayesprune.reporting.fits import run_of_fit
-from pyro_bayesprune.reporting.html import Picture
+from pyro_bayesprune.reporting.flags import finished
+from pyro_bayesprune.reporting.html import Cards, Group, Picture
 from pyro_bayesprune.reporting.methods import methods_text, provenance
 from pyro_bayesprune.training.fitting import Fit
 
@@ -25,11 +28,25 @@ PAPER = (
     "Mathew, S. and Rowe, D. B. (2024). Pruning a neural network using Bayesian inference. "
     "Manuscript TNNLS-2024-P-32985."
 )
-PANELS = (
-    sections.results_panel, sections.curves_panel, sections.decisions_panel, sections.layers_panel,
-    sections.compression_panel, posterior.arviz_panel, posterior.calibration_panel,
-    posterior.prior_panel,
+SHOWN = 10  # rows of a table above a fold
+OF_ONE = (
+    sections.decisions_panel, sections.layers_panel, posterior.calibration_panel,
+    posterior.arviz_panel, posterior.prior_panel,
 )  # fmt: skip
+OF_SEVERAL = (
+    sections.results_panel, sections.curves_panel, sections.decisions_panel, sections.layers_panel,
+    posterior.calibration_panel, posterior.arviz_panel, posterior.prior_panel,
+)  # fmt: skip
+
+
+class Page(type(Path())):  # type: ignore[misc]  # Path has no subclasses of its own until 3.12
+    """The path of a report. A notebook displays the page."""
+
+    def _repr_html_(self) -> str | None:
+        if not self.is_file():
+            return None
+        page = escape(self.read_text(encoding="utf-8"))
+        return f'<iframe srcdoc="{page}" title="report" width="100%" height="800"></iframe>'
 
 
 def report(
@@ -37,7 +54,7 @@ def report(
     *args: Dataset | str | Path,
     out: str | Path = "report.html",
     draws: Draws | None = None,
-) -> Path:
+) -> Page:
     """Write the report of runs, or of a fit, as one self-contained HTML file.
 
     There are two forms, ``report(folders, out)`` and ``report(fit, data, out, draws=draws)``.
@@ -50,7 +67,7 @@ def report(
         draws: draws around a fit, see `samplers.posterior_draws`.
 
     Returns:
-        The path of the file.
+        The path of the file. A notebook displays the page.
 
     Raises:
         ValueError: for a fit without its data, or draws without a fit.
@@ -70,7 +87,7 @@ def report(
         raise RunError("a report needs at least one run folder")
     out = files.path_of(out)
     files.write_atomically(out, render(loaded).encode())
-    return out
+    return Page(out)
 
 
 def render(runs: Sequence[Run]) -> str:
@@ -85,16 +102,28 @@ def render(runs: Sequence[Run]) -> str:
         undefined=jinja2.StrictUndefined,
     )
     environment.tests["picture"] = lambda item: isinstance(item, Picture)
+    environment.tests["group"] = lambda item: isinstance(item, Group)
+    environment.tests["cards"] = lambda item: isinstance(item, Cards)
+    runs = distinguished(runs)
     all_flags = flags.flags(runs)
-    single = len(runs) == 1
+    several = len(finished(runs)) > 1
+    first = summary.figure(runs)
+    panels = [build(runs) for build in (OF_SEVERAL if several else OF_ONE)]
+    panels = [panel for panel in panels if panel.id != first.id]
+    further = sections.compression_panel(runs)
     return environment.get_template("report.html.j2").render(
-        title=runs[0].title if single else f"{len(runs)} runs",
-        question=f"Can {'this pruned network' if single else 'these networks'} be trusted?",
+        SHOWN=SHOWN,
+        title=summary.title(runs),
         verdict=verdict.verdict(runs, all_flags),
-        flags=all_flags,
-        provenance=provenance(runs),
-        panels=[build(runs) for build in PANELS],
+        summary=summary.cards(runs),
+        measures=[] if several else [sections.measures(run) for run in finished(runs)],
+        first=first,
+        flags=flags.grouped(all_flags),
+        several=several,
+        excluded=len(verdict.counting(runs, all_flags)) < len(all_flags),
+        panels=panels + ([further] if further.content else []),
         failed=[run for run in runs if run.error],
+        provenance=provenance(runs),
         checklist=checklist.checklist(runs),
         methods=methods_text(runs),
         version=version("pyro-bayesprune"),

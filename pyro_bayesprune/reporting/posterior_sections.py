@@ -6,15 +6,27 @@ from typing import Any
 import pandas as pd
 
 from pyro_bayesprune import plots
-from pyro_bayesprune.diagnostics import conversion, statistics
-from pyro_bayesprune.diagnostics.thresholds import GOOD_K
+from pyro_bayesprune.diagnostics.thresholds import GOOD_ESS, GOOD_K, GOOD_RHAT
 from pyro_bayesprune.experiments.loading import Run
 from pyro_bayesprune.reporting import html
+from pyro_bayesprune.reporting.analysis import SHIFTED
 from pyro_bayesprune.reporting.flags import finished
-from pyro_bayesprune.reporting.html import Content, Panel, Picture, Table, panel, picture, table_of
-from pyro_bayesprune.reporting.run_sections import LONG, detailed, scores_of, values_of
+from pyro_bayesprune.reporting.html import (
+    Card,
+    Cards,
+    Content,
+    Group,
+    Panel,
+    Picture,
+    Table,
+    of,
+    panel,
+    picture,
+    table_of,
+)
+from pyro_bayesprune.reporting.run_sections import detailed, scores_of, values_of
 
-CAPTIONS, HEADERS = html.TEXTS["captions"], html.TEXTS["headers"]
+CAPTIONS = html.TEXTS["captions"]
 PRIORS = ["prior", "prior_scale", "prior_decided"]
 COMPARED = ["rank", "elpd_loo", "p_loo", "elpd_diff", "se", "dse", "weight", "warning"]
 
@@ -28,70 +40,99 @@ def _diagnosed(runs: Sequence[Run]) -> list[tuple[Run, dict[str, Any]]]:
 def arviz_panel(runs: Sequence[Run]) -> Panel:
     """Return the section with ArviZ's diagnostics of the draws."""
     diagnosed = _diagnosed(runs)
-    comparisons = _comparisons(diagnosed)
-    content = [item for run, diagnostics in diagnosed for item in _diagnostics(run, diagnostics)]
-    content += comparisons
-    note = CAPTIONS["not_compared"] if len(diagnosed) > 1 and not comparisons else ""
-    return panel("arviz", content, note)
+    if len(runs) == 1:
+        return panel("arviz", _diagnostics(*diagnosed[0]) if diagnosed else [])
+    groups: Content = [Group(CAPTIONS["details"] + of(r), _diagnostics(r, d)) for r, d in diagnosed]
+    overview = [table_of(pd.DataFrame([_overview(r, d) for r, d in diagnosed]), CAPTIONS["draws"])]
+    comparisons, problems = _comparisons(diagnosed)
+    content = [*overview, *comparisons, *groups] if diagnosed else []
+    return panel("arviz", content, " ".join(problems))
 
 
 def _diagnostics(run: Run, diagnostics: dict[str, Any]) -> Content:
-    title, approximation = run.title, diagnostics["approximation"]
-    traces = [_traces(title, diagnostics)] if diagnostics["chains"] > 1 else []
     summary, targets = (pd.DataFrame(diagnostics[name]) for name in ("summary", "frequencies"))
-    caption = CAPTIONS["summary"].format(title=title)
     pareto = pd.DataFrame(diagnostics["loo"]["pareto"])
     gap = (targets["posterior"] - targets["observed"]).abs().max()
-    figure = plots.class_frequencies(targets)
+    values = {"title": run.title, "of": of(run), "gap": gap}
     return [
-        table_of(_overview(diagnostics), f"{title}: {approximation}"),
-        *traces,
-        table_of(summary, caption, folded=len(summary) > LONG),
-        table_of(pareto, f"{title}: Pareto k of LOO"),
-        picture(figure, f"{targets.columns[0]}_frequencies", targets, title=title, gap=gap),
+        _cards(run, diagnostics),
+        *([_traces(run, diagnostics)] if diagnostics["chains"] > 1 else []),
+        picture(
+            plots.class_frequencies(targets), f"{targets.columns[0]}_frequencies", targets, **values
+        ),
+        table_of(summary, CAPTIONS["summary"].format(of=of(run)), folded=True),
+        table_of(pareto, f"Pareto k of LOO{of(run)}", folded=True),
     ]
 
 
-def _overview(diagnostics: dict[str, Any]) -> pd.DataFrame:
-    loo = diagnostics["loo"]
-    values = {
-        "drawn weights": diagnostics["surviving_weights_drawn"],
-        "drawn sites": ", ".join(diagnostics["drawn_sites"]),
-        "chains": diagnostics["chains"],
-        "draws per chain": diagnostics["draws"],
-        **{HEADERS.get(n, n): v for n, v in diagnostics["convergence"].items() if v is not None},
-        "log likelihood within the log joint": diagnostics["log_likelihood_total"],
-        "LOO, elpd (nats)": f"{loo['elpd']:.1f} ± {loo['se']:.1f}",
-        "LOO, examples": f"{loo['examples']} training examples, chosen at random, given all others",
-        "LOO, effective parameters": loo["p_loo"],
+def _overview(run: Run, diagnostics: dict[str, Any]) -> dict[str, Any]:
+    loo, names = diagnostics["loo"], ("rhat_log_joint", "ess_log_joint")
+    return {
+        "run": run.title,
+        "draws": f"{diagnostics['chains']} × {diagnostics['draws']}",
+        "weights": diagnostics["surviving_weights_drawn"],
+        **{name: diagnostics["convergence"].get(name) for name in names},
+        "elpd_loo": f"{loo['elpd']:.1f} ± {loo['se']:.1f}",
+        "k_above": _share_above(loo),
     }
-    return pd.DataFrame(values.items(), columns=["quantity", "value"])
 
 
-def _traces(title: str, diagnostics: dict[str, Any]) -> Picture:
+def _share_above(loo: dict[str, Any]) -> str:
+    return f"{sum(row['share'] for row in loo['pareto'][1:]):.1%}"
+
+
+def _cards(run: Run, diagnostics: dict[str, Any]) -> Cards:
+    loo, convergence = diagnostics["loo"], diagnostics["convergence"]
+    values = {
+        "draws": f"{diagnostics['chains']} × {diagnostics['draws']}",
+        "rhat": html.formatted(convergence.get("rhat_log_joint")),
+        "ess": html.formatted(convergence.get("ess_log_joint")),
+        "divergences": html.formatted(convergence.get("divergences")),
+        "elpd": f"{loo['elpd']:.0f} ± {loo['se']:.0f}",
+        "pareto": _share_above(loo),
+    }
+    facts = diagnostics | {"sites": ", ".join(diagnostics["drawn_sites"]), "k": GOOD_K}
+    facts |= {"examples": loo["examples"], "p_loo": loo["p_loo"]}
+    exact = diagnostics["log_likelihood_total"] == "exact"
+    facts["estimated"] = "" if exact else f" Log likelihood: {diagnostics['log_likelihood_total']}."
+    facts |= {"rhat": GOOD_RHAT, "ess": GOOD_ESS, "title": run.title}
+    texts = html.TEXTS["draw_cards"]
+    shown = {name: value for name, value in values.items() if value != "–"}
+    cards = [Card(texts[n][0], value, texts[n][1].format(**facts)) for n, value in shown.items()]
+    return Cards(cards, f"Draws{of(run)}: {diagnostics['approximation']}")
+
+
+def _traces(run: Run, diagnostics: dict[str, Any]) -> Picture:
     frame = pd.DataFrame(diagnostics["trace"])
     by_chain = frame.groupby("chain")["value"].agg(["mean", "std", "min", "max"]).reset_index()
     table = table_of(by_chain, "Log joint of each chain (nats, up to a constant)")
     values = {name: diagnostics[name] for name in ("chains", "approximation")}
     values["rhat"] = html.formatted(diagnostics["convergence"].get("rhat_log_joint"))
-    return picture(plots.traces(frame), "traces", table, title=title, **values)
+    return picture(plots.traces(frame), "traces", table, title=run.title, of=of(run), **values)
 
 
-def _comparisons(diagnosed: Sequence[tuple[Run, dict[str, Any]]]) -> list[Table]:
-    """Return ArviZ's comparisons of networks, one for each kind of draws."""
+def _comparisons(
+    diagnosed: Sequence[tuple[Run, dict[str, Any]]],
+) -> tuple[list[Table], list[str]]:
+    """Return ArviZ's comparisons, one for each kind of draws, and why some are missing."""
+    from pyro_bayesprune.diagnostics import conversion, statistics  # needs ArviZ
+
     kinds: dict[str, dict[str, Any]] = {}
     for run, diagnostics in diagnosed:
+        networks = kinds.setdefault(diagnostics["approximation"], {})
         if run.folder and (run.folder / conversion.FILE).exists():
-            idata = conversion.load(run.folder / conversion.FILE)
-            kinds.setdefault(diagnostics["approximation"], {})[run.title] = idata
-    tables = []
+            networks[run.title] = conversion.load(run.folder / conversion.FILE)
+    tables, problems = [], [CAPTIONS["several_kinds"]] * (len(kinds) > 1)
     for kind, networks in kinds.items():
+        if len(networks) < 2:
+            continue
         try:
             frame = statistics.compare(networks)[COMPARED].rename_axis("network").reset_index()
-        except ValueError:  # fewer than two networks, or different examples
+        except ValueError as error:  # different examples
+            problems.append(CAPTIONS["not_compared"].format(names=", ".join(networks), error=error))
             continue
         tables.append(table_of(frame, CAPTIONS["comparison"].format(kind=kind, limit=GOOD_K)))
-    return tables
+    return tables, problems
 
 
 def calibration_panel(runs: Sequence[Run]) -> Panel:
@@ -113,41 +154,42 @@ def _calibration_of_numbers(analysed: Sequence[Run], caption: str) -> Content:
     scores, pit, coverage = (_joined(analysed, name) for name in ("scores", "pit", "coverage"))
     worst = dict(scores.iloc[(scores["coverage_90"] - 0.9).abs().argmax()])
     texts = {"network": worst["network"], "coverage": worst["coverage_90"]}
-    frames = (pit.drop(columns="sparsity"), coverage.drop(columns="sparsity"))
     return [
         table_of(scores, caption),
-        picture(plots.pit(pit), "pit", frames[0], most=pit["share"].max()),
-        picture(plots.coverage(coverage), "coverage", frames[1], **texts),
+        picture(plots.pit(pit), "pit", pit, most=pit["share"].max()),
+        picture(plots.coverage(coverage), "coverage", coverage, **texts),
     ]
 
 
 def _calibration_of_classes(analysed: Sequence[Run], caption: str) -> Content:
     scores, foreign = _joined(analysed, "scores"), _joined(analysed, "foreign")
     content: Content = [table_of(scores, caption), *_curves(analysed, scores)]
-    content += [_shifts(run) for run in analysed[:4] if run.analysis["shift"]]
+    shifts = [_shifts(run) for run in analysed if run.analysis["shift"]]
+    content += shifts if len(shifts) < 2 else [Group(CAPTIONS["shifts"], shifts)]
     if len(foreign):
         content.append(table_of(foreign, CAPTIONS["foreign"]))
-    if scores["sparsity"].nunique() > 1:
-        kinds = scores["network"].str.rsplit(", ", n=1).str[-1]
-        figure = plots.calibration_by_sparsity(scores.assign(network=kinds))
-        content.append(picture(figure, "calibration_by_sparsity"))
+    sparsity = {run.title: float(run.metrics.get("achieved_sparsity") or 0.0) for run in analysed}
+    if len(set(sparsity.values())) > 1:
+        frames = [
+            pd.DataFrame(r.analysis["scores"]).assign(sparsity=sparsity[r.title]) for r in analysed
+        ]
+        content.append(
+            picture(plots.calibration_by_sparsity(pd.concat(frames)), "calibration_by_sparsity")
+        )
     return content
 
 
 def _joined(runs: Sequence[Run], name: str) -> pd.DataFrame:
-    """Return a table of the analyses of all runs. The names of networks contain the run."""
+    """Return a table of the analyses of all runs. The names of networks contain several runs."""
     return pd.DataFrame(
-        row
-        | {"network": f"{run.title}, {row['network']}"}
-        | {"sparsity": float(run.metrics.get("achieved_sparsity") or 0.0)}
+        row | ({"network": f"{run.title}, {row['network']}"} if len(runs) > 1 else {})
         for run in runs
         for row in run.analysis.get(name) or []
     )
 
 
 def _curves(runs: Sequence[Run], scores: pd.DataFrame) -> list[Picture]:
-    names = ("reliability", "rejection")
-    bins, rejected = (_joined(runs, name).drop(columns="sparsity") for name in names)
+    bins, rejected = (_joined(runs, name) for name in ("reliability", "rejection"))
     worst = dict(scores.iloc[scores["ece"].argmax()][["ece", "network"]])
     best = rejected["accuracy"].max()
     return [
@@ -159,18 +201,23 @@ def _curves(runs: Sequence[Run], scores: pd.DataFrame) -> list[Picture]:
 def _shifts(run: Run) -> Picture:
     frame = pd.DataFrame(run.analysis["shift"])
     values = {"accuracy": frame["accuracy"].min(), "entropy": frame["entropy"].max()}
-    return picture(plots.shifts(frame), "shifts", frame, title=run.title, **values)
+    bins = pd.DataFrame(run.analysis["reliability"])
+    examples = bins.loc[bins["network"] == bins["network"].iloc[0], "examples"].sum()
+    figure = plots.shifts(frame, num_test=min(int(examples), SHIFTED))
+    return picture(figure, "shifts", frame, title=run.title, of=of(run), **values)
 
 
 def prior_panel(runs: Sequence[Run]) -> Panel:
     """Return the section with the influence of the prior."""
     content = []
+    if len(done := finished(runs)) > 1:
+        priors = values_of(done, [*PRIORS, *scores_of(done)])
+        content.append(table_of(pd.DataFrame(priors), CAPTIONS["priors"]))
     for run, diagnostics in _diagnosed(runs):
         frame = pd.DataFrame(diagnostics["power_scaling"])
         counts = frame["diagnosis"].replace("-", "no problem").value_counts()
         results = "; ".join(f"{diagnosis} ({n} quantities)" for diagnosis, n in counts.items())
-        caption = f"{run.title}: power-scaling sensitivity. Diagnoses: {results}"
-        content.append(table_of(frame, caption, folded=len(frame) > LONG))
-    if priors := values_of(finished(runs), [*PRIORS, *scores_of(runs)]):
-        content.append(table_of(pd.DataFrame(priors), "Priors and the decisions that they made"))
+        caption = CAPTIONS["power_scaling"].format(of=of(run), results=results)
+        worst = frame.sort_values("prior", ascending=False, kind="stable")
+        content.append(table_of(worst, caption, folded=True))
     return panel("prior", content)

@@ -35,9 +35,10 @@ def test_the_report_of_a_fit_by_hand_has_its_draws_and_calibration(fitted, tmp_p
     fit, data, draws = fitted
     html = report(fit, data, tmp_path / "report.html", draws=draws).read_text()
     for text in ("numbers by_hand fit 0.5", "RMSE", "coverage of 90% intervals", "a fit in Python",
-                 "Probability integral transform", "distribution of the targets"):  # fmt: skip
+                 "Probability integral transform", "Distribution of the targets",
+                 "Surviving weights and their prior", "File size"):  # fmt: skip
         assert text in html, text
-    assert "; test RMSE" in html and "; test accuracy" not in html
+    assert "Test RMSE" in html and "Test accuracy" not in html
 
 
 def test_the_results_of_a_fit_are_those_of_its_predictions(fitted):

@@ -32,10 +32,15 @@ def test_diagnostics_raise_flags():
         "convergence": {"rhat_log_joint": 1.2, "ess_log_joint": 50, "divergences": 2},
         "loo": {"pareto": [{"share": 0.5}, {"share": 0.3}, {"share": 0.2}]},
     }
+    scaling = ["possible prior-data conflict"] * 2 + ["-", "prior strong, data weak"]
+    diagnostics["power_scaling"] = [{"diagnosis": diagnosis} for diagnosis in scaling]
     run = a_run()
     run = Run(run.settings, run.metrics, run.history, analysis={"diagnostics": diagnostics})
     text = words([run])
-    for part in ("The chains disagree", "2 NUTS transitions diverged", "Pareto k is above 0.7"):
+    for part in (
+        "warning Power scaling: 2 of 4 quantities", "note Power scaling: 1 of 4 quantities",
+        "The chains disagree", "2 NUTS transitions diverged", "Pareto k is above 0.7",
+    ):  # fmt: skip
         assert part in text
 
 
@@ -49,3 +54,15 @@ def test_draws_that_predict_worse_than_the_map_raise_a_flag():
 def test_a_loss_of_accuracy_against_the_control_raises_a_flag():
     runs = [a_run(sparsity=0.0, test_accuracy=0.99), a_run(test_accuracy=0.9)]
     assert "bad The accuracy is 9.00 points lower than that of the dense control" in words(runs)
+
+
+def test_flags_of_the_same_problem_are_one_group():
+    runs = [a_run(seed=seed, test_ece=0.1 + seed) for seed in range(4)]
+    groups = flags.grouped(flags.flags(runs))
+    assert [group[0].name for group in groups].count("calibration") == 1
+    assert len(next(group for group in groups if group[0].name == "calibration")) == 4
+
+
+def test_runs_that_differ_in_a_setting_are_no_repetitions_of_each_other():
+    runs = [a_run(prior_scale=scale) for scale in (0.1, 0.3, 1.0)]
+    assert "3 of 3 settings have fewer than 3 seeds" in words(runs)

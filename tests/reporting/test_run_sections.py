@@ -1,25 +1,56 @@
 """Tables of runs in the report."""
 
+from dataclasses import replace
+
 import pandas as pd
 from helpers.made_up_runs import a_run, history
 
-from pyro_bayesprune.experiments.loading import Run
+from pyro_bayesprune.experiments.titles import distinguished
 from pyro_bayesprune.reporting import run_sections
 
 
 def test_means_over_seeds_have_their_sample_standard_deviation():
     runs = [a_run(seed=s, test_accuracy=a) for s, a in enumerate((0.90, 0.92, 0.97))]
-    table = run_sections.results_panel([*runs, a_run(sparsity=0.0)]).content[1]
+    runs = distinguished([*runs, a_run(sparsity=0.0)])
+    table, every = run_sections.results_panel(runs).content
     rows = [dict(zip(table.header, row, strict=True)) for row in table.rows]
-    assert [row["seeds"] for row in rows] == ["3", "1"]
-    assert [row["accuracy"] for row in rows] == ["0.9300 ± 0.0361", "0.9500"]
+    assert [row["seeds"] for row in rows] == ["1", "3"]
+    assert [row["accuracy"] for row in rows] == ["0.9500", "0.9300 ± 0.0361"]
+    assert every.folded and len(every.rows) == 4
     assert len(run_sections.results_panel(runs[:1]).content) == 1
 
 
 def test_epochs_without_a_step_are_folded_away():
     run, quiet = a_run(), history().iloc[[1]].loc[lambda h: h.index.repeat(20)]
-    run = Run(run.settings, run.metrics, pd.concat([history(), quiet]))
+    run = replace(run, history=pd.concat([history(), quiet]))
     steps, every = run_sections.decisions_panel([run]).content
     assert len(steps.rows) == 1 and not steps.folded
     assert len(every.rows) == 22 and every.folded
-    assert len(run_sections.decisions_panel([a_run()]).content) == 1
+
+
+def test_decisions_by_evidence_have_an_occam_part_and_their_own_words():
+    run = a_run(sparsity="auto")
+    run = replace(run, history=run.history.assign(kind="laplace", log_occam_ratio=[9.0, 0.0]))
+    panel = run_sections.decisions_panel([run])
+    assert "Occam part" in panel.content[0].header
+    assert "log evidence" in panel.note and "joint densities" not in panel.note
+    joint = run_sections.decisions_panel([a_run()])
+    assert "not of marginal likelihoods" in joint.note
+    assert "Occam part" not in joint.content[0].header
+
+
+def test_runs_whose_sparsity_is_no_number_are_in_the_figure_of_compression():
+    runs = distinguished([a_run(sparsity="auto", compression_ratio=5.0), a_run()])
+    (picture,) = run_sections.compression_pictures(runs)
+    column = picture.table.header.index("sparsity")
+    assert [row[column] for row in picture.table.rows] == ["0.9", "auto"]
+
+
+def test_runs_of_equal_compression_have_no_figure_of_it():
+    assert run_sections.compression_pictures(distinguished([a_run(), a_run(prior_scale=1.0)])) == []
+
+
+def test_equal_sparsities_of_the_layers_are_a_folded_table_without_a_figure():
+    panel = run_sections.layers_panel([a_run(layer_sparsity={"fc1": 0.9, "fc2": 0.9001})])
+    (table,) = panel.content
+    assert table.folded and table.caption == "All layers have the same share of surviving weights"

@@ -1,0 +1,67 @@
+"""An analysis with draws is kept until it is replaced on request."""
+
+from pathlib import Path
+
+import pytest
+from helpers.made_up_runs import a_run
+
+import pyro_bayesprune as bp
+from pyro_bayesprune.experiments.loading import load_run
+from pyro_bayesprune.reporting.analysis import analyse
+
+SMALL = {"method": "last_layer_laplace", "draws": 8}
+
+
+@pytest.fixture(scope="module")
+def data():
+    return bp.load_dataset("digits")
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory, data):
+    config = bp.configure(hidden=(6,), epochs=1, sparsity=0.5)
+    run = bp.run(config, out=tmp_path_factory.mktemp("runs"), progress=False)
+    with pytest.warns(UserWarning, match="assumes a mode"):
+        analyse(run, data, **SMALL)
+    return load_run(run.folder)
+
+
+@pytest.mark.parametrize("request_", [SMALL, {"method": "none"}, {**SMALL, "chains": 1}])
+def test_draws_with_the_same_settings_are_reused(run, data, request_):
+    assert analyse(run, data, **request_) == run.analysis
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"draws": 9}, "draws 8, but 9 is requested: redraw"),
+        ({"method": "laplace"}, "method last_layer_laplace, but laplace is requested"),
+        ({"seed": 1}, "seed 0, but 1 is requested"),
+        ({"examples": 10}, "examples 2000, but 10 is requested"),
+    ],
+)
+def test_draws_with_other_settings_are_not_replaced(run, data, change, message):
+    before = (run.folder / "analysis.json").read_bytes()
+    with pytest.raises(ValueError, match=message):
+        analyse(run, data, **(SMALL | change))
+    assert (run.folder / "analysis.json").read_bytes() == before
+
+
+def test_foreign_inputs_are_a_setting(run, data):
+    with pytest.raises(ValueError, match="foreign None, but digits is requested"):
+        analyse(run, data, method="none", foreign=data)
+
+
+def test_a_redrawn_analysis_replaces_the_stored_one(run, data, tmp_path):
+    import shutil
+
+    copy = load_run(shutil.copytree(run.folder, tmp_path / "run"))
+    assert "diagnostics" not in analyse(copy, data, method="none", redraw=True)
+    again = analyse(copy, data, method="none", examples=10)  # it has no draws to lose
+    assert again["examples"] == 10
+
+
+def test_a_run_without_a_folder_is_refused(data):
+    with pytest.raises(ValueError, match="has no folder"):
+        analyse(a_run(), data)
+    assert not Path("analysis.json").exists()
