@@ -4,7 +4,7 @@ import ctypes
 import os
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
@@ -54,6 +54,30 @@ def memory_kept() -> Iterator[None]:
         program.mallopt(trim, 2**26)  # the largest value that glibc chooses itself
         program.mallopt(mapped, 2**25)
         program.malloc_trim(0)
+
+
+@contextmanager
+def full_precision() -> Iterator[None]:
+    """Compute in the dtype of the tensors: without autocast, and on CUDA without TF32.
+
+    By default, cuDNN's convolutions round float32 to the 10 bits of TF32.
+    """
+    with torch.autocast("cpu", enabled=False):
+        if not torch.cuda.is_initialized():
+            yield
+            return
+        cudnn, matmul = torch.backends.cudnn, torch.backends.cuda.matmul
+        if hasattr(matmul, "fp32_precision"):  # torch 2.9 and later
+            switches = [
+                (part, "fp32_precision", "ieee") for part in (matmul, cudnn.conv, cudnn.rnn)
+            ]
+        else:
+            switches = [(part, "allow_tf32", False) for part in (matmul, cudnn)]
+        with torch.autocast("cuda", enabled=False), ExitStack() as stack:
+            for part, name, value in [*switches, (cudnn, "deterministic", True)]:
+                stack.callback(setattr, part, name, getattr(part, name))
+                setattr(part, name, value)
+            yield
 
 
 _lock = threading.RLock()

@@ -28,8 +28,8 @@ READ = 1024  # examples of an iterable data set that are read at a time
 def as_batches(data: Data, unpack: Unpack | None = None, *, like: Tensor | None = None) -> Batches:
     """Return data in the form that every function of this package accepts and uses.
 
-    Tensors in memory are used as they are. Arrays, and the batches of data sets and loaders, are
-    moved to the device of the model, and their real numbers are cast to its dtype.
+    Data are moved to the device of the model. The dtype of tensors in memory stays as it is. Real
+    numbers in arrays, and in the batches of data sets and loaders, are cast to the model's dtype.
 
     Args:
         data: a `Dataset` (its training part), a pair ``(x, y)`` of tensors or NumPy arrays, a torch
@@ -50,12 +50,12 @@ def as_batches(data: Data, unpack: Unpack | None = None, *, like: Tensor | None 
     if isinstance(data, Batches):
         return data if like is None else data.like(like)
     if isinstance(data, Dataset):
-        return TensorBatches(data.train_x, data.train_y)
+        return as_batches(TensorBatches(data.train_x, data.train_y), like=like)
     if type(data) is TensorDataset and len(data.tensors) == 2 and unpack is None:
         data = data.tensors
     convert = Conversion(unpack, *(() if like is None else (like.dtype, like.device)))
     if isinstance(data, tuple) and len(data) == 2 and unpack is None:
-        return TensorBatches(*convert.in_memory(data))
+        return as_batches(TensorBatches(*convert.in_memory(data)), like=like)
     if isinstance(data, IterableDataset):
         data = DataLoader(data, batch_size=READ)
     if isinstance(data, TorchDataset):

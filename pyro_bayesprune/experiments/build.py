@@ -33,15 +33,6 @@ from pyro_bayesprune.training.state import Epoch, State
 PRUNING_FIELDS = [f.name for f in fields(Pruning) if f.name in Config.__dataclass_fields__]
 
 
-def check_device(device: str) -> None:
-    """Raise a ValueError if this machine does not have the device."""
-    try:
-        torch.ones(1, device=torch.device(device)).item()
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        reason = str(error).splitlines()[0]
-        raise ValueError(f"device {device!r} cannot be used here: {reason}") from None
-
-
 def build_data(config: Config, data_dir: str | Path | None = None) -> Dataset:
     """Return the data set of a configuration."""
     load = resolve(DATASETS, config.dataset) if config.dataset in DATASETS else load_dataset

@@ -122,7 +122,8 @@ def read_checkpoint(folder: Path, name: str = CHECKPOINT) -> tuple[State | None,
     if not path.exists():
         return None, []
     try:
-        parts = torch.load(io.BytesIO(without_checksum(path.read_bytes())), weights_only=True)
+        content = io.BytesIO(without_checksum(path.read_bytes()))
+        parts = torch.load(content, map_location="cpu", weights_only=True)
         return State(**parts["state"]), parts["rows"]
     except ValueError as error:
         raise RunError(f"{path} is damaged: {error}") from None

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.func import jvp, vmap
 
 from pyro_bayesprune._utils.random import seeded
-from pyro_bayesprune.data.inputs import Inputs, examples, num_examples, split
+from pyro_bayesprune.data.inputs import Inputs, examples, num_examples, split, tensors
 from pyro_bayesprune.data.loading import Data
 from pyro_bayesprune.inference.draws import Draws, gather, weights_with
 from pyro_bayesprune.inference.jacobians import jacobian_products
@@ -198,6 +198,11 @@ def prior_predictive(model: Model, x: Inputs, *, draws: int = 50, seed: int = 0)
         draws: number of draws of all weights and targets.
         seed: seed of the draws.
     """
-    with seeded(seed, "prior predictive"), evaluation_mode(model), torch.no_grad(), poutine.block():
+    with (
+        seeded(seed, "prior predictive", device=tensors(x)[0].device),
+        evaluation_mode(model),
+        torch.no_grad(),
+        poutine.block(),
+    ):
         traces = (poutine.trace(model).get_trace(x) for _ in range(draws))
         return torch.stack([next(filter(in_data_plate, scored_sites(t)))["value"] for t in traces])

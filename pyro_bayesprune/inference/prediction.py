@@ -7,6 +7,8 @@ import torch
 from pyro import poutine
 from torch import Tensor
 
+from pyro_bayesprune._utils.random import forked_rng
+from pyro_bayesprune.data.inputs import tensors
 from pyro_bayesprune.data.loading import Data, as_inputs, has_examples
 from pyro_bayesprune.inference import targets
 from pyro_bayesprune.inference.log_joint import CHUNK, at_point, batches_at
@@ -26,7 +28,7 @@ def predictive(
     """
     at_weights = at_point(model, weights)
     for chunk, y in batches_at(data, weights).chunks(chunk_size):
-        with evaluation_mode(model), torch.random.fork_rng():  # targets are sampled
+        with evaluation_mode(model), forked_rng(tensors(chunk)[0].device):  # targets are sampled
             trace = poutine.trace(at_weights).get_trace(chunk)
         sites = [s for s in scored_sites(trace) if in_data_plate(s) and s["name"] not in weights]
         if len(sites) != 1:

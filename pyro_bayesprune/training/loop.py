@@ -139,6 +139,7 @@ def train(
         read, model = on_device(data, decide_on, model, device)
         sites = _checked(model, read, epochs, batch_size, objective, temperature)
         _check_initial(model, sites, initial_weights, state)
+        state = state and state.to(read.train.device)
         trainer = Trainer(
             model,
             read.train,

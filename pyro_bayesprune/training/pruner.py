@@ -212,6 +212,8 @@ class Pruner:
         return epoch.step
 
     def _read(self, data: Data, validation: Data | None) -> Sources:
+        if isinstance(data, Dataset):
+            data = data.to(self.model.device)
         dataset, batches = data if isinstance(data, Dataset) else None, self._batches(data)
         if validation is None:
             held_out: Data | None = held_out_part(dataset, "validation")

@@ -2,10 +2,11 @@
 
 import json
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pandas as pd
+import torch
 from torch import Tensor
 
 from pyro_bayesprune.inference.log_joint import LogJoint
@@ -35,6 +36,13 @@ class State:
     buffers: dict[str, Tensor]
     optimizer: dict[str, Any]
     log_bf: float | None
+
+    def to(self, device: torch.device) -> "State":
+        """Return the state on a device; an optimiser moves its own state when it loads it."""
+        parts = {name: getattr(self, name) for name in ("weights", "masks", "buffers")}
+        return replace(
+            self, **{n: {k: t.to(device) for k, t in part.items()} for n, part in parts.items()}
+        )
 
 
 @dataclass(frozen=True)

@@ -1,9 +1,9 @@
 """A second device in pure Python, for tests of code that runs on accelerators.
 
-A tensor on the device `NAME` wraps a tensor on the CPU, on which every operation is computed, so that
-values are real. As on CUDA, an operation refuses tensors of both devices, except scalars in pointwise
-operations and indices on the CPU, and refuses the CPU's generators. `synchronisations` counts the
-operations for which the host waits for the device. `install` changes the whole process for good.
+A tensor on the device `NAME` wraps a tensor on the CPU, on which every operation is computed, so
+that values are real. As on CUDA, an operation refuses tensors of both devices, except scalars in
+pointwise operations and indices on the CPU, and refuses the CPU's generators. `synchronisations`
+counts the operations for which the host waits. `install` changes the whole process for good.
 """
 
 import sys
@@ -55,6 +55,10 @@ class OnDevice(Tensor):
         self.host = value.host
 
     data = property(Tensor.data.__get__, _replace)
+
+    def tolist(self):
+        """The values as numbers; PyTorch's own method refuses subclasses."""
+        return self.cpu().tolist()
 
 
 def computed(op, args, kwargs):
@@ -147,7 +151,9 @@ class _Module:
 
     @staticmethod
     def get_rng_state(device=0):
-        touched.append(torch.device(NAME, device).index if isinstance(device, int) else device.index)
+        touched.append(
+            torch.device(NAME, device).index if isinstance(device, int) else device.index
+        )
         return GENERATOR.get_state()
 
     @staticmethod

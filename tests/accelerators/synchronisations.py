@@ -7,6 +7,7 @@ import sys
 import warnings
 from pathlib import Path
 
+import pyro.distributions as dist
 import torch
 
 if __name__ == "__main__":
@@ -30,7 +31,7 @@ PRIORS = {
 }
 LIKELIHOODS = {
     "gaussian(0.1)": bp.gaussian(0.1),
-    "gaussian(prior)": bp.gaussian(bp.distributions.LogNormal(0.0, 1.0)) if hasattr(bp, "distributions") else None,
+    "gaussian(prior)": bp.gaussian(dist.LogNormal(0.0, 1.0)),
 }
 FEW, MANY = 4, 8  # steps of an epoch
 
