@@ -98,7 +98,8 @@ def last_layer_laplace_draws(
     changes = noise.new_zeros(draws, chosen.numel(), device=chosen.device)
     delta = block.joined(prior_precision(model, weights))
     changes[:, chosen.flatten()] = block.noise(delta, chosen, noise.to(chosen.device))
-    columns = block.separated(torch.arange(chosen.numel(), device="cpu").view_as(chosen), weights)
+    positions = torch.arange(chosen.numel(), device=chosen.device)
+    columns = block.separated(positions.view_as(chosen), weights)
     moved = changes[:, torch.cat([columns[n].flatten()[i] for n, i in index.items()])]
     centre = gather(weights, index)
     return (centre + moved.to(centre))[None], -noise.square().sum(-1)[None] / 2, {}

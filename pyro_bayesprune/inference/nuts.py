@@ -149,9 +149,9 @@ def of_sites(
         return torch.stack(terms).sum() + log_jacobian(vector)
 
     start = torch.cat([part.start for part in parts])
-    functions = (_hosted(f, start.device) for f in (density, values, log_jacobian))
-    density, values, log_jacobian = functions
-    return Surface(density, start.cpu(), values, log_jacobian, _is_smooth(model, index))
+    parts_on_host = [_hosted(f, start.device) for f in (values, log_jacobian)]
+    is_smooth = _is_smooth(model, index)
+    return Surface(_hosted(density, start.device), start.cpu(), *parts_on_host, is_smooth)
 
 
 def _is_smooth(model: Model, names: Collection[str]) -> bool:

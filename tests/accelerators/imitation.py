@@ -56,6 +56,14 @@ class OnDevice(Tensor):
 
     data = property(Tensor.data.__get__, _replace)
 
+    def __reduce_ex__(self, protocol):
+        """Files have the values, and the device, which ``map_location`` may change."""
+        values = (self.host, self.dtype, str(self.device), self.requires_grad)
+        return torch._utils._rebuild_device_tensor_from_cpu_tensor, values
+
+    def __repr__(self):
+        return f"{type(self).__name__}({self.host!r})"
+
     def tolist(self):
         """The values as numbers; PyTorch's own method refuses subclasses."""
         return self.cpu().tolist()
