@@ -3,8 +3,8 @@
 import ctypes
 import os
 import threading
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from typing import Any
 
 import torch
@@ -73,11 +73,24 @@ def full_precision() -> Iterator[None]:
             ]
         else:
             switches = [(part, "allow_tf32", False) for part in (matmul, cudnn)]
-        with torch.autocast("cuda", enabled=False), ExitStack() as stack:
-            for part, name, value in [*switches, (cudnn, "deterministic", True)]:
-                stack.callback(setattr, part, name, getattr(part, name))
-                setattr(part, name, value)
+        with torch.autocast("cuda", enabled=False), deterministic_cudnn(), switched(switches):
             yield
+
+
+def deterministic_cudnn() -> AbstractContextManager[None]:
+    """Let cuDNN choose algorithms that give the same numbers in each run."""
+    cudnn = torch.backends.cudnn
+    return switched([(cudnn, "deterministic", True), (cudnn, "benchmark", False)])
+
+
+@contextmanager
+def switched(switches: Iterable[tuple[Any, str, Any]]) -> Iterator[None]:
+    """Set attributes, given as (object, name, value), and restore them afterwards."""
+    with ExitStack() as stack:
+        for part, name, value in switches:
+            stack.callback(setattr, part, name, getattr(part, name))
+            setattr(part, name, value)
+        yield
 
 
 _lock = threading.RLock()

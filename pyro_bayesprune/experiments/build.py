@@ -142,17 +142,18 @@ def restarted(
     and buffers are the initial ones, those of the state ``early``, or, for ``reinitialise``, new
     ones. The state of the optimiser is empty.
     """
+    state = state.to(torch.device("cpu"))  # the next training moves it
     masks = dict(state.masks)
     if config.restart == "shuffle":
         generator = random_stream(config.seed, "shuffle")
         for name, mask in masks.items():
-            order = torch.randperm(mask.numel(), generator=generator, device="cpu").to(mask.device)
+            order = torch.randperm(mask.numel(), generator=generator, device="cpu")
             masks[name] = mask.flatten()[order].view(mask.shape)
     if config.restart == "reinitialise":
         with seeded(config.seed, "reinitialise"):
             model = copy.deepcopy(model)
             model.net = _network(config, data.shape, num_outputs(config, data))
-    start = {n: p.detach().to(state.weights[n].device) for n, p in model.named_weights().items()}
+    start = {name: p.detach() for name, p in model.named_weights().items()}
     buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
     if early is not None:
         start, buffers = early.weights, early.buffers

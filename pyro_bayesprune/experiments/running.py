@@ -10,10 +10,11 @@ from torch import nn
 
 from pyro_bayesprune._utils.checks import check_device
 from pyro_bayesprune._utils.files import path_of
+from pyro_bayesprune._utils.process import deterministic_cudnn
 from pyro_bayesprune._utils.progress import epoch_progress
 from pyro_bayesprune._utils.provenance import provenance
 from pyro_bayesprune.data.dataset import Dataset
-from pyro_bayesprune.experiments import build, folders
+from pyro_bayesprune.experiments import build, devices, folders
 from pyro_bayesprune.experiments.config import Config
 from pyro_bayesprune.experiments.errors import RunError
 from pyro_bayesprune.experiments.loading import Run, load_run
@@ -65,10 +66,13 @@ def run(
         if not folders.is_finished(folder):
             folders.write_config(folder, config)
             folders.check_data(folder, data.sha256)
-            state, rows = _train(config, model, data, folder, device, progress)
+            used = folders.note_device(folder, devices.describe(device))
+            with deterministic_cudnn():
+                state, rows = _train(config, model, data, folder, device, progress)
             model = with_buffers(model, state)
             folders.write_config(folder, config)  # raises if the file was changed since
-            folders.finish(folder, state, rows, summarise(config, model, state, rows, data))
+            result = summarise(config, model, state, rows, data) | {"devices": used}
+            folders.finish(folder, state, rows, result)
     return load_run(folder)
 
 
