@@ -66,7 +66,9 @@ def full_precision() -> Iterator[None]:
         if not torch.cuda.is_initialized():
             yield
             return
-        cudnn, matmul = torch.backends.cudnn, torch.backends.cuda.matmul
+        cudnn: Any = torch.backends.cudnn
+        matmul: Any = torch.backends.cuda.matmul
+        switches: list[tuple[Any, str, Any]]
         if hasattr(matmul, "fp32_precision"):  # torch 2.9 and later
             switches = [
                 (part, "fp32_precision", "ieee") for part in (matmul, cudnn.conv, cudnn.rnn)
@@ -104,6 +106,13 @@ def one_at_a_time() -> Iterator[None]:
     therefore alternate after each epoch.
     """
     with _lock:
+        yield
+
+
+@contextmanager
+def alone() -> Iterator[None]:
+    """Enable gradients, whatever the caller's mode, and exclude other threads."""
+    with one_at_a_time(), torch.inference_mode(False), torch.enable_grad():
         yield
 
 

@@ -116,6 +116,7 @@ def epochs_of(
         seed=config.seed,
         state=state,
         device=device,
+        autocast=config.autocast,
     )
 
 

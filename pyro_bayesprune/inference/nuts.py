@@ -149,9 +149,13 @@ def of_sites(
         return torch.stack(terms).sum() + log_jacobian(vector)
 
     start = torch.cat([part.start for part in parts])
-    parts_on_host = [_hosted(f, start.device) for f in (values, log_jacobian)]
-    is_smooth = _is_smooth(model, index)
-    return Surface(_hosted(density, start.device), start.cpu(), *parts_on_host, is_smooth)
+    return Surface(
+        _hosted(density, start.device),
+        start.cpu(),
+        _hosted(values, start.device),
+        _hosted(log_jacobian, start.device),
+        _is_smooth(model, index),
+    )
 
 
 def _is_smooth(model: Model, names: Collection[str]) -> bool:

@@ -72,6 +72,8 @@ class BayesianModule(nn.Module):
         ['bias', 'data', 'obs', 'weight']
     """
 
+    autocast = False  # whether outputs are computed in bfloat16 in training mode
+
     def __init__(
         self,
         net: nn.Module,
@@ -173,7 +175,11 @@ class BayesianModule(nn.Module):
         """Return the module's outputs for inputs ``x`` under ``weights`` by name."""
         device = tensors(x)[0].device
         fixed = {name: value.to(device) for name, value in self.fixed().items()}
-        return network_outputs(self.net, fixed | dict(weights), x, self.adapter)
+        if not (self.autocast and self.training):
+            return network_outputs(self.net, fixed | dict(weights), x, self.adapter)
+        with torch.autocast(device.type, torch.bfloat16):
+            outputs = network_outputs(self.net, fixed | dict(weights), x, self.adapter)
+        return outputs.to(next(self.net.parameters()).dtype)
 
     def forward(self, x: Inputs, y: Tensor | None = None) -> Tensor:
         """Run as a Pyro model: inputs (n, ...), targets (n, ...) or None to sample them."""

@@ -13,7 +13,7 @@ from torch.optim import LBFGS, Optimizer
 
 from pyro_bayesprune._utils.calls import suggests_names
 from pyro_bayesprune._utils.checks import check_kind, positive, positive_integer
-from pyro_bayesprune._utils.process import one_at_a_time
+from pyro_bayesprune._utils.process import alone, one_at_a_time
 from pyro_bayesprune.data.batches import Batches
 from pyro_bayesprune.data.dataset import Dataset
 from pyro_bayesprune.data.loading import Data, Unpack, as_batches
@@ -29,7 +29,6 @@ from pyro_bayesprune.training.elbo import log_likelihood
 from pyro_bayesprune.training.fitting import Fit, with_buffers
 from pyro_bayesprune.training.loop import (
     UNPRUNED,
-    alone,
     checked_sites,
     end_epoch,
     initial_state,

@@ -1,16 +1,17 @@
 """What a training reads: its batches, the data of its decisions, and held-out parts."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple, get_args
 
 import torch
 from torch import Tensor
 
-from pyro_bayesprune._utils.checks import check_device
+from pyro_bayesprune._utils.checks import check_choice, check_device
 from pyro_bayesprune.data.batches import Batches, TensorBatches
 from pyro_bayesprune.data.dataset import Dataset, Pair
 from pyro_bayesprune.data.loading import Data, as_batches
 from pyro_bayesprune.models.copying import copied
-from pyro_bayesprune.models.module import Model, network, training_mode
+from pyro_bayesprune.models.module import BayesianModule, Model, network, training_mode
+from pyro_bayesprune.pruning.registry import Autocast
 
 
 class Sources(NamedTuple):
@@ -57,6 +58,20 @@ def on_device(
     return Sources(train, decisions, dataset, *held_out), model
 
 
+def set_autocast(model: Model, autocast: Autocast) -> None:
+    """Compute the outputs of a lifted network in bfloat16 in training mode, or not.
+
+    Raises:
+        ValueError: for another model.
+    """
+    check_choice("autocast", autocast, get_args(Autocast))
+    module = network(model)
+    if isinstance(module, BayesianModule):
+        module.autocast = autocast == "bf16"
+    elif autocast == "bf16":
+        raise ValueError("autocast='bf16' needs a BayesianModule, which separates its network")
+
+
 def held_out_part(dataset: Dataset | None, part: str) -> Pair | None:
     """Return the validation or test part of a data set, or None if there is none."""
     x, y = (getattr(dataset, f"{part}_{name}", None) for name in "xy")
@@ -69,6 +84,6 @@ def _device_in_memory(data: Data) -> torch.device | None:
         return data.train_y.device
     if isinstance(data, TensorBatches):
         return data.device
-    pair = getattr(data, "tensors", data)
+    pair: Any = getattr(data, "tensors", data)
     is_tensor = isinstance(pair, tuple) and len(pair) == 2 and isinstance(pair[1], Tensor)
     return pair[1].device if is_tensor else None

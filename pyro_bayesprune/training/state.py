@@ -39,10 +39,11 @@ class State:
 
     def to(self, device: torch.device) -> "State":
         """Return the state on a device; an optimiser moves its own state when it loads it."""
-        parts = {name: getattr(self, name) for name in ("weights", "masks", "buffers")}
-        return replace(
-            self, **{n: {k: t.to(device) for k, t in part.items()} for n, part in parts.items()}
+        weights, masks, buffers = (
+            {name: tensor.to(device) for name, tensor in part.items()}
+            for part in (self.weights, self.masks, self.buffers)
         )
+        return replace(self, weights=weights, masks=masks, buffers=buffers)
 
 
 @dataclass(frozen=True)

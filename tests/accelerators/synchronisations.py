@@ -33,6 +33,8 @@ LIKELIHOODS = {
     "gaussian(0.1)": bp.gaussian(0.1),
     "gaussian(prior)": bp.gaussian(dist.LogNormal(0.0, 1.0)),
 }
+CASES = {name: (prior, None) for name, prior in PRIORS.items()}
+CASES |= {f"normal, {name}": (PRIORS["normal"], known) for name, known in LIKELIHOODS.items()}
 FEW, MANY = 4, 8  # steps of an epoch
 
 
@@ -75,8 +77,8 @@ if __name__ == "__main__":
     warnings.simplefilter("ignore")
     imitation.install()
     print("| prior | dense | masked |\n| --- | --- | --- |")
-    for name, prior in PRIORS.items():
-        (dense, masked), places = per_step(imitation.NAME, prior)
+    for name, case in CASES.items():
+        (dense, masked), places = per_step(imitation.NAME, *case)
         print(f"| `{name}` | {dense:g} | {masked:g} |")
         if "--places" in sys.argv:
             print(*(f"  {place}: {count}" for place, count in places.items()), sep="\n")
