@@ -18,7 +18,7 @@ from torch.utils.data import Dataset as TorchDataset
 from pyro_bayesprune.data.batches import SAMPLE, Batches, TensorBatches
 from pyro_bayesprune.data.conversion import Conversion, Unpack, as_tensors
 from pyro_bayesprune.data.dataset import Dataset, Pair
-from pyro_bayesprune.data.inputs import mapped, num_examples
+from pyro_bayesprune.data.inputs import mapped, num_examples, tensors
 from pyro_bayesprune.data.loaders import IndexedBatches, LoaderBatches
 
 Data = Any  # what `as_batches` accepts
@@ -89,7 +89,7 @@ def as_inputs(x: Data, *, like: Tensor | None = None) -> Batches:
         x = mapped(convert.placed, as_tensors(x))
         if not num_examples(x):  # models may not accept an input without a row
             x = mapped(lambda values: values.new_zeros(1, *values.shape[1:]), x)
-        return TensorBatches(x, torch.zeros(1).expand(num_examples(x)))
+        return TensorBatches(x, tensors(x)[0].new_zeros(1).expand(num_examples(x)))
     batches = as_batches(x, None if isinstance(x, (Batches, Dataset)) else _any_target, like=like)
     if isinstance(batches, LoaderBatches) and isinstance(
         getattr(batches.loader, "sampler", None), RandomSampler
@@ -111,7 +111,7 @@ def _any_target(batch: Any) -> tuple[Any, Any]:  # noqa: ANN401
         x = batch[0]
     else:
         x = batch
-    return x, torch.zeros(num_examples(x))
+    return x, torch.zeros(num_examples(x), device="cpu")
 
 
 def random_sample(data: Data, generator: torch.Generator | None = None) -> Pair:

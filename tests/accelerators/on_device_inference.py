@@ -191,6 +191,11 @@ def test_export(fits, tmp_path, device):
         assert_close(bake(here)(x), read(tmp_path / "sparse")(x))
 
 
+def test_a_report_of_a_fit_and_its_draws(fits, tmp_path):
+    draws = drawn(fits[1], "last_layer_laplace")
+    assert bp.report(fits[1], digits(), tmp_path / "report.html", draws=draws).exists()
+
+
 def test_batches_go_where_the_model_is(device):
     weight = torch.ones(1, device=device)
     assert as_batches(digits(), like=weight).device.type == device
