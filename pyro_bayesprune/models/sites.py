@@ -1,6 +1,6 @@
 """Inspection of a Pyro model's sites, checks of data and weights, and densities of single sites."""
 
-import io
+import copy
 import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -206,10 +206,19 @@ def median_of(site: Site, device: torch.device) -> Tensor:
     """Return an estimate of the median of a site's prior, with the random numbers of the CPU."""
     if device.type == "cpu":
         return init_to_median(site)
-    file = io.BytesIO()
-    torch.save(site["fn"], file)
-    fn = torch.load(io.BytesIO(file.getvalue()), map_location="cpu", weights_only=False)
-    return init_to_median({**site, "fn": fn}).to(device)
+    here = {id(values): values.detach().cpu() for values in _parameters(site["fn"])}
+    return init_to_median({**site, "fn": copy.deepcopy(site["fn"], here)}).to(device)
+
+
+def _parameters(value: Any) -> Iterator[Tensor]:  # noqa: ANN401
+    """Yield the tensors of a distribution, with those of its bases and transforms."""
+    if isinstance(value, Tensor):
+        yield value
+    elif isinstance(value, (list, tuple)):
+        for part in value:
+            yield from _parameters(part)
+    elif isinstance(value, (torch.distributions.Distribution, torch.distributions.Transform)):
+        yield from _parameters(list(vars(value).values()))
 
 
 def is_fixed(site: Mapping[str, Any]) -> bool:

@@ -1,9 +1,11 @@
 """A user's own parameters and optimisers, with the prior and the masks attached by hooks."""
 
 from collections.abc import Callable, Collection
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from typing import Any
 
+import pyro
 import torch
 from pyro import poutine
 from torch import Tensor, nn
@@ -172,7 +174,7 @@ class Attached(Parameters):
     def _prior_terms(self, factor: float) -> PriorTerms:
         if self.fixed is not None:
             return PriorTerms(0.0, self.fixed)
-        with one_at_a_time(), torch.enable_grad():
+        with one_at_a_time(), validation_on(self.model.device), torch.enable_grad():
             point = self._point()
             at_point = poutine.condition(_latent, data=point)
             sites = list(scored_sites(poutine.trace(at_point).get_trace(self.model)))
@@ -197,6 +199,11 @@ class Attached(Parameters):
         for name, factor in self.factors.items():
             if name in own:
                 own[name].mul_(factor)
+
+
+def validation_on(device: torch.device) -> AbstractContextManager[Any]:
+    """Validate the arguments of distributions on the CPU only: the host would wait for a device."""
+    return nullcontext() if device.type == "cpu" else pyro.validation_enabled(False)
 
 
 def _hyperparameters(model: BayesianModule, seed: int) -> dict[str, Site]:

@@ -24,7 +24,7 @@ from pyro_bayesprune.models.module import BayesianModule, Masks, Weights
 from pyro_bayesprune.models.priors import Prior
 from pyro_bayesprune.pruning.record import Record
 from pyro_bayesprune.pruning.settings import Pruning
-from pyro_bayesprune.training.attached import Attached, refuse_sites
+from pyro_bayesprune.training.attached import Attached, refuse_sites, validation_on
 from pyro_bayesprune.training.elbo import log_likelihood
 from pyro_bayesprune.training.fitting import Fit, with_buffers
 from pyro_bayesprune.training.loop import (
@@ -170,7 +170,7 @@ class Pruner:
         Raises:
             ValueError: if the likelihood samples anything but the noise of a `gaussian`.
         """
-        with one_at_a_time():
+        with one_at_a_time(), validation_on(outputs.device):
             likelihood = self._parameters.likelihood(outputs)
             return -log_likelihood(likelihood, outputs, y) / len(y)
 
