@@ -182,9 +182,8 @@ def test_pruner(prior, device):
                 loss.backward()
                 optimizer.step()
             pruner.step(digits())  # data on the CPU
-        pruner.load_state_dict(
-            {**pruner.state_dict(), "masks": {n: m.cpu() for n, m in pruner.masks.items()}}
-        )
+            state, masks = pruner.state_dict(), {n: m.cpu() for n, m in pruner.masks.items()}
+            pruner.load_state_dict({**state, "masks": masks})
         return pruner.to_fit()
 
     # The initial values of scales are estimates; they are those of `fit` on every device.
