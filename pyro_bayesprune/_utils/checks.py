@@ -47,5 +47,5 @@ def check_device(device: str | torch.device) -> None:
     try:
         torch.ones(1, device=torch.device(device), dtype=torch.float64).item()
     except (RuntimeError, AssertionError, NotImplementedError, TypeError) as error:
-        reason = str(error).splitlines()[0]
+        reason = str(error).splitlines()[0].split(". ")[0]
         raise ValueError(f"device {str(device)!r} cannot be used here: {reason}") from None
