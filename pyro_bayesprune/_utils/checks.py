@@ -40,3 +40,12 @@ def check_choice(name: str, value: object, choices: tuple[str, ...]) -> None:
     """Raise a ValueError that names ``name`` unless ``value`` is one of ``choices``."""
     if value not in choices:
         raise ValueError(f"{name} must be one of {', '.join(choices)}, got {value!r}")
+
+
+def check_device(device: str | torch.device) -> None:
+    """Raise a ValueError if this machine does not have the device, or it has no float64."""
+    try:
+        torch.ones(1, device=torch.device(device), dtype=torch.float64).item()
+    except (RuntimeError, AssertionError, NotImplementedError, TypeError) as error:
+        reason = str(error).splitlines()[0].split(". ")[0]
+        raise ValueError(f"device {str(device)!r} cannot be used here: {reason}") from None

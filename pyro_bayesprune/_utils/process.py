@@ -3,8 +3,8 @@
 import ctypes
 import os
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from typing import Any
 
 import torch
@@ -56,6 +56,45 @@ def memory_kept() -> Iterator[None]:
         program.malloc_trim(0)
 
 
+@contextmanager
+def full_precision() -> Iterator[None]:
+    """Compute in the dtype of the tensors: without autocast, and on CUDA without TF32.
+
+    By default, cuDNN's convolutions round float32 to the 10 bits of TF32.
+    """
+    with torch.autocast("cpu", enabled=False):
+        if not torch.cuda.is_initialized():
+            yield
+            return
+        cudnn: Any = torch.backends.cudnn
+        matmul: Any = torch.backends.cuda.matmul
+        switches: list[tuple[Any, str, Any]]
+        if hasattr(matmul, "fp32_precision"):  # torch 2.9 and later
+            switches = [
+                (part, "fp32_precision", "ieee") for part in (matmul, cudnn.conv, cudnn.rnn)
+            ]
+        else:
+            switches = [(part, "allow_tf32", False) for part in (matmul, cudnn)]
+        with torch.autocast("cuda", enabled=False), deterministic_cudnn(), switched(switches):
+            yield
+
+
+def deterministic_cudnn() -> AbstractContextManager[None]:
+    """Let cuDNN choose algorithms that give the same numbers in each run."""
+    cudnn = torch.backends.cudnn
+    return switched([(cudnn, "deterministic", True), (cudnn, "benchmark", False)])
+
+
+@contextmanager
+def switched(switches: Iterable[tuple[Any, str, Any]]) -> Iterator[None]:
+    """Set attributes, given as (object, name, value), and restore them afterwards."""
+    with ExitStack() as stack:
+        for part, name, value in switches:
+            stack.callback(setattr, part, name, getattr(part, name))
+            setattr(part, name, value)
+        yield
+
+
 _lock = threading.RLock()
 
 
@@ -67,6 +106,13 @@ def one_at_a_time() -> Iterator[None]:
     therefore alternate after each epoch.
     """
     with _lock:
+        yield
+
+
+@contextmanager
+def alone() -> Iterator[None]:
+    """Enable gradients, whatever the caller's mode, and exclude other threads."""
+    with one_at_a_time(), torch.inference_mode(False), torch.enable_grad():
         yield
 
 

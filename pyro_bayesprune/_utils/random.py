@@ -3,7 +3,7 @@
 import hashlib
 import random
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any, TypeVar
 
 import numpy as np
@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 T = TypeVar("T")
+CPU = torch.device("cpu")
 
 
 def random_stream(seed: int, purpose: str, epoch: int = 0) -> torch.Generator:
@@ -25,16 +26,33 @@ def random_stream(seed: int, purpose: str, epoch: int = 0) -> torch.Generator:
 
 def choose_examples(total: int, examples: int, seed: int, purpose: str) -> Tensor:
     """Return the sorted positions of random examples; of all examples if there are not enough."""
-    order = torch.randperm(total, generator=random_stream(seed, f"{purpose} examples"))
+    generator = random_stream(seed, f"{purpose} examples")
+    order = torch.randperm(total, generator=generator, device="cpu")
     return order[:examples].sort().values
 
 
 @contextmanager
-def seeded(seed: int, purpose: str, epoch: int = 0) -> Iterator[None]:
-    """Seed torch's global generator (dropout, initial values), and restore it afterwards."""
-    with torch.random.fork_rng():
-        torch.manual_seed(random_stream(seed, purpose, epoch).initial_seed())
+def forked_rng(device: torch.device = CPU, seed: int | None = None) -> Iterator[None]:
+    """Restore the global generators of the CPU and of one device afterwards, and seed them first.
+
+    No other device is touched: reading the state of a generator would initialise its device.
+    """
+    others = {} if device.type == "cpu" else {"device_type": device.type}
+    with torch.random.fork_rng([device] if others else [], **others):
+        if seed is not None:
+            torch.default_generator.manual_seed(seed)
+        if seed is not None and others:
+            module = torch.get_device_module(device)
+            with module.device(device):
+                module.manual_seed(seed)
         yield
+
+
+def seeded(
+    seed: int, purpose: str, epoch: int = 0, device: torch.device = CPU
+) -> AbstractContextManager[None]:
+    """Seed the global generators (dropout, initial values), and restore them afterwards."""
+    return forked_rng(device, random_stream(seed, purpose, epoch).initial_seed())
 
 
 def apart(source: Iterable[T], seed: int) -> Iterator[T]:

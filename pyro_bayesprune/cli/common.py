@@ -20,7 +20,7 @@ def add_locations(parser: ArgumentParser) -> None:
     """Add the options for the run folders, the data files and the device."""
     parser.add_argument("--out", type=str, help="folder that contains the run folders")
     parser.add_argument("--data_dir", type=str, help="folder that contains the data files")
-    parser.add_argument("--device", type=str, help="device of the computation: cpu, cuda or mps")
+    parser.add_argument("--device", type=str, help="device of the computation: cpu, cuda, cuda:1")
     parser.add_argument("--threads", type=int, help="processor threads of a run")
     parser.set_defaults(DEFAULTS)
 

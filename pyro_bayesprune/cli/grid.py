@@ -77,7 +77,8 @@ def _configurations(args: Namespace) -> list[Config]:
 def _verify(configs: list[Config], args: Namespace) -> int:
     from pyro_bayesprune.experiments.grids import verify
 
-    results = verify(configs, args.verify, out=args.out, data_dir=args.data_dir)
+    options = {name: getattr(args, name) for name in ("out", "data_dir", "device")}
+    results = verify(configs, args.verify, **options)
     for run_id, identical in results.items():
         print(f"{run_id} {'is identical' if identical else 'DIFFERS'}")
     return 0 if results and all(results.values()) else 1

@@ -162,6 +162,10 @@ class TensorBatches(Batches):
         """Device of positions."""
         return self.device
 
+    def like(self, weight: Tensor) -> Batches:
+        """Return the examples on the device of a weight, as they are otherwise."""
+        return self if weight.device == self.device else self.to(weight.device)
+
     def transformed(self, function: Callable[[Inputs], Inputs]) -> Batches:
         """Return the examples with a function of their inputs, computed now."""
         return TensorBatches(function(self.x), self.y)

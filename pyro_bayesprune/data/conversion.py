@@ -44,7 +44,9 @@ class Conversion:
     def placed(self, values: Tensor) -> Tensor:
         """Return a tensor on the device, in the dtype if it is real."""
         dtype = self.dtype if values.is_floating_point() else None
-        return values.detach().to(self.device, dtype)
+        # From pinned memory to a device, the copy is made while the host goes on.
+        goes_on = self.device is not None and self.device.type != "cpu"
+        return values.detach().to(self.device, dtype, non_blocking=goes_on)
 
     def _from_array(self, array: np.ndarray) -> Tensor:
         values = torch.as_tensor(array, device="cpu")

@@ -93,6 +93,8 @@ class Dataset:
 
     def to(self, device: str | torch.device) -> "Dataset":
         """Return the data set with its tensors on ``device``."""
+        if torch.device(device) == self.train_y.device:
+            return self
         moved: dict[str, Any] = {}
         for name, value in vars(self).items():
             if name != "name" and value is not None:

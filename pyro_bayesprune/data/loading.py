@@ -18,7 +18,7 @@ from torch.utils.data import Dataset as TorchDataset
 from pyro_bayesprune.data.batches import SAMPLE, Batches, TensorBatches
 from pyro_bayesprune.data.conversion import Conversion, Unpack, as_tensors
 from pyro_bayesprune.data.dataset import Dataset, Pair
-from pyro_bayesprune.data.inputs import mapped, num_examples
+from pyro_bayesprune.data.inputs import mapped, num_examples, tensors
 from pyro_bayesprune.data.loaders import IndexedBatches, LoaderBatches
 
 Data = Any  # what `as_batches` accepts
@@ -28,8 +28,8 @@ READ = 1024  # examples of an iterable data set that are read at a time
 def as_batches(data: Data, unpack: Unpack | None = None, *, like: Tensor | None = None) -> Batches:
     """Return data in the form that every function of this package accepts and uses.
 
-    Tensors in memory are used as they are. Arrays, and the batches of data sets and loaders, are
-    moved to the device of the model, and their real numbers are cast to its dtype.
+    Data are moved to the device of the model. The dtype of tensors in memory stays as it is. Real
+    numbers in arrays, and in the batches of data sets and loaders, are cast to the model's dtype.
 
     Args:
         data: a `Dataset` (its training part), a pair ``(x, y)`` of tensors or NumPy arrays, a torch
@@ -50,12 +50,12 @@ def as_batches(data: Data, unpack: Unpack | None = None, *, like: Tensor | None 
     if isinstance(data, Batches):
         return data if like is None else data.like(like)
     if isinstance(data, Dataset):
-        return TensorBatches(data.train_x, data.train_y)
+        return as_batches(TensorBatches(data.train_x, data.train_y), like=like)
     if type(data) is TensorDataset and len(data.tensors) == 2 and unpack is None:
         data = data.tensors
     convert = Conversion(unpack, *(() if like is None else (like.dtype, like.device)))
     if isinstance(data, tuple) and len(data) == 2 and unpack is None:
-        return TensorBatches(*convert.in_memory(data))
+        return as_batches(TensorBatches(*convert.in_memory(data)), like=like)
     if isinstance(data, IterableDataset):
         data = DataLoader(data, batch_size=READ)
     if isinstance(data, TorchDataset):
@@ -89,7 +89,7 @@ def as_inputs(x: Data, *, like: Tensor | None = None) -> Batches:
         x = mapped(convert.placed, as_tensors(x))
         if not num_examples(x):  # models may not accept an input without a row
             x = mapped(lambda values: values.new_zeros(1, *values.shape[1:]), x)
-        return TensorBatches(x, torch.zeros(1).expand(num_examples(x)))
+        return TensorBatches(x, tensors(x)[0].new_zeros(1).expand(num_examples(x)))
     batches = as_batches(x, None if isinstance(x, (Batches, Dataset)) else _any_target, like=like)
     if isinstance(batches, LoaderBatches) and isinstance(
         getattr(batches.loader, "sampler", None), RandomSampler
@@ -111,7 +111,7 @@ def _any_target(batch: Any) -> tuple[Any, Any]:  # noqa: ANN401
         x = batch[0]
     else:
         x = batch
-    return x, torch.zeros(num_examples(x))
+    return x, torch.zeros(num_examples(x), device="cpu")
 
 
 def random_sample(data: Data, generator: torch.Generator | None = None) -> Pair:

@@ -23,9 +23,10 @@ def diabetes(*, validation: float = 0.1, seed: int = 0) -> Dataset:
         raise ValueError(f"validation must be in [0, 1), got {validation}")
     bunch = load_diabetes(scaled=False)
     x, y = torch.from_numpy(bunch.data), torch.from_numpy(bunch.target)[:, None]
-    order = torch.randperm(len(x), generator=random_stream(0, "test"))
+    order = torch.randperm(len(x), generator=random_stream(0, "test"), device="cpu")
     test, rest = order[: len(x) // 5], order[len(x) // 5 :]
-    rest = rest[torch.randperm(len(rest), generator=random_stream(seed, "validation"))]
+    stream = random_stream(seed, "validation")
+    rest = rest[torch.randperm(len(rest), generator=stream, device="cpu")]
     count = round(validation * len(rest))
     held_out, train = rest[:count].sort().values, rest[count:].sort().values
     x, y = _standardised(x, train), _standardised(y, train)

@@ -39,6 +39,7 @@ def reliability_table(probabilities: Tensor, labels: Tensor, bins: int = 10) -> 
         labels: classes (n,).
         bins: number of bins of equal width in (0, 1]. Empty bins are omitted.
     """
+    probabilities, labels = probabilities.cpu(), labels.cpu()
     confidence, predicted = probabilities.double().flatten(0, -2).max(-1)
     index = (confidence * bins).ceil().clamp(1, bins).int().numpy() - 1
     correct = (predicted == labels.flatten()).double().numpy()
@@ -56,6 +57,7 @@ def rejection_table(probabilities: Tensor, labels: Tensor) -> pd.DataFrame:
         probabilities: class probabilities (n, classes).
         labels: classes (n,).
     """
+    probabilities, labels = probabilities.cpu(), labels.cpu()
     order = predictive_entropy(probabilities).flatten().argsort(stable=True)
     correct = (probabilities.argmax(-1) == labels).double().flatten()[order]
     counts = [max(1, round(len(order) * (1 - share))) for share in REJECTED]

@@ -14,7 +14,7 @@ import xarray as xr
 from torch import Tensor
 
 from pyro_bayesprune._utils import files
-from pyro_bayesprune._utils.random import choose_examples
+from pyro_bayesprune._utils.random import choose_examples, forked_rng
 from pyro_bayesprune.data.dataset import Dataset
 from pyro_bayesprune.data.inputs import Inputs
 from pyro_bayesprune.data.inputs import examples as at
@@ -75,6 +75,7 @@ def to_arviz(
         prior_draws: number of draws of the prior predictive.
         seed: seed of the chosen examples and the sampled classes.
     """
+    data = data.to(draws.values.device)
     rows = choose_examples(data.num_train, examples, seed, "train")
     x, y = at(data.train_x, rows), data.train_y[rows]
     # In float64: Pareto k cannot be estimated from tied log likelihoods.
@@ -94,7 +95,7 @@ def to_arviz(
         "posterior_predictive": _sampled(
             {"obs": (targets, _sampled_targets(draws, x, seed))}, example
         ),
-        "observed_data": xr.Dataset({"obs": (targets, y.numpy())}, example),
+        "observed_data": xr.Dataset({"obs": (targets, y.cpu().numpy())}, example),
     }
     if prior_draws:
         obs = draw_predictions.prior_predictive(draws.model, x, draws=prior_draws, seed=seed)
@@ -112,9 +113,13 @@ def _sampled(
     values: Mapping[str, tuple[Sequence[str], Any]], coords: Mapping[str, Any] | None = None
 ) -> xr.Dataset:
     """Return values of every chain and draw, each with its further dimensions."""
-    arrays = {n: ((*DRAWS, *dims), np.asarray(value)) for n, (dims, value) in values.items()}
+    arrays = {n: ((*DRAWS, *dims), _array(value)) for n, (dims, value) in values.items()}
     dataset = xr.Dataset(arrays, coords)
     return dataset.assign_coords({name: np.arange(dataset.sizes[name]) for name in DRAWS})
+
+
+def _array(values: Any) -> np.ndarray:  # noqa: ANN401
+    return values.cpu().numpy() if isinstance(values, Tensor) else np.asarray(values)
 
 
 def _total(draws: Draws, data: Dataset, by_example: Tensor) -> tuple[Tensor, bool]:
@@ -140,7 +145,7 @@ def _target_dims(y: Tensor) -> list[str]:
 
 def _compact_classes(values: Tensor) -> np.ndarray:
     """Return classes as int8 to save memory, and other values unchanged."""
-    array = values.numpy()
+    array = _array(values)
     return array.astype(np.int8) if array.dtype == np.int64 and array.max() < 128 else array
 
 
@@ -156,7 +161,8 @@ def _traced_weights(draws: Draws) -> tuple[Tensor, list[str]]:
         for site, index in draws.index.items()
         for i in index
     ]
-    positions = torch.linspace(0, len(names) - 1, min(WEIGHTS, len(names))).round().long().unique()
+    number = min(WEIGHTS, len(names))
+    positions = torch.linspace(0, len(names) - 1, number, device="cpu").round().long().unique()
     return positions, [names[i] for i in positions]
 
 
@@ -192,8 +198,7 @@ def _probed(draws: Draws, x: Inputs) -> tuple[str, Tensor]:
 
 def _sampled_targets(draws: Draws, x: Inputs, seed: int) -> np.ndarray:
     """Return one sampled target for each draw and example (chains, draws, n, ...)."""
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
+    with forked_rng(draws.values.device, seed):
         flat = torch.stack([one.sample() for one in draw_predictions.drawn_targets(draws, x)])
     return _compact_classes(flat.unflatten(0, draws.values.shape[:2]))
 
@@ -204,7 +209,7 @@ def _predictions(draws: Draws, data: Dataset, examples: int, seed: int) -> dict[
     rows = choose_examples(len(data.test_y), examples, seed, "test")
     dims, coords = ("test_example", *_target_dims(data.test_y)), {"test_example": rows.numpy()}
     obs = _sampled_targets(draws, at(data.test_x, rows), seed)
-    labels = xr.Dataset({"label": (dims, data.test_y[rows].numpy())}, coords)
+    labels = xr.Dataset({"label": (dims, data.test_y[rows].cpu().numpy())}, coords)
     predictions = _sampled({"obs": (dims, obs)}, coords)
     return {"predictions": predictions, "predictions_constant_data": labels}
 

@@ -20,7 +20,8 @@ def rotated(x: Tensor, degrees: float) -> Tensor:
 
 def noised(x: Tensor, scale: float) -> Tensor:
     """Return inputs with added noise from N(0, scale²), in units of the normalised inputs."""
-    return x + scale * torch.randn(x.shape, generator=random_stream(0, "noise"), dtype=x.dtype)
+    noise = torch.randn(x.shape, generator=random_stream(0, "noise"), dtype=x.dtype, device="cpu")
+    return x + scale * noise.to(x.device)
 
 
 def shift_table(
@@ -70,5 +71,5 @@ def out_of_distribution_auroc(inside: Tensor, outside: Tensor) -> float:
     from sklearn.metrics import roc_auc_score
 
     entropies = torch.cat([predictive_entropy(inside), predictive_entropy(outside)])
-    foreign = torch.cat([torch.zeros(len(inside)), torch.ones(len(outside))])
-    return float(roc_auc_score(foreign.numpy(), entropies.numpy()))
+    foreign = [0] * len(inside) + [1] * len(outside)
+    return float(roc_auc_score(foreign, entropies.cpu().numpy()))

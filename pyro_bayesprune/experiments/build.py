@@ -33,15 +33,6 @@ from pyro_bayesprune.training.state import Epoch, State
 PRUNING_FIELDS = [f.name for f in fields(Pruning) if f.name in Config.__dataclass_fields__]
 
 
-def check_device(device: str) -> None:
-    """Raise a ValueError if this machine does not have the device."""
-    try:
-        torch.ones(1, device=torch.device(device)).item()
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        reason = str(error).splitlines()[0]
-        raise ValueError(f"device {device!r} cannot be used here: {reason}") from None
-
-
 def build_data(config: Config, data_dir: str | Path | None = None) -> Dataset:
     """Return the data set of a configuration."""
     load = resolve(DATASETS, config.dataset) if config.dataset in DATASETS else load_dataset
@@ -125,6 +116,7 @@ def epochs_of(
         seed=config.seed,
         state=state,
         device=device,
+        autocast=config.autocast,
     )
 
 
@@ -151,17 +143,18 @@ def restarted(
     and buffers are the initial ones, those of the state ``early``, or, for ``reinitialise``, new
     ones. The state of the optimiser is empty.
     """
+    state = state.to(torch.device("cpu"))  # the next training moves it
     masks = dict(state.masks)
     if config.restart == "shuffle":
         generator = random_stream(config.seed, "shuffle")
         for name, mask in masks.items():
-            order = torch.randperm(mask.numel(), generator=generator, device="cpu").to(mask.device)
+            order = torch.randperm(mask.numel(), generator=generator, device="cpu")
             masks[name] = mask.flatten()[order].view(mask.shape)
     if config.restart == "reinitialise":
         with seeded(config.seed, "reinitialise"):
             model = copy.deepcopy(model)
             model.net = _network(config, data.shape, num_outputs(config, data))
-    start = {n: p.detach().to(state.weights[n].device) for n, p in model.named_weights().items()}
+    start = {name: p.detach() for name, p in model.named_weights().items()}
     buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
     if early is not None:
         start, buffers = early.weights, early.buffers

@@ -12,7 +12,16 @@ from pyro_bayesprune._utils.files import sha256
 from pyro_bayesprune.pruning.registry import METHODS, PRESETS, recommended_gate
 
 # These fields were added later. Their default values must not change the ids of older runs.
-ADDED = ("rounds", "rewind_epoch", "update", "judge", "target_column", "likelihood", "noise")
+ADDED = (
+    "rounds",
+    "rewind_epoch",
+    "update",
+    "judge",
+    "target_column",
+    "likelihood",
+    "noise",
+    "autocast",
+)
 KINDS: dict[Any, str] = {str: "a text", bool: "true or false", int: "an integer"}
 POSITIVE = "prior_scale prior_df noise temperature learning_rate epochs batch_size"
 WORDS = {"sparsity": "auto", "noise": "learnt"}  # fields that are a number or this word
@@ -82,6 +91,8 @@ class Config:
         learning_rate: step size of Adam.
         annealing: reduce the step size to zero over the last 40% of the epochs (paper: no).
         seed: seed of initial weights, data order and random pruning, in separate streams.
+        autocast: bf16 computes the network's outputs in bfloat16 in training steps, and everything
+            else, also decisions, in full precision.
 
     Raises:
         ValueError: for a value out of its range; the message names it.
@@ -121,6 +132,7 @@ class Config:
     learning_rate: float = 1e-3
     annealing: bool = True
     seed: int = 0
+    autocast: names.Autocast = "none"
 
     def __post_init__(self) -> None:
         for field in fields(self):

@@ -26,6 +26,7 @@ from pyro_bayesprune.training.saving import pack, read_table, unpack
 from pyro_bayesprune.training.state import State
 
 DATA = "data.sha256"
+DEVICES = "devices.json"
 ANALYSIS = "analysis.json"
 CHECKPOINT = "checkpoint.pt"
 EARLY = "early.pt"  # a checkpoint of the state to which a restart returns
@@ -51,7 +52,7 @@ def locked(folder: Path) -> Iterator[None]:
 
 def tidy(folder: Path) -> None:
     """Remove the files that a finished run does not need, unless the folder is read-only."""
-    unneeded = [folder / name for name in (CHECKPOINT, EARLY, DATA, "lock")]
+    unneeded = [folder / name for name in (CHECKPOINT, EARLY, DATA, DEVICES, "lock")]
     with suppress(OSError):
         for path in (*unneeded, *folder.glob("*.partial")):
             path.unlink(missing_ok=True)
@@ -77,6 +78,16 @@ def check_data(folder: Path, digest: str) -> None:
     if path.exists() and path.read_text() != digest and (folder / CHECKPOINT).exists():
         raise RunError(f"{folder} was begun on other data: the data set has changed. {AGAIN}")
     write_atomically(path, digest.encode())
+
+
+def note_device(folder: Path, device: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return the devices on which the run was computed so far, in order, and this one."""
+    path, before = folder / DEVICES, []
+    if path.exists() and (folder / CHECKPOINT).exists():
+        before = _read(path, json.loads)
+    used = before if before[-1:] == [device] else [*before, device]
+    write_atomically(path, json.dumps(used).encode())
+    return used
 
 
 def _read(path: Path, parse: Callable[[bytes], T]) -> T:
@@ -122,7 +133,8 @@ def read_checkpoint(folder: Path, name: str = CHECKPOINT) -> tuple[State | None,
     if not path.exists():
         return None, []
     try:
-        parts = torch.load(io.BytesIO(without_checksum(path.read_bytes())), weights_only=True)
+        content = io.BytesIO(without_checksum(path.read_bytes()))
+        parts = torch.load(content, map_location="cpu", weights_only=True)
         return State(**parts["state"]), parts["rows"]
     except ValueError as error:
         raise RunError(f"{path} is damaged: {error}") from None

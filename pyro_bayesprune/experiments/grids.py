@@ -17,7 +17,7 @@ from joblib.externals.loky.process_executor import TerminatedWorkerError
 
 from pyro_bayesprune._utils.files import path_of, write_atomically
 from pyro_bayesprune._utils.process import set_threads
-from pyro_bayesprune.experiments import folders
+from pyro_bayesprune.experiments import devices, folders
 from pyro_bayesprune.experiments.config import Config
 from pyro_bayesprune.experiments.errors import Busy
 from pyro_bayesprune.experiments.running import run
@@ -53,7 +53,14 @@ class Outcome:
 
 
 def attempt(
-    config: Config, out: Path, *, threads: int | None = None, send: bool = False, **options: Any
+    config: Config,
+    out: Path,
+    *,
+    device: str = "cpu",
+    ranks: devices.Ranks | None = None,
+    threads: int | None = None,
+    send: bool = False,
+    **options: Any,
 ) -> Outcome:
     """Run a configuration in a worker process. ``send`` returns the files of the run folder."""
     start, folder = time.perf_counter(), out / config.id
@@ -63,7 +70,8 @@ def attempt(
                 pass
         finished = folders.is_finished(folder)
         with set_threads(threads):
-            run(config, out=out, progress=False, **options)
+            place = devices.device_of_worker(device, ranks)
+            run(config, out=out, device=place, progress=False, **options)
     except Busy:
         return Outcome(config, "busy")
     except Exception:
@@ -97,7 +105,7 @@ def grid(
         configs: the configurations, in order.
         out: folder of the run folders. With Dask, a shared folder or one of each worker.
         data_dir: folder of the data files, on every worker.
-        device: device of the computation.
+        device: device of the computation. With ``"cuda"``, the workers share all visible GPUs.
         jobs: number of simultaneous runs on this machine, which share the processors.
         threads: processor threads of a run; by default those of this machine, shared by the jobs,
             or the setting of a Dask worker.
@@ -157,25 +165,27 @@ def _outcomes(
 def _run_parallel(
     configs: list[Config], options: dict[str, Any], jobs: int, address: str | None
 ) -> Iterator[Outcome]:
-    calls = [joblib.delayed(attempt)(config, **options) for config in configs]
     if address:
-        with _dask(address):
+        with _dask(address) as ranks:
+            calls = [joblib.delayed(attempt)(c, **options, ranks=ranks) for c in configs]
             yield from joblib.Parallel(return_as="generator_unordered")(calls)
     else:
+        calls = [joblib.delayed(attempt)(config, **options) for config in configs]
         limit = {"inner_max_num_threads": options["threads"]}
         with _workers_ended(), joblib.parallel_config("loky", **limit):
             yield from joblib.Parallel(jobs, return_as="generator_unordered", batch_size=1)(calls)
 
 
 @contextmanager
-def _dask(address: str) -> Iterator[None]:
+def _dask(address: str) -> Iterator[devices.Ranks]:
+    """Use the workers of a cluster inside; yield their numbers."""
     from dask.distributed import Client
 
     with Client(address) as client, joblib.parallel_config(backend="dask"):
-        workers = client.scheduler_info(n_workers=-1)["workers"].values()
-        if any(worker["nthreads"] > 1 for worker in workers):
+        workers = client.scheduler_info(n_workers=-1)["workers"]
+        if any(worker["nthreads"] > 1 for worker in workers.values()):
             raise ValueError("a process can do one run at a time: start workers with --nthreads 1")
-        yield
+        yield devices.ranks(workers)
 
 
 @contextmanager
@@ -206,10 +216,12 @@ def verify(
     *,
     out: str | Path = "runs",
     data_dir: str | Path | None = None,
+    device: str = "cpu",
 ) -> dict[str, bool]:
     """Repeat ``count`` random finished runs, and return for each id whether the results are equal.
 
-    The weights and the history (except times) must be identical.
+    The weights and the history (except times) must be identical. The device should be that of the
+    runs: other devices round differently.
     """
     finished = [config for config in configs if folders.is_finished(Path(out) / config.id)]
     identical = {}
@@ -218,7 +230,7 @@ def verify(
         metrics, history = folders.read_result(folder), folders.read_history(folder)
         threads = metrics["machine"]["threads"]  # the order of sums depends on it
         with tempfile.TemporaryDirectory() as elsewhere, set_threads(threads):
-            again = run(config, out=elsewhere, data_dir=data_dir, progress=False)
+            again = run(config, out=elsewhere, data_dir=data_dir, device=device, progress=False)
         same_history = again.history.drop(columns=TIMES).equals(history.drop(columns=TIMES))
         same_weights = again.metrics["weights_sha256"] == metrics["weights_sha256"]
         identical[config.id] = same_history and same_weights

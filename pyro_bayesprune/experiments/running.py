@@ -8,20 +8,21 @@ from typing import Any
 
 from torch import nn
 
+from pyro_bayesprune._utils.checks import check_device
 from pyro_bayesprune._utils.files import path_of
+from pyro_bayesprune._utils.process import deterministic_cudnn
 from pyro_bayesprune._utils.progress import epoch_progress
 from pyro_bayesprune._utils.provenance import provenance
 from pyro_bayesprune.data.dataset import Dataset
-from pyro_bayesprune.data.inputs import mapped
-from pyro_bayesprune.experiments import build, folders
+from pyro_bayesprune.experiments import build, devices, folders
 from pyro_bayesprune.experiments.config import Config
 from pyro_bayesprune.experiments.errors import RunError
 from pyro_bayesprune.experiments.loading import Run, load_run
 from pyro_bayesprune.inference import metrics
 from pyro_bayesprune.inference.prediction import predictions
-from pyro_bayesprune.models.buffers import set_buffers
 from pyro_bayesprune.models.module import BayesianModule, Model, Weights
 from pyro_bayesprune.pruning.registry import DATASETS
+from pyro_bayesprune.training.fitting import with_buffers
 from pyro_bayesprune.training.state import State
 
 VALIDATED = ("train_loss", "validation_loss", "validation_accuracy", "validation_rmse")
@@ -54,7 +55,7 @@ def run(
     if not isinstance(config, Config):
         hint = f": write run(Config(dataset={config!r}))" if isinstance(config, str) else ""
         raise ValueError(f"config must be a Config, got {type(config).__name__}{hint}")
-    build.check_device(device)
+    check_device(device)
     folder = path_of(out) / config.id
     if folders.is_finished(folder):
         return _finished(config, folder, data_dir)
@@ -65,10 +66,13 @@ def run(
         if not folders.is_finished(folder):
             folders.write_config(folder, config)
             folders.check_data(folder, data.sha256)
-            state, rows = _train(config, model, data, folder, device, progress)
-            set_buffers(model, state.buffers)
+            used = folders.note_device(folder, devices.describe(device))
+            with deterministic_cudnn():
+                state, rows = _train(config, model, data, folder, device, progress)
+            model = with_buffers(model, state)
             folders.write_config(folder, config)  # raises if the file was changed since
-            folders.finish(folder, state, rows, summarise(config, model, state, rows, data))
+            result = summarise(config, model, state, rows, data) | {"devices": used}
+            folders.finish(folder, state, rows, result)
     return load_run(folder)
 
 
@@ -166,10 +170,7 @@ def test_metrics(model: Model, weights: Weights, data: Dataset) -> dict[str, flo
     """
     if data.test_x is None or data.test_y is None:
         return {}
-    test = data.test_x, data.test_y
-    if (device := next(iter(weights.values())).device) != data.test_y.device:
-        test = mapped(lambda part: part.to(device), test[0]), test[1].to(device)
-    values = predictions(model, weights, test).scores()
+    values = predictions(model, weights, (data.test_x, data.test_y)).scores()
     measures = {f"test_{'loss' if n == 'nll' else n}": value for n, value in values.items()}
     return {"num_test": len(data.test_y)} | measures
 

@@ -178,7 +178,8 @@ def _check_equal(module: nn.Module, compacted: nn.Module, shape: Sequence[int]) 
     """Raise NotAChain if outputs differ, because the trace did not show all of ``module``."""
     like = next(module.parameters(), torch.zeros(1))
     generator = torch.Generator().manual_seed(0)
-    x = torch.randn(8, *shape, generator=generator, dtype=torch.float64).to(like.device)
+    x = torch.randn(8, *shape, generator=generator, dtype=torch.float64, device="cpu")
+    x = x.to(like.device)
     expected, actual = (copy.deepcopy(m).double().eval()(x) for m in (module, compacted))
     limit = TOLERANCE * max(1.0, expected.abs().max().item())
     if actual.shape != expected.shape or (actual - expected).abs().max() > limit:

@@ -25,7 +25,8 @@ def torch_file(module: nn.Module, shape: Sequence[int]) -> bytes:
 
 def _program(module: nn.Module, shape: Sequence[int]) -> torch.export.ExportedProgram:
     dtype = next((p.dtype for p in module.parameters()), torch.float32)
-    example, batch = torch.zeros(2, *shape, dtype=dtype), torch.export.Dim("batch")
+    example = torch.zeros(2, *shape, dtype=dtype, device="cpu")
+    batch = torch.export.Dim("batch")
     try:
         return torch.export.export(module, (example,), dynamic_shapes=({0: batch},))
     except Exception as error:  # the export runs the user's code, which may raise anything

@@ -208,7 +208,8 @@ def _exact_block(
             f"and more than {MAX_EXACT} weights. Exclude it from pruning (sites=), or use a "
             f"criterion and a sparsity that need no marginal precisions"
         )
-    return Block(tuple(names), None, ggn_full(model, weights, data, names))
+    precision = ggn_full(model, weights, data, names).to(weights[names[0]].device)
+    return Block(tuple(names), None, precision)
 
 
 def _kronecker_factors(

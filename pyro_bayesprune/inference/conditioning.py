@@ -124,13 +124,14 @@ class Conditioning:
 
     def _rows(self, block: Block) -> Rows:
         if block.inputs is None:
-            inputs, scale = block.outputs.double(), torch.ones(1, dtype=torch.float64)
+            inputs = block.outputs.double()
+            scale = inputs.new_ones(1)
         else:
             inputs, scale = block.inputs.double(), block.outputs.diagonal().double().clamp(min=0)
         delta = joined(block, {n: self._prior_curvature[n] for n in block.names})
-        curvature = scale.to(inputs.device) * inputs.diagonal().mean()
+        curvature = scale * inputs.diagonal().mean()
         least = torch.where(curvature > 0, DAMPING * curvature, 1.0)[:, None]
-        return Rows(inputs, scale.to(inputs.device), torch.where(delta > 0, delta, least))
+        return Rows(inputs, scale, torch.where(delta > 0, delta, least))
 
     @cached_property
     def _prior_curvature(self) -> Weights:

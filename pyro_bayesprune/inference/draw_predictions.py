@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.func import jvp, vmap
 
 from pyro_bayesprune._utils.random import seeded
-from pyro_bayesprune.data.inputs import Inputs, examples, num_examples, split
+from pyro_bayesprune.data.inputs import Inputs, examples, mapped, num_examples, split, tensors
 from pyro_bayesprune.data.loading import Data
 from pyro_bayesprune.inference.draws import Draws, gather, weights_with
 from pyro_bayesprune.inference.jacobians import jacobian_products
@@ -97,6 +97,7 @@ def draw_outputs(draws: Draws, x: Inputs) -> Tensor:
         x: inputs (n, ...). All outputs must fit into memory.
     """
     linearised = draws.method == "laplace"
+    x = mapped(lambda part: part.to(draws.values.device), x)
     with evaluation_mode(draws.model), torch.no_grad(), warnings.catch_warnings():
         if linearised and _jacobian_is_cheaper(draws, x):
             return _linearised(draws, x)
@@ -167,6 +168,7 @@ def likelihoods(draws: Draws, outputs: Tensor) -> list[dist.TorchDistribution]:
 
 def log_likelihood(draws: Draws, x: Inputs, y: Tensor) -> Tensor:
     """Return log p(y_n | x_n, w) for every draw and example (chains, draws, n), float64, nats."""
+    y = y.to(draws.values.device)
     flat = torch.stack([one.log_prob(y).double() for one in drawn_targets(draws, x)])
     return flat.view(*draws.values.shape[:2], -1)
 
@@ -198,6 +200,11 @@ def prior_predictive(model: Model, x: Inputs, *, draws: int = 50, seed: int = 0)
         draws: number of draws of all weights and targets.
         seed: seed of the draws.
     """
-    with seeded(seed, "prior predictive"), evaluation_mode(model), torch.no_grad(), poutine.block():
+    with (
+        seeded(seed, "prior predictive", device=tensors(x)[0].device),
+        evaluation_mode(model),
+        torch.no_grad(),
+        poutine.block(),
+    ):
         traces = (poutine.trace(model).get_trace(x) for _ in range(draws))
         return torch.stack([next(filter(in_data_plate, scored_sites(t)))["value"] for t in traces])

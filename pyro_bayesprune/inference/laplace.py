@@ -37,8 +37,8 @@ def laplace_draws(
     centre = gather(weights, index)
     with seeded(seed, "laplace"):
         noise = torch.randn(1, draws, len(centre), dtype=centre.dtype, device="cpu")
-    log_q = precision.log().sum() / 2 - noise.double().square().sum(-1) / 2
-    return centre + noise * precision.rsqrt().to(centre), log_q, {}
+    log_q = precision.cpu().log().sum() / 2 - noise.double().square().sum(-1) / 2
+    return centre + noise.to(centre) * precision.rsqrt().to(centre), log_q, {}
 
 
 def _precision(at_point: AtPoint, index: Mapping[str, Tensor], temperature: float) -> Tensor:
@@ -64,7 +64,7 @@ def _last_layer_as_model(
     names, few = last_layer(model, weights, one)
     features = data.transformed(lambda x: last_layer(model, weights, x)[1])
     outputs, inputs = weights[names[0]].shape
-    net: nn.Module = nn.Linear(inputs, outputs, len(names) > 1, dtype=few.dtype)
+    net: nn.Module = nn.Linear(inputs, outputs, len(names) > 1, few.device, few.dtype)
     for part in reversed(names[0].split(".")[:-1]):  # priors depend on the names of parameters
         net = nn.Sequential(OrderedDict({part: net}))
     likelihood = model.likelihood_at(weights)
@@ -95,10 +95,11 @@ def last_layer_laplace_draws(
     _check_size(chosen)
     with seeded(seed, "last layer laplace"):
         noise = torch.randn(draws, int(chosen.sum()), dtype=torch.float64, device="cpu")
-    changes = torch.zeros(draws, chosen.numel(), dtype=torch.float64, device="cpu")
+    changes = noise.new_zeros(draws, chosen.numel(), device=chosen.device)
     delta = block.joined(prior_precision(model, weights))
-    changes[:, chosen.flatten()] = block.noise(delta, chosen, noise)
-    columns = block.separated(torch.arange(chosen.numel(), device="cpu").view_as(chosen), weights)
+    changes[:, chosen.flatten()] = block.noise(delta, chosen, noise.to(chosen.device))
+    positions = torch.arange(chosen.numel(), device=chosen.device)
+    columns = block.separated(positions.view_as(chosen), weights)
     moved = changes[:, torch.cat([columns[n].flatten()[i] for n, i in index.items()])]
     centre = gather(weights, index)
     return (centre + moved.to(centre))[None], -noise.square().sum(-1)[None] / 2, {}

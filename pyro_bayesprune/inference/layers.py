@@ -14,6 +14,7 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor, nn
 
+from pyro_bayesprune._utils.random import forked_rng
 from pyro_bayesprune.data.inputs import Inputs, detached, examples, num_examples
 from pyro_bayesprune.models.graphs import graph_nodes
 from pyro_bayesprune.models.module import BayesianModule, Weights, evaluation_mode
@@ -215,7 +216,7 @@ def output_layers(model: BayesianModule, x: Inputs) -> set[str]:
         x: inputs (n, ...); two are used.
     """
     point = parameters_at(model, model.named_weights())
-    with evaluation_mode(model), torch.enable_grad(), torch.random.fork_rng():
+    with evaluation_mode(model), torch.enable_grad(), forked_rng(model.device):
         outputs, calls = record_layers(model, point, detached(examples(x, slice(2))))
     kinds = (nn.Linear, nn.modules.conv._ConvNd)
     nodes = {c.outputs.grad_fn: c.name for c in calls if isinstance(c.layer, kinds)}

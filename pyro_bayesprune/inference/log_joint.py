@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.nn.utils.parametrize import is_parametrized
 
 from pyro_bayesprune.data.batches import Batches
+from pyro_bayesprune.data.inputs import tensors
 from pyro_bayesprune.data.loading import Data, as_batches
 from pyro_bayesprune.models.handler import PrunedPrior, pruned
 from pyro_bayesprune.models.module import (
@@ -33,7 +34,8 @@ from pyro_bayesprune.models.sites import (
 )
 from pyro_bayesprune.models.sparse import Surviving, worthwhile
 
-CHUNK = 1024
+CHUNK = 1024  # examples whose activations fit into a processor's cache
+LARGE, ELEMENTS = 16 * CHUNK, 2**24  # on a device: at most so many examples, and numbers in them
 
 
 @dataclass(frozen=True)
@@ -82,6 +84,14 @@ def batches_at(data: Data, weights: Mapping[str, Tensor]) -> Batches:
     return as_batches(data, like=next(iter(weights.values()), None))
 
 
+def chunk_of(data: Batches) -> int:
+    """Return the number of examples that are evaluated together; more on a device than here."""
+    if data.device.type == "cpu":
+        return CHUNK
+    size = sum(part.numel() for part in tensors(data.first(1)[0]))
+    return min(LARGE, max(CHUNK, ELEMENTS // size))
+
+
 def _scored_chunks(model: Model, data: Batches, size: int) -> Iterator[tuple[Tensor, list[Site]]]:
     """Yield targets, and the sites that have a density, for one chunk of examples at a time."""
     for x, y in data.chunks(size):
@@ -101,7 +111,7 @@ def log_joint(
     pruned_prior: PrunedPrior = "density",
     *,
     temperature: float = 1.0,
-    chunk_size: int = CHUNK,
+    chunk_size: int | None = None,
 ) -> LogJoint:
     """Return log p(D, w) over all N training examples (paper, section II.A), in nats.
 
@@ -115,12 +125,13 @@ def log_joint(
         masks: bool tensors for some of the sites; see `pyro_bayesprune.pruned`.
         pruned_prior: ``"density"`` or ``"dropped"``.
         temperature: divides the log likelihood (cold posteriors).
-        chunk_size: number of examples in memory at a time. It does not change the result.
+        chunk_size: number of examples in memory at a time. It changes the result by rounding only.
 
     Raises:
         ValueError: for weights or masks that do not fit the model, or if N is not the plate's size.
     """
     batches = batches_at(data, weights)
+    chunk_size = chunk_size or chunk_of(batches)
     sites = inspect_model(model, *batches.first(2))
     check_num_data(sites, batches.num_data)
     check_weights(model, sites, weights)
@@ -161,7 +172,7 @@ def log_densities(
     conditioned, batches = at_point(model, lean(model, weights)), batches_at(data, weights)
     examples, log_prior = [], 0.0
     with evaluation_mode(model):
-        for i, (_, scored) in enumerate(_scored_chunks(conditioned, batches, CHUNK)):
+        for i, (_, scored) in enumerate(_scored_chunks(conditioned, batches, chunk_of(batches))):
             inside = [example_log_prob(site) for site in scored if in_data_plate(site)]
             examples.append(torch.stack(inside).sum(0).cpu() / temperature)
             log_prior = _log_prior(scored) if i == 0 else log_prior

@@ -15,7 +15,7 @@ def accuracy(probabilities: Tensor, labels: Tensor) -> float:
         probabilities: class probabilities (n, ..., classes).
         labels: classes (n, ...).
     """
-    return (probabilities.argmax(-1) == labels).double().mean().item()
+    return (probabilities.argmax(-1).cpu() == labels.cpu()).double().mean().item()
 
 
 def sparsity(masks: Mapping[str, Tensor]) -> float:

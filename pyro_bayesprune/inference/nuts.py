@@ -73,8 +73,16 @@ class _Kernel(NUTS):
         return r, r_unscaled
 
 
+def _hosted(function: VectorFunction, device: torch.device) -> VectorFunction:
+    """Return a function of a vector on the CPU that is computed on a device."""
+    return lambda vector: function(vector.to(device)).cpu()
+
+
 class Surface(NamedTuple):
     """A log density over the reals, for a sampler.
+
+    Vectors and values are on the CPU, where a sampler takes its many small steps. Its random
+    numbers are then those of the CPU. The density is computed on the model's device.
 
     Args:
         density: log density (nats, up to a constant) as a function of a vector (d,).
@@ -100,9 +108,11 @@ def of_parameters(
     temperature: float = 1.0,
 ) -> Surface:
     """Return the posterior of parameters of a lifted network, given all its other sites."""
-    density = log_density(model, weights, index, data, temperature)
     start = gather(weights, index).double()
-    return Surface(density, start, lambda vector: vector, lambda vector: vector.new_zeros(()), True)
+    density = _hosted(log_density(model, weights, index, data, temperature), start.device)
+    return Surface(
+        density, start.cpu(), lambda vector: vector, lambda vector: vector.new_zeros(()), True
+    )
 
 
 def of_sites(
@@ -139,7 +149,13 @@ def of_sites(
         return torch.stack(terms).sum() + log_jacobian(vector)
 
     start = torch.cat([part.start for part in parts])
-    return Surface(density, start, values, log_jacobian, _is_smooth(model, index))
+    return Surface(
+        _hosted(density, start.device),
+        start.cpu(),
+        _hosted(values, start.device),
+        _hosted(log_jacobian, start.device),
+        _is_smooth(model, index),
+    )
 
 
 def _is_smooth(model: Model, names: Collection[str]) -> bool:
@@ -194,7 +210,7 @@ def nuts_draws(
     the centre is the start, R is `SPREAD` times the identity, and the warm-up adapts the scales.
     """
     density, start = surface.density, surface.start
-    root = SPREAD * torch.eye(len(start), dtype=start.dtype)
+    root = SPREAD * torch.eye(len(start), dtype=start.dtype, device="cpu")
     if surface.is_smooth:
         start = _mode(density, start)
         root = _whitener(density, start)

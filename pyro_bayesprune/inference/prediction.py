@@ -7,9 +7,11 @@ import torch
 from pyro import poutine
 from torch import Tensor
 
+from pyro_bayesprune._utils.random import forked_rng
+from pyro_bayesprune.data.inputs import tensors
 from pyro_bayesprune.data.loading import Data, as_inputs, has_examples
 from pyro_bayesprune.inference import targets
-from pyro_bayesprune.inference.log_joint import CHUNK, at_point, batches_at
+from pyro_bayesprune.inference.log_joint import at_point, batches_at, chunk_of
 from pyro_bayesprune.models.module import Model, evaluation_mode
 from pyro_bayesprune.models.priors import elementwise
 from pyro_bayesprune.models.sites import in_data_plate, scored_sites
@@ -17,7 +19,7 @@ from pyro_bayesprune.models.sites import in_data_plate, scored_sites
 
 @torch.no_grad()
 def predictive(
-    model: Model, weights: Mapping[str, Tensor], data: Data, chunk_size: int = CHUNK
+    model: Model, weights: Mapping[str, Tensor], data: Data, chunk_size: int | None = None
 ) -> Iterator[tuple[dist.TorchDistribution, Tensor]]:
     """Yield the distributions of targets at a point, and the targets, by chunks of examples.
 
@@ -25,8 +27,9 @@ def predictive(
         ValueError: if the model has not exactly one observed site inside the plate ``data``.
     """
     at_weights = at_point(model, weights)
-    for chunk, y in batches_at(data, weights).chunks(chunk_size):
-        with evaluation_mode(model), torch.random.fork_rng():  # targets are sampled
+    batches = batches_at(data, weights)
+    for chunk, y in batches.chunks(chunk_size or chunk_of(batches)):
+        with evaluation_mode(model), forked_rng(tensors(chunk)[0].device):  # targets are sampled
             trace = poutine.trace(at_weights).get_trace(chunk)
         sites = [s for s in scored_sites(trace) if in_data_plate(s) and s["name"] not in weights]
         if len(sites) != 1:
@@ -36,7 +39,7 @@ def predictive(
 
 
 def target_distributions(
-    model: Model, weights: Mapping[str, Tensor], x: Data, chunk_size: int = CHUNK
+    model: Model, weights: Mapping[str, Tensor], x: Data, chunk_size: int | None = None
 ) -> Iterator[dist.TorchDistribution]:
     """Yield the distributions of the targets of inputs at a point, by chunks of examples.
 

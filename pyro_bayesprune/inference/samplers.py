@@ -107,7 +107,9 @@ def posterior_draws(
             surface = posterior(model, weights, index, data, temperature)
             result = nuts_draws(surface, draws, chains, warmup, seed, progress)
     seconds = time.perf_counter() - started
-    return Draws(method, model, weights, index, *result, seconds, temperature)
+    values, log_density, stats = result
+    values = values.to(next(iter(weights.values())).device)
+    return Draws(method, model, weights, index, values, log_density, stats, seconds, temperature)
 
 
 def _chosen(

@@ -51,7 +51,7 @@ def score_sum(distribution: Distribution, y: Tensor) -> float:
     if p is not None:  # logits have no ties where probabilities round to one
         scores = base.logits if isinstance(base, td.Categorical) else p
         return (scores.argmax(-1) == y).sum().item()
-    return (mean(distribution) - y).double().square().sum().item()
+    return (mean(distribution).to(y.device) - y).double().square().sum().item()
 
 
 def mean_score(total: float, count: int, name: str) -> float:
@@ -64,7 +64,7 @@ def mean(distribution: Distribution) -> Tensor:
     try:
         return distribution.mean
     except NotImplementedError:
-        return torch.full(distribution.shape(), math.nan)
+        return torch.full(distribution.shape(), math.nan, device="cpu")
 
 
 def cdf(distribution: Distribution, y: Tensor) -> Tensor | None:
@@ -179,6 +179,7 @@ def _joined(parts: list[Predictions]) -> Predictions:
 
 def class_scores(probabilities: Tensor, labels: Tensor) -> dict[str, float]:
     """Return accuracy, NLL (nats an example), Brier score and ECE of class probabilities."""
+    probabilities, labels = probabilities.cpu(), labels.cpu()
     return {
         "accuracy": metrics.accuracy(probabilities, labels),
         "nll": metrics.negative_log_likelihood(probabilities, labels),

@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from pyro_bayesprune._utils.random import forked_rng
 from pyro_bayesprune.data.inputs import Inputs, examples, mapped
 from pyro_bayesprune.models.module import BayesianModule, Weights, evaluation_mode
 
@@ -17,7 +18,7 @@ def outputs_of_two(model: BayesianModule, x: Inputs) -> tuple[Tensor, Inputs, We
     """
     point = {n: p.detach().requires_grad_() for n, p in model.named_weights().items()}
     x = differentiable(examples(x, slice(2)))
-    with evaluation_mode(model), torch.enable_grad(), torch.random.fork_rng():
+    with evaluation_mode(model), torch.enable_grad(), forked_rng(model.device):
         return model.outputs(point, x), x, point
 
 

@@ -80,7 +80,10 @@ class gaussian:  # noqa: N801  (used as a function: gaussian(0.1))
 
     def __call__(self, outputs: Tensor) -> dist.TorchDistribution:
         """Return the distribution of the targets (n, ...) given outputs (n, ...)."""
-        scale = pyro.sample(NOISE, self.scale) if self.is_learnt else self.scale
+        if self.is_learnt:
+            scale = pyro.sample(NOISE, self.scale).to(outputs.device)
+        else:  # a number would be copied to the device in each step
+            scale = outputs.new_full((), self.scale)
         return dist.Normal(outputs, scale).to_event(outputs.dim() - 1)
 
 

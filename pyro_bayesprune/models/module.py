@@ -17,7 +17,8 @@ from torch.nn.modules.module import register_module_forward_pre_hook
 from torch.utils.hooks import RemovableHandle
 
 from pyro_bayesprune._utils.checks import positive_integer
-from pyro_bayesprune._utils.process import one_at_a_time
+from pyro_bayesprune._utils.process import full_precision, one_at_a_time
+from pyro_bayesprune._utils.random import forked_rng
 from pyro_bayesprune.data.inputs import Inputs, tensors
 from pyro_bayesprune.models.adapter import Forward, network_outputs
 from pyro_bayesprune.models.likelihoods import Likelihood, at_values, categorical
@@ -71,6 +72,8 @@ class BayesianModule(nn.Module):
         ['bias', 'data', 'obs', 'weight']
     """
 
+    autocast = False  # whether outputs are computed in bfloat16 in training mode
+
     def __init__(
         self,
         net: nn.Module,
@@ -100,10 +103,15 @@ class BayesianModule(nn.Module):
         self.fitted = False  # true for a fit's copy, which warns when it is called as a network
         self._fixed: Weights | None = None
 
+    @property
+    def device(self) -> torch.device:
+        """The device of the parameters."""
+        return next(self.net.parameters()).device
+
     def fixed(self) -> Weights:
         """Return the values of parameters whose prior is a Delta, by name."""
         if self._fixed is None:
-            with one_at_a_time(), torch.random.fork_rng(devices=[]), poutine.block():
+            with one_at_a_time(), forked_rng(self.device), poutine.block():
                 priors = {n: self._prior(n, p) for n, p in self._trainable().items()}
             deltas = {n: elementwise(prior) for n, prior in priors.items()}
             self._fixed = {n: d.v for n, d in deltas.items() if isinstance(d, dist.Delta)}
@@ -140,7 +148,7 @@ class BayesianModule(nn.Module):
 
     def hyper_sites(self) -> set[str]:
         """Return the names of the sites that the priors sample, such as scales."""
-        with one_at_a_time(), torch.random.fork_rng(devices=[]), poutine.block():
+        with one_at_a_time(), forked_rng(self.device), poutine.block():
             return set(poutine.trace(self.priors).get_trace().nodes) - {"_INPUT", "_RETURN"}
 
     def likelihood_at(self, weights: Mapping[str, Tensor]) -> Likelihood:
@@ -167,7 +175,11 @@ class BayesianModule(nn.Module):
         """Return the module's outputs for inputs ``x`` under ``weights`` by name."""
         device = tensors(x)[0].device
         fixed = {name: value.to(device) for name, value in self.fixed().items()}
-        return network_outputs(self.net, fixed | dict(weights), x, self.adapter)
+        if not (self.autocast and self.training):
+            return network_outputs(self.net, fixed | dict(weights), x, self.adapter)
+        with torch.autocast(device.type, torch.bfloat16):
+            outputs = network_outputs(self.net, fixed | dict(weights), x, self.adapter)
+        return outputs.to(next(self.net.parameters()).dtype)
 
     def forward(self, x: Inputs, y: Tensor | None = None) -> Tensor:
         """Run as a Pyro model: inputs (n, ...), targets (n, ...) or None to sample them."""
@@ -206,6 +218,7 @@ def submodules(model: Model) -> list[tuple[str, nn.Module]]:
 def evaluation_mode(model: Model) -> Iterator[None]:
     """Put the modules of a model (BatchNorm, dropout) into evaluation mode, then restore the mode.
 
+    Everything inside is computed in full precision.
     The modules that a function calls are unknown beforehand. Each is put into evaluation mode when
     it runs.
     """
@@ -219,6 +232,7 @@ def evaluation_mode(model: Model) -> Iterator[None]:
     # Modes, and Pyro's handlers that run inside, are global state of the process.
     with (
         one_at_a_time(),
+        full_precision(),
         on_modules_that_run(evaluate) if network(model) is None else nullcontext(),
     ):
         try:

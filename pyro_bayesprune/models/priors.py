@@ -14,12 +14,18 @@ from fnmatch import fnmatchcase
 import pyro
 import pyro.distributions as dist
 import torch
+from torch import Tensor
 
 from pyro_bayesprune._utils.checks import positive
 
 Prior = Callable[[str, torch.Size], dist.TorchDistribution]
 REFERENCE = 50_000  # number of examples for which `normal_per_datum` has the scale σ
 EVIDENCE = "by_evidence"  # marks the sites of scales that the evidence determines, not gradients
+
+
+def _number(value: float) -> Tensor:
+    """Return a number as a tensor. ``torch.tensor`` would make the host wait for a device."""
+    return torch.full((), float(value))
 
 
 class _Independent:
@@ -52,7 +58,7 @@ class normal(_Independent):  # noqa: N801  (used as a function: priors.normal(0.
     scale: float
 
     def _of_one_weight(self, name: str, shape: torch.Size) -> dist.TorchDistribution:
-        return dist.Normal(0.0, self.scale)
+        return dist.Normal(_number(0.0), _number(self.scale))
 
 
 @dataclass(frozen=True)
@@ -76,7 +82,7 @@ class normal_per_datum(_Independent):  # noqa: N801
     scale: float = 0.3
 
     def _of_one_weight(self, name: str, shape: torch.Size) -> dist.TorchDistribution:
-        return dist.Normal(0.0, self.scale * math.sqrt(REFERENCE / self.num_data))
+        return dist.Normal(_number(0.0), _number(self.scale * math.sqrt(REFERENCE / self.num_data)))
 
 
 @dataclass(frozen=True)
@@ -91,7 +97,7 @@ class fan_in_normal(_Independent):  # noqa: N801
 
     def _of_one_weight(self, name: str, shape: torch.Size) -> dist.TorchDistribution:
         fan_in = math.prod(shape[1:]) if len(shape) > 1 else 1
-        return dist.Normal(0.0, self.gain / math.sqrt(fan_in))
+        return dist.Normal(_number(0.0), _number(self.gain / math.sqrt(fan_in)))
 
 
 @dataclass(frozen=True)
@@ -101,7 +107,7 @@ class laplace(_Independent):  # noqa: N801
     scale: float
 
     def _of_one_weight(self, name: str, shape: torch.Size) -> dist.TorchDistribution:
-        return dist.Laplace(0.0, self.scale)
+        return dist.Laplace(_number(0.0), _number(self.scale))
 
 
 @dataclass(frozen=True)
@@ -112,7 +118,7 @@ class student_t(_Independent):  # noqa: N801
     scale: float
 
     def _of_one_weight(self, name: str, shape: torch.Size) -> dist.TorchDistribution:
-        return dist.StudentT(self.df, 0.0, self.scale)
+        return dist.StudentT(_number(self.df), _number(0.0), _number(self.scale))
 
 
 @dataclass(frozen=True)
@@ -143,10 +149,11 @@ class layer_scale(_Independent):  # noqa: N801
 
     def _of_one_weight(self, name: str, shape: torch.Size) -> dist.TorchDistribution:
         if len(shape) < 2:
-            return dist.Normal(0.0, self.scale)
+            return dist.Normal(_number(0.0), _number(self.scale))
         width = 1 / math.sqrt(self.strength * math.prod(shape))
-        scale = pyro.sample(f"{name}_scale", dist.LogNormal(math.log(self.scale), width))
-        return dist.Normal(0.0, scale)
+        hyperprior = dist.LogNormal(_number(math.log(self.scale)), _number(width))
+        scale = pyro.sample(f"{name}_scale", hyperprior)
+        return dist.Normal(torch.zeros_like(scale), scale)
 
 
 @dataclass(frozen=True)
@@ -169,9 +176,9 @@ class evidence_normal(_Independent):  # noqa: N801
     scale: float = 0.3
 
     def _of_one_weight(self, name: str, shape: torch.Size) -> dist.TorchDistribution:
-        hyperprior = dist.LogNormal(math.log(self.scale), 1.0)
+        hyperprior = dist.LogNormal(_number(math.log(self.scale)), _number(1.0))
         scale = pyro.sample(f"{name}_scale", hyperprior, infer={EVIDENCE: True})
-        return dist.Normal(0.0, scale.detach())
+        return dist.Normal(torch.zeros_like(scale), scale.detach())
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ from pyro import poutine
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from pyro_bayesprune._utils.random import forked_rng
 from pyro_bayesprune.data.inputs import Inputs, examples
 from pyro_bayesprune.models.graphs import graph_nodes, outputs_of_two
 from pyro_bayesprune.models.module import (
@@ -54,6 +55,6 @@ def _modules_that_run(model: Model, x: Inputs, y: Tensor) -> list[nn.Module]:
         return [part for _, part in submodules(model)]
     parts: list[nn.Module] = []
     with on_modules_that_run(parts.append), evaluation_mode(model), torch.no_grad():
-        with torch.random.fork_rng(), poutine.block():
+        with forked_rng(y.device), poutine.block():
             model(examples(x, slice(2)), y[:2])
     return parts

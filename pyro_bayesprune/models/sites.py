@@ -1,5 +1,6 @@
 """Inspection of a Pyro model's sites, checks of data and weights, and densities of single sites."""
 
+import copy
 import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -9,8 +10,10 @@ import pyro.distributions as dist
 import torch
 from pyro import poutine
 from pyro.distributions.util import scale_and_mask
+from pyro.infer.autoguide import init_to_median
 from torch import Tensor
 
+from pyro_bayesprune._utils.random import forked_rng
 from pyro_bayesprune.data.inputs import Inputs, described, examples, num_examples
 from pyro_bayesprune.models.handler import MaskedPrior
 from pyro_bayesprune.models.module import BayesianModule, Model, evaluation_mode, network
@@ -65,7 +68,7 @@ def inspect_model(model: Model, x: Inputs, y: Tensor) -> ModelSites:
 
 def _trace_of(model: Model, x: Inputs, y: Tensor) -> poutine.Trace:
     try:
-        with evaluation_mode(model), torch.no_grad(), torch.random.fork_rng():
+        with evaluation_mode(model), torch.no_grad(), forked_rng(y.device):
             return poutine.trace(model).get_trace(x, y)
     except (ValueError, RuntimeError, TypeError) as error:
         message = " ".join(str(error).split("Trace Shapes:")[0].split())
@@ -197,6 +200,25 @@ def scored_sites(trace: poutine.Trace) -> Iterator[Site]:
     for site in samples:
         if not (poutine.util.site_is_subsample(site) or site["infer"].get("_deterministic")):
             yield site
+
+
+def median_of(site: Site, device: torch.device) -> Tensor:
+    """Return an estimate of the median of a site's prior, with the random numbers of the CPU."""
+    if device.type == "cpu":
+        return init_to_median(site)
+    here = {id(values): values.detach().cpu() for values in _parameters(site["fn"])}
+    return init_to_median({**site, "fn": copy.deepcopy(site["fn"], here)}).to(device)
+
+
+def _parameters(value: Any) -> Iterator[Tensor]:  # noqa: ANN401
+    """Yield the tensors of a distribution, with those of its bases and transforms."""
+    if isinstance(value, Tensor):
+        yield value
+    elif isinstance(value, (list, tuple)):
+        for part in value:
+            yield from _parameters(part)
+    elif isinstance(value, (torch.distributions.Distribution, torch.distributions.Transform)):
+        yield from _parameters(list(vars(value).values()))
 
 
 def is_fixed(site: Mapping[str, Any]) -> bool:

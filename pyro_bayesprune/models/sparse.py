@@ -121,7 +121,8 @@ class Surviving(Tensor):
     ) -> Any:  # noqa: ANN401
         """Run a linear layer on the survivors, anything else on the dense matrix."""
         kwargs = kwargs or {}
-        if func is linear and isinstance(args[1], cls) and args[0].dim() == 2:
+        same = len(args) > 1 and isinstance(args[1], cls) and args[0].dtype == args[1].vector.dtype
+        if func is linear and same and args[0].dim() == 2:
             y = _SparseLinear.apply(args[0], args[1].vector, args[1].pattern)
             bias = args[2] if len(args) > 2 else kwargs.get("bias")
             return y if bias is None else y + bias

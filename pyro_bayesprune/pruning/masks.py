@@ -18,7 +18,10 @@ def keep_highest(scores: Tensor, num_pruned: int) -> Tensor:
     flat = scores.flatten()
     if not num_pruned:
         return torch.ones_like(scores, dtype=torch.bool)
-    threshold = flat.kthvalue(num_pruned).values
+    if flat.device.type == "cpu":
+        threshold = flat.kthvalue(num_pruned).values
+    else:  # CUDA has no deterministic kthvalue
+        threshold = flat.sort().values[num_pruned - 1]
     below, tied = flat < threshold, flat == threshold
     first_tied = tied & (tied.cumsum(0) <= num_pruned - below.sum())
     return ~(below | first_tied).view(scores.shape)

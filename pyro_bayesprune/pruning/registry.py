@@ -15,6 +15,7 @@ Scope = Literal["layer", "global", "unit"]
 Update = Literal["project", "condition"]
 Per = Literal["datum", "dataset"]
 Objective = Literal["map", "mle"]
+Autocast = Literal["none", "bf16"]
 Restart = Literal["no", "rewind", "reinitialise", "shuffle"]
 
 DATASETS = {

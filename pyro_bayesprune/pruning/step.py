@@ -58,7 +58,10 @@ def prune_step(
     """
     batches = batches_at(data, state.weights)
     num_data = batches.num_data
-    data = data if isinstance(data, (Dataset, tuple)) else batches  # for a criterion of the user's
+    if isinstance(data, Dataset):  # for a criterion of the user's
+        data = data.to(batches.device)
+    else:
+        data = batches.whole() if isinstance(data, tuple) else batches
     masks = {name: mask | pruning.regrow for name, mask in state.masks.items()}
     current = PruneState(state.weights, masks, state.log_bf)
     target = pruning.target(epoch, epochs)

@@ -222,7 +222,8 @@ def _calibrate(
     if data.test_x is None or data.test_y is None:
         return {}
     rows = choose_examples(len(data.test_x), examples, seed, "test")
-    rows = rows[torch.randperm(len(rows), generator=random_stream(seed, "shifted"))]
+    order = torch.randperm(len(rows), generator=random_stream(seed, "shifted"), device="cpu")
+    rows = rows[order]
     x, y = data.test_x[rows], data.test_y[rows].long()
     predicted = {name: predict(x) for name, predict in predictors.items()}
     result: dict[str, Any] = {

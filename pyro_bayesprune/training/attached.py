@@ -1,23 +1,24 @@
 """A user's own parameters and optimisers, with the prior and the masks attached by hooks."""
 
 from collections.abc import Callable, Collection
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from typing import Any
 
+import pyro
 import torch
 from pyro import poutine
-from pyro.infer.autoguide import init_to_median
 from torch import Tensor, nn
 from torch.distributions import transform_to
 from torch.optim import Optimizer
 from torch.utils.hooks import RemovableHandle
 
 from pyro_bayesprune._utils.process import one_at_a_time
-from pyro_bayesprune._utils.random import seeded
+from pyro_bayesprune._utils.random import forked_rng, seeded
 from pyro_bayesprune.models.likelihoods import Likelihood, gaussian, has_known_curvature
 from pyro_bayesprune.models.module import BayesianModule, Masks, Weights
 from pyro_bayesprune.models.priors import EVIDENCE
-from pyro_bayesprune.models.sites import Site, scored_sites
+from pyro_bayesprune.models.sites import Site, median_of, scored_sites
 from pyro_bayesprune.training.gradients import (
     PriorTerms,
     add_gradients,
@@ -91,7 +92,7 @@ class Attached(Parameters):
         likelihood = self.model.likelihood
         if has_known_curvature(likelihood):
             return poutine.condition(likelihood, data=self._point()) if self.scales else likelihood
-        with one_at_a_time(), torch.no_grad(), torch.random.fork_rng():
+        with one_at_a_time(), torch.no_grad(), forked_rng(outputs.device):
             sampled = list(scored_sites(poutine.trace(likelihood).get_trace(outputs)))
         refuse_sites({site["name"] for site in sampled})
         return likelihood
@@ -173,7 +174,7 @@ class Attached(Parameters):
     def _prior_terms(self, factor: float) -> PriorTerms:
         if self.fixed is not None:
             return PriorTerms(0.0, self.fixed)
-        with one_at_a_time(), torch.enable_grad():
+        with one_at_a_time(), validation_on(self.model.device), torch.enable_grad():
             point = self._point()
             at_point = poutine.condition(_latent, data=point)
             sites = list(scored_sites(poutine.trace(at_point).get_trace(self.model)))
@@ -200,13 +201,18 @@ class Attached(Parameters):
                 own[name].mul_(factor)
 
 
+def validation_on(device: torch.device) -> AbstractContextManager[Any]:
+    """Validate the arguments of distributions on the CPU only: the host would wait for a device."""
+    return nullcontext() if device.type == "cpu" else pyro.validation_enabled(False)
+
+
 def _hyperparameters(model: BayesianModule, seed: int) -> dict[str, Site]:
     """Return the sites that a prior samples itself, and a learnt noise, with initial values."""
-    with one_at_a_time(), seeded(seed, "initial"), torch.no_grad():
+    with one_at_a_time(), seeded(seed, "initial", device=model.device), torch.no_grad():
         trace = poutine.trace(_latent).get_trace(model, weights=False)
         sites = {site["name"]: site for site in scored_sites(trace)}
         for site in sites.values():
-            site["value"] = init_to_median(site)
+            site["value"] = median_of(site, model.device)
     return sites
 
 
@@ -217,7 +223,7 @@ def _latent(model: BayesianModule, weights: bool = True) -> None:
     else:
         model.priors()
     if isinstance(model.likelihood, gaussian):
-        model.likelihood(torch.zeros(1))
+        model.likelihood(torch.zeros(1, device=model.device))
 
 
 def refuse_sites(names: Collection[str]) -> None:

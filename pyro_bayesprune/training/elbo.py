@@ -98,8 +98,11 @@ class PointELBO(ELBO):
         guide: AutoDelta,
         *args: Any,
         **kwargs: Any,
-    ) -> float:
-        """Return minus the scaled log likelihood; add the objective's gradients to the point's."""
+    ) -> Any:  # noqa: ANN401
+        """Return minus the scaled log likelihood; add the objective's gradients to the point's.
+
+        On the CPU it is a number. On a device it stays there, since the host would wait for it.
+        """
         if guide.prototype_trace is None:
             guide(*args)
         weights = point(guide) | self.survivors
@@ -116,7 +119,7 @@ class PointELBO(ELBO):
             for name in self.decayed:
                 gradient(weights[name])  # without a gradient, the optimiser does not decay
             add_gradients(prior.gradients, weights, masks, self.scale)
-        return loss.item()
+        return loss.item() if loss.device.type == "cpu" else loss.detach()
 
     def _get_trace(self, *args: Any) -> Any:  # noqa: ANN401
         raise NotImplementedError  # abstract in `pyro.infer.ELBO`, but not used here

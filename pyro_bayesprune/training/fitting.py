@@ -20,11 +20,11 @@ from pyro_bayesprune.data.loading import Data
 from pyro_bayesprune.inference.metrics import sparsity
 from pyro_bayesprune.inference.prediction import class_probabilities, mean_prediction
 from pyro_bayesprune.models.buffers import set_buffers
-from pyro_bayesprune.models.copying import copied
+from pyro_bayesprune.models.copying import M, copied
 from pyro_bayesprune.models.module import BayesianModule, Masks, Model, Weights, network
 from pyro_bayesprune.models.plain import bake
 from pyro_bayesprune.pruning.gates import Decision
-from pyro_bayesprune.pruning.registry import Objective
+from pyro_bayesprune.pruning.registry import Autocast, Objective
 from pyro_bayesprune.pruning.settings import Pruning
 from pyro_bayesprune.training.loop import train
 from pyro_bayesprune.training.saving import read_fit, write_fit
@@ -170,6 +170,7 @@ def fit(
     initial_weights: Mapping[str, Tensor] | None = None,
     state: State | None = None,
     device: str | torch.device | None = None,
+    autocast: Autocast = "none",
     progress: bool = True,
 ) -> Fit:
     """Train and prune for all epochs.
@@ -188,6 +189,7 @@ def fit(
         initial_weights: values for some or all sites.
         state: state from which to continue.
         device: device of the computation.
+        autocast: precision of the network's outputs in training steps.
         progress: show a progress bar.
 
     Returns:
@@ -215,6 +217,7 @@ def fit(
         initial_weights=initial_weights,
         state=state,
         device=device,
+        autocast=autocast,
     )
     with epoch_progress("fit", epochs, begun, enabled=progress) as show:
         try:
@@ -237,7 +240,7 @@ def fit(
     return Fit(with_buffers(model, state), state, history, stopped, temperature)
 
 
-def with_buffers(model: Model, state: State) -> Model:
+def with_buffers(model: M, state: State) -> M:
     """Return a copy of a model; a module gets the buffers and the device of ``state``."""
     module = network(copy := copied(model))
     if module is not None:

@@ -11,6 +11,7 @@ from pyro.distributions.util import scale_and_mask
 from torch import Tensor
 from torch.utils.hooks import RemovableHandle
 
+from pyro_bayesprune._utils.random import forked_rng
 from pyro_bayesprune.models.handler import masked_prior
 from pyro_bayesprune.models.module import BayesianModule, Model
 from pyro_bayesprune.models.priors import elementwise
@@ -72,7 +73,7 @@ def fixed_priors(model: Model, sites: Iterable[str] = ()) -> dict[str, EnergyGra
     if not isinstance(model, BayesianModule) or not set(sites) <= set(model.named_weights()):
         return None
     traced = poutine.trace(model.priors)
-    with torch.random.fork_rng():  # a prior may sample
+    with forked_rng(model.device):  # a prior may sample
         priors = traced()
     if any(site["type"] in ("sample", "param") for site in traced.trace.nodes.values()):
         return None
@@ -143,7 +144,7 @@ def scaled_log_prob(site: Site, fn: dist.TorchDistribution) -> Tensor:
 
 def _closed_form(site: Site) -> EnergyGradient | None:
     plain = site["mask"] is None and not isinstance(site["scale"], Tensor) and site["scale"] == 1
-    return energy_gradient(site["fn"]) if plain else None
+    return energy_gradient(site["fn"], read=False) if plain else None
 
 
 def _surviving(site: Site, masks: Mapping[str, Tensor]) -> dist.TorchDistribution:

@@ -4,8 +4,7 @@ import copy
 import math
 import time
 import warnings
-from collections.abc import Generator, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Generator, Mapping
 from typing import cast, get_args
 
 import torch
@@ -14,7 +13,7 @@ from torch import Tensor
 
 from pyro_bayesprune._utils.calls import suggests_names
 from pyro_bayesprune._utils.checks import check_finite, check_kind, positive, positive_integer
-from pyro_bayesprune._utils.process import memory_kept, one_at_a_time
+from pyro_bayesprune._utils.process import alone, memory_kept
 from pyro_bayesprune._utils.random import random_stream
 from pyro_bayesprune.data.dataset import Pair
 from pyro_bayesprune.data.loading import Data, as_batches, random_sample
@@ -34,12 +33,12 @@ from pyro_bayesprune.models.sites import (
 )
 from pyro_bayesprune.pruning.prunable import prunable_sites
 from pyro_bayesprune.pruning.record import PruneState
-from pyro_bayesprune.pruning.registry import Objective
+from pyro_bayesprune.pruning.registry import Autocast, Objective
 from pyro_bayesprune.pruning.settings import Pruning
 from pyro_bayesprune.pruning.step import prune_step
 from pyro_bayesprune.training.optimizer import adam
 from pyro_bayesprune.training.parameters import Parameters
-from pyro_bayesprune.training.sources import Sources, on_device
+from pyro_bayesprune.training.sources import Sources, on_device, set_autocast
 from pyro_bayesprune.training.state import Epoch, State
 from pyro_bayesprune.training.trainer import Trainer
 
@@ -99,6 +98,7 @@ def train(
     initial_weights: Mapping[str, Tensor] | None = None,
     state: State | None = None,
     device: str | torch.device | None = None,
+    autocast: Autocast = "none",
 ) -> Generator[tuple[State, Epoch]]:
     """Train to the MAP and prune at the end of each epoch; yield after each epoch.
 
@@ -122,7 +122,9 @@ def train(
         seed: seed of all random streams.
         initial_weights: values for some or all sites; a `BayesianModule` starts from its module's.
         state: state from which to continue.
-        device: device of the computation; by default that of the data.
+        device: device of the computation; by default that of data in memory, else of the model.
+        autocast: ``"bf16"`` computes a network's outputs in bfloat16 in training steps. Likelihood,
+            prior, optimiser and everything after the epoch remain in full precision.
 
     Raises:
         ValueError: if an argument is invalid; the message names it.
@@ -138,7 +140,9 @@ def train(
     with alone():
         read, model = on_device(data, decide_on, model, device)
         sites = _checked(model, read, epochs, batch_size, objective, temperature)
+        set_autocast(model, autocast)
         _check_initial(model, sites, initial_weights, state)
+        state = state and state.to(read.train.device)
         trainer = Trainer(
             model,
             read.train,
@@ -158,13 +162,6 @@ def train(
         with alone(), memory_kept():
             state, measured = _one_epoch(trainer, read, pruning, state, epochs, batch_size)
         yield state, measured
-
-
-@contextmanager
-def alone() -> Iterator[None]:
-    """Enable gradients, whatever the caller's mode, and exclude other threads."""
-    with one_at_a_time(), torch.inference_mode(False), torch.enable_grad():
-        yield
 
 
 def initial_state(trainer: Parameters, sites: ModelSites, read: Sources, pruning: Pruning) -> State:

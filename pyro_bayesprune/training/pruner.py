@@ -13,7 +13,7 @@ from torch.optim import LBFGS, Optimizer
 
 from pyro_bayesprune._utils.calls import suggests_names
 from pyro_bayesprune._utils.checks import check_kind, positive, positive_integer
-from pyro_bayesprune._utils.process import one_at_a_time
+from pyro_bayesprune._utils.process import alone, one_at_a_time
 from pyro_bayesprune.data.batches import Batches
 from pyro_bayesprune.data.dataset import Dataset
 from pyro_bayesprune.data.loading import Data, Unpack, as_batches
@@ -24,12 +24,11 @@ from pyro_bayesprune.models.module import BayesianModule, Masks, Weights
 from pyro_bayesprune.models.priors import Prior
 from pyro_bayesprune.pruning.record import Record
 from pyro_bayesprune.pruning.settings import Pruning
-from pyro_bayesprune.training.attached import Attached, refuse_sites
+from pyro_bayesprune.training.attached import Attached, refuse_sites, validation_on
 from pyro_bayesprune.training.elbo import log_likelihood
 from pyro_bayesprune.training.fitting import Fit, with_buffers
 from pyro_bayesprune.training.loop import (
     UNPRUNED,
-    alone,
     checked_sites,
     end_epoch,
     initial_state,
@@ -171,7 +170,7 @@ class Pruner:
         Raises:
             ValueError: if the likelihood samples anything but the noise of a `gaussian`.
         """
-        with one_at_a_time():
+        with one_at_a_time(), validation_on(outputs.device):
             likelihood = self._parameters.likelihood(outputs)
             return -log_likelihood(likelihood, outputs, y) / len(y)
 
@@ -212,6 +211,8 @@ class Pruner:
         return epoch.step
 
     def _read(self, data: Data, validation: Data | None) -> Sources:
+        if isinstance(data, Dataset):
+            data = data.to(self.model.device)
         dataset, batches = data if isinstance(data, Dataset) else None, self._batches(data)
         if validation is None:
             held_out: Data | None = held_out_part(dataset, "validation")

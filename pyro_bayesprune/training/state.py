@@ -2,10 +2,11 @@
 
 import json
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pandas as pd
+import torch
 from torch import Tensor
 
 from pyro_bayesprune.inference.log_joint import LogJoint
@@ -35,6 +36,14 @@ class State:
     buffers: dict[str, Tensor]
     optimizer: dict[str, Any]
     log_bf: float | None
+
+    def to(self, device: torch.device) -> "State":
+        """Return the state on a device; an optimiser moves its own state when it loads it."""
+        weights, masks, buffers = (
+            {name: tensor.to(device) for name, tensor in part.items()}
+            for part in (self.weights, self.masks, self.buffers)
+        )
+        return replace(self, weights=weights, masks=masks, buffers=buffers)
 
 
 @dataclass(frozen=True)

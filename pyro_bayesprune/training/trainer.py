@@ -10,7 +10,7 @@ import pyro
 import pyro.distributions as dist
 import torch
 from pyro.infer import SVI
-from pyro.infer.autoguide import AutoDelta, init_to_median
+from pyro.infer.autoguide import AutoDelta
 from pyro.optim import PyroOptim
 from pyro.poutine.messenger import Messenger
 from torch import Tensor
@@ -18,6 +18,7 @@ from torch.distributions import transform_to
 
 from pyro_bayesprune._utils.process import flushed_denormals
 from pyro_bayesprune._utils.random import seeded
+from pyro_bayesprune.data.inputs import Inputs
 from pyro_bayesprune.data.loading import Data, as_batches
 from pyro_bayesprune.models.buffers import attribute_shapes, buffers_of, set_buffers
 from pyro_bayesprune.models.module import (
@@ -29,7 +30,7 @@ from pyro_bayesprune.models.module import (
     network,
 )
 from pyro_bayesprune.models.refusals import normalises_batches
-from pyro_bayesprune.models.sites import inspect_model, is_fixed
+from pyro_bayesprune.models.sites import inspect_model, is_fixed, median_of
 from pyro_bayesprune.models.sparse import Surviving, worthwhile
 from pyro_bayesprune.pruning.registry import Objective
 from pyro_bayesprune.training.elbo import PointELBO, has_equal_elements, point
@@ -37,6 +38,8 @@ from pyro_bayesprune.training.gradients import fixed_priors
 from pyro_bayesprune.training.optimizer import JointOptim, couples_decay
 from pyro_bayesprune.training.parameters import Parameters
 from pyro_bayesprune.training.prior_gradients import weight_decay
+
+UNREAD = 64  # losses that stay on a device before they are read together
 
 
 class TrainingDiverged(RuntimeError):
@@ -73,6 +76,16 @@ class _Renamed(Messenger):
         msg["name"] = self.names.get(msg["name"], msg["name"])
 
 
+class _SVI(SVI):
+    """Pyro's SVI for `JointOptim`. It does not read the loss, for which a device would stop."""
+
+    def step(self, x: Inputs, y: Tensor) -> Any:  # noqa: ANN401
+        """Take a step, and return the loss as `PointELBO.loss_and_grads` does."""
+        loss = self.loss_and_grads(self.model, self.guide, x, y)
+        self.optim(None)
+        return loss
+
+
 class Trainer(Parameters):
     """The model, guide, optimiser and separate parameter store of one fit."""
 
@@ -107,11 +120,11 @@ class Trainer(Parameters):
             prior=objective == "map",
             decayed=frozenset(decay),
         )
-        self.svi = SVI(model, self.guide, self.optim, loss=self.elbo)
+        self.svi = _SVI(model, self.guide, self.optim, loss=self.elbo)
 
     def _set_up_guide(self, start: Weights) -> None:
         """Create the guide and its parameters at the values ``start`` or at the prior's median."""
-        few = self.data.first(2)
+        few, device = self.data.first(2), self.data.device
         sites = inspect_model(self.model, *few)
         names, self.num_data = sites.latent, sites.num_data
         self.guide_names = {name: f"site_{i}" for i, name in enumerate(names)}
@@ -119,12 +132,12 @@ class Trainer(Parameters):
 
         def initial(site: dict) -> Tensor:
             value = start.get(site_names[site["name"]])
-            return init_to_median(site) if value is None else value.detach().clone()
+            return median_of(site, device) if value is None else value.detach().clone().to(device)
 
         self.guide = AutoDelta(_Renamed(self.guide_names)(self.model), init_loc_fn=initial)
         self.guide.site_names = site_names
         mode = evaluation_mode(self.model)
-        with self.scope(), seeded(self.seed, "initial"), mode, torch.enable_grad():
+        with self.scope(), seeded(self.seed, "initial", device=device), mode, torch.enable_grad():
             self.guide(*few)
             values: dict[str, Any] = point(self.guide)  # Pyro adds an attribute to the tensors
             self.params = {name: value.unconstrained() for name, value in values.items()}
@@ -204,19 +217,53 @@ class Trainer(Parameters):
         The unit of the loss is nats an example.
         """
         divide = partial(_batches, batch_size=batch_size, model=self.model)
-        total, number = 0.0, 0
+        losses = _Losses(epoch, 1 if self.data.device.type == "cpu" else UNREAD)
         quiet = pyro.validation_enabled(False)  # otherwise a NaN raises an error first
-        noise = seeded(self.seed, "noise", epoch)
+        noise = seeded(self.seed, "noise", epoch, self.data.device)
         with self.scope(), noise, flushed_denormals(), quiet, self.under_masks():
-            for step, (x, y) in enumerate(self.data.epoch(self.seed, epoch, divide), start=1):
-                loss = self.svi.step(x, y)
-                if not math.isfinite(loss):
-                    raise TrainingDiverged(epoch, step, f"the loss became {loss}")
-                total, number = total + loss * len(y), number + len(y)
+            for x, y in self.data.epoch(self.seed, epoch, divide):
+                losses.add(self.svi.step(x, y), len(y))
+            mean = losses.mean()
         if not all(param.isfinite().all() for param in self.params.values()):
-            raise TrainingDiverged(epoch, step, "a weight became NaN or infinite")
-        self.optim.end_epoch(total / number)
-        return total / number
+            raise TrainingDiverged(epoch, losses.steps, "a weight became NaN or infinite")
+        self.optim.end_epoch(mean)
+        return mean
+
+
+class _Losses:
+    """The mean loss of an epoch. Those on a device are read when there are ``limit`` of them.
+
+    Raises:
+        TrainingDiverged: if one of them is not finite.
+    """
+
+    def __init__(self, epoch: int, limit: int) -> None:
+        self.epoch, self.limit = epoch, limit
+        self.total, self.steps, self.number = 0.0, 0, 0
+        self.unread: list[tuple[Any, int]] = []
+
+    def add(self, loss: Any, number: int) -> None:  # noqa: ANN401
+        """Add the loss of a step on so many examples."""
+        self.unread.append((loss, number))
+        if len(self.unread) == self.limit:
+            self._read()
+
+    def _read(self) -> None:
+        values = [loss for loss, _ in self.unread]
+        if isinstance(values[0], Tensor):
+            values = torch.stack(values).tolist()
+        for loss, (_, number) in zip(values, self.unread, strict=True):
+            self.steps += 1
+            if not math.isfinite(loss):
+                raise TrainingDiverged(self.epoch, self.steps, f"the loss became {loss}")
+            self.total, self.number = self.total + loss * number, self.number + number
+        self.unread = []
+
+    def mean(self) -> float:
+        """Return the mean loss of an example."""
+        if self.unread:
+            self._read()
+        return self.total / self.number
 
 
 def _batches(order: Tensor, batch_size: int, model: Model) -> list[Tensor]:

@@ -45,7 +45,7 @@ def test_buffers_are_read_back(tmp_path):
 
 def test_an_interrupted_run_holds_checkpoint_and_history(config, tmp_path, monkeypatch):
     folder = interrupted(config, tmp_path, monkeypatch)
-    left = {"checkpoint.pt", "config.json", "data.sha256", "history.csv"}
+    left = {"checkpoint.pt", "config.json", "data.sha256", "devices.json", "history.csv"}
     assert file_names(folder) - {"lock"} == left
     state, rows = read_checkpoint(folder)
     assert state.epoch == len(rows) == 2 and not is_finished(folder)
