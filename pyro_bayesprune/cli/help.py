@@ -9,7 +9,7 @@ TOPICS = {
     "probability model": "likelihood noise objective prior prior_scale prior_df temperature",
     "pruning": "sparsity criterion scope schedule regrow update restart rounds rewind_epoch",
     "decisions by Bayes factors": "gate beta per evaluation alpha judge",
-    "training": "epochs batch_size learning_rate annealing seed",
+    "training": "epochs batch_size learning_rate annealing autocast seed",
     "files and machine": "out data_dir device threads",
 }
 

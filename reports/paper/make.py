@@ -194,7 +194,8 @@ TABLES: dict[str, Callable[[], str]] = {
 
 def filled(page: str) -> str:
     """Return the page with the tables that its comments name, made from the stored runs."""
-    block = re.compile(r"(<!-- (.+?) -->\n).*?(\n<!-- end -->)", re.DOTALL)
+    names = "|".join(map(re.escape, TABLES))
+    block = re.compile(rf"(<!-- ({names}) -->\n).*?(\n<!-- end -->)", re.DOTALL)
     return block.sub(lambda match: f"{match[1]}{TABLES[match[2]]()}{match[3]}", page)
 
 

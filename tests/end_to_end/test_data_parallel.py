@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 import torch
 
-PAGE = Path(__file__).parents[2] / "docs" / "own_loop.md"
+PAGE = Path(__file__).parents[2] / "docs" / "guides" / "own_loop.md"
 
 
 def script():

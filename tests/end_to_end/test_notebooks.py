@@ -63,7 +63,7 @@ def test_the_committed_outputs_are_small_and_name_no_folder_of_the_machine(path)
     assert not [found for text in texts if (found := PATH.search(text))]
 
 
-def test_there_are_those_that_the_readme_names():
+def test_there_are_those_that_the_documentation_names():
     assert [path.stem[:2] for path in NOTEBOOKS] == [f"0{number}" for number in range(1, 8)]
-    readme = (FOLDER.parent / "README.md").read_text()
-    assert not [path.name for path in NOTEBOOKS if path.name not in readme]
+    index = (FOLDER.parent / "docs" / "index.md").read_text()
+    assert not [path.stem for path in NOTEBOOKS if f"notebooks/{path.stem}" not in index]

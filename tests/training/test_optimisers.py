@@ -1,6 +1,6 @@
 """Every optimiser of PyTorch, in the settings of users' loops: what is pruned stays at zero.
 
-The table of docs/own_loop.md is written by ``python tests/training/test_optimisers.py``.
+The table of docs/guides/own_loop.md is written by ``python tests/training/test_optimisers.py``.
 """
 
 import inspect
@@ -15,7 +15,7 @@ from torch.nn.utils import clip_grad_norm_
 
 import pyro_bayesprune as bp
 
-PAGE = Path(__file__).parents[2] / "docs" / "own_loop.md"
+PAGE = Path(__file__).parents[2] / "docs" / "guides" / "own_loop.md"
 START, END = "<!-- optimisers -->\n", "<!-- end -->"
 NAMES = ["SGD", "SGD, momentum", "Adam", "AdamW", "NAdam", "RAdam", "Adamax", "Adafactor"]
 NAMES += ["Adagrad", "Adadelta", "RMSprop", "Rprop", "ASGD", "Muon", "LBFGS"]
