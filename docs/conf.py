@@ -45,13 +45,18 @@ html_extra_path = ["redirect"]  # index.html leads to docs/index.html
 html_math_renderer = "mathml"
 
 
+def _spaced(formula: str) -> str:
+    """Put a thin space between a logarithm and its argument, as LaTeX does."""
+    return formula.replace("\\log", "\\log\\,")
+
+
 def _inline(translator: HTML5Translator, node: nodes.math) -> None:
-    translator.body.append(convert(node.astext()))
+    translator.body.append(convert(_spaced(node.astext())))
     raise nodes.SkipNode
 
 
 def _block(translator: HTML5Translator, node: nodes.math_block) -> None:
-    translator.body.append(convert(node.astext(), display="block"))
+    translator.body.append(convert(_spaced(node.astext()), display="block"))
     raise nodes.SkipNode
 
 

@@ -11,13 +11,19 @@ FOLDER = Path(__file__).parent
 NOTEBOOKS = sorted(FOLDER.glob("*.ipynb"))
 
 
-def executed(path: Path) -> NotebookNode:
+def executed(path: Path, checks: str = "") -> NotebookNode:
     """Return a notebook as it is after all its cells ran, in its own folder.
+
+    Args:
+        path: the notebook.
+        checks: code that runs after the last cell.
 
     Raises:
         nbclient.exceptions.CellExecutionError: if a cell fails.
     """
     notebook = nbformat.read(path, as_version=4)
+    if checks:
+        notebook.cells.append(nbformat.v4.new_code_cell(checks))
     resources = {"metadata": {"path": str(FOLDER)}}
     client = NotebookClient(notebook, resources=resources, timeout=600, record_timing=False)
     return client.execute()

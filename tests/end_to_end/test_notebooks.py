@@ -9,6 +9,7 @@ import pytest
 
 FOLDER = Path(__file__).parents[2] / "notebooks"
 EXECUTE = runpy.run_path(str(FOLDER / "execute.py"))
+CHECKS = Path(__file__).parent / "checks"  # what a notebook must have shown; run after its cells
 NOTEBOOKS = EXECUTE["NOTEBOOKS"]
 FAST = "01_quickstart"  # the others are run by make test-all
 PATH = re.compile(r"(?<![\w.:/<])/(?:[\w.-]+/){2,}|[A-Z]:\\\\")  # absolute, of any machine
@@ -34,7 +35,8 @@ def outputs(notebook):
 def test_it_runs(path, monkeypatch):
     monkeypatch.setenv("PYTHONPATH", str(FOLDER.parent))
     monkeypatch.delenv("MPLBACKEND", raising=False)  # notebooks have a backend of their own
-    notebook = EXECUTE["executed"](path)
+    checks = CHECKS / f"{path.stem}.py"
+    notebook = EXECUTE["executed"](path, checks.read_text())
     assert not [o for o in outputs(notebook) if o.get("name") == "stderr"]
 
 
@@ -44,7 +46,8 @@ def test_the_committed_outputs_are_those_of_one_whole_quick_run(path):
     code = [cell for cell in notebook["cells"] if cell["cell_type"] == "code"]
     assert [cell["execution_count"] for cell in code] == list(range(1, len(code) + 1))
     source = "\n".join("".join(cell["source"]) for cell in code)
-    assert "QUICK = True" in source and re.search(r"^ *assert ", source, re.MULTILINE)
+    assert "QUICK = True" in source and not re.search(r"^ *assert ", source, re.MULTILINE)
+    assert "assert " in (CHECKS / f"{path.stem}.py").read_text()
     kinds = {output["output_type"] for output in outputs(notebook)}
     assert kinds <= {"stream", "execute_result", "display_data"} and kinds
     assert {o["name"] for o in outputs(notebook) if o["output_type"] == "stream"} <= {"stdout"}
