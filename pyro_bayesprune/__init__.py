@@ -15,7 +15,7 @@ from pyro_bayesprune import _deprecated
 # beside another program. It has an effect if torch is imported afterwards, also in workers.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
-__version__ = "0.2.0.dev0"
+__version__ = "0.2.0"
 
 _load, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
 _deprecated.install()
