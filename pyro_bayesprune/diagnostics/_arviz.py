@@ -27,6 +27,7 @@ DRAWS = ("chain", "draw")
 SAMPLE = "__sample__"  # the stacked dimensions of draws
 ENGINE = "h5netcdf"
 MIN_LOO = 25 if SINCE_ONE else 1  # draws with which ArviZ 1 can fit the tail
+TINY = 1e-9  # nats
 NEW_NAMES = {"elpd_loo": "elpd", "p_loo": "p", "loo_i": "elpd_i"}  # of 0.23, and of 1
 
 if SINCE_ONE:
@@ -121,12 +122,29 @@ def loo(
     sizes = group(idata, "posterior").sizes
     if sizes["chain"] * sizes["draw"] < MIN_LOO:
         raise ValueError(f"LOO needs at least {MIN_LOO} draws in all chains together")
+    if SINCE_ONE:
+        idata = _with_distinct_ratios(idata)
     result = az.loo(idata, pointwise=True, var_name="obs", reff=reff)
     values = dict(vars(result) if SINCE_ONE else result)
     if temperature != 1 or log_ratio is not None:
         by_draw = group(idata, "log_likelihood")["obs"]
         values |= _leave_one_out(by_draw, temperature, log_ratio, reff or 1.0)
     return _result(values)
+
+
+def _with_distinct_ratios(idata: InferenceData) -> InferenceData:
+    """Return draws whose log likelihoods of an example all differ, by 1e-9 nats at most.
+
+    ArviZ 1 cannot fit a tail of equal values. They occur if all draws are sure of an example, and
+    if a chain does not move.
+    """
+    likelihoods = group(idata, "log_likelihood")
+    by_draw = likelihoods["obs"]
+    sizes = [by_draw.sizes[name] for name in DRAWS]
+    ramp = xr.DataArray(np.linspace(0.0, TINY, sizes[0] * sizes[1]).reshape(sizes), dims=DRAWS)
+    distinct = (by_draw + ramp).transpose(*by_draw.dims)
+    parts = {name: group(idata, name) for name in groups(idata)}
+    return from_datasets(parts | {"log_likelihood": likelihoods.assign(obs=distinct)}, idata.attrs)
 
 
 def _leave_one_out(

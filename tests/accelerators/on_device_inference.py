@@ -116,7 +116,7 @@ METHODS = ("laplace", "last_layer_laplace", "last_layer_nuts", "nuts")
 
 
 def drawn(fit, method):
-    options = {"draws": 4, "chains": 2, "warmup": 2, "progress": False}
+    options = {"draws": 13, "chains": 2, "warmup": 2, "progress": False}
     return posterior_draws(fit, digits(), method, **options)
 
 

@@ -90,20 +90,20 @@ def test_a_regression_is_run_and_reported_with_a_number_of_draws(capsys, tmp_pat
     options = ["--dataset", "diabetes", "--likelihood", "gaussian", "--hidden", "[4]"]
     code, out, _ = called(capsys, "run", *options, "--epochs", "2", "--sparsity", "0.5")
     assert code == 0 and "test rmse" in out[-1]
-    sizes = ["--num_draws", "12", "--chains", "2", "--warmup", "5"]
+    sizes = ["--num_draws", "13", "--chains", "2", "--warmup", "5"]
     drawn = ["--draws", "last_layer_nuts", *sizes]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         assert called(capsys, "report", tmp_path / "runs", *drawn, "-o", "r.html")[0] == 0
     page = (tmp_path / "r.html").read_text()
-    assert "coverage of 90% intervals" in page and "2 chains of 12 draws" in page
+    assert "coverage of 90% intervals" in page and "2 chains of 13 draws" in page
     code, _, errors = called(capsys, "report", tmp_path / "runs", "--draws", "none", "-o", "r.html")
     assert code == 0 and errors[-1].startswith("reusing its draws: Draws(last_layer_nuts: 2 chains")
     code, _, errors = called(capsys, "report", tmp_path / "runs", "--draws", "laplace")
     assert code == 2 and "redraw (--redraw) to replace them" in errors[-1]
     options = ["--draws", "none", "--redraw", "-o", "r.html"]
     assert called(capsys, "report", tmp_path / "runs", *options)[0] == 0
-    assert "2 chains of 12 draws" not in (tmp_path / "r.html").read_text()
+    assert "2 chains of 13 draws" not in (tmp_path / "r.html").read_text()
 
 
 def test_a_number_of_draws_needs_a_method(capsys, tmp_path):

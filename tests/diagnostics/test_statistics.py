@@ -4,6 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+import xarray as xr
 from helpers import (
     NOISE,
     PRIOR,
@@ -38,11 +39,11 @@ def test_convergence_of_log_joint_and_predictions(drawn_fit):
 
 
 def test_stuck_chains_have_a_large_rhat(drawn_fit):
-    idata = drawn_fit[-1].copy()
-    stuck = idata.posterior.copy(deep=True)
+    idata = drawn_fit[-1]
+    parts = {name: _arviz.group(idata, name) for name in _arviz.groups(idata)}
+    stuck = parts["posterior"].copy(deep=True)
     stuck["log_joint"][:] = np.array([[0.0], [1.0]])
-    del idata.posterior
-    idata.add_groups(posterior=stuck)
+    idata = _arviz.from_datasets(parts | {"posterior": stuck}, idata.attrs)
     assert statistics.convergence(idata)["rhat_log_joint"] == statistics.STUCK
 
 
@@ -155,9 +156,10 @@ def test_a_dense_and_a_pruned_network_are_compared_by_their_last_layers_laplace(
 
 def test_an_example_on_which_all_draws_agree_has_equal_weights():
     same, other = np.full((2, 50, 1), -1e-9), np.random.default_rng(0).normal(size=(2, 50, 1)) / 9
-    idata = _arviz.az.from_dict(
-        posterior={"a": np.zeros((2, 50))}, log_likelihood={"obs": np.concatenate([same, other], 2)}
-    )
+    by_draw = np.concatenate([same, other], 2)
+    draws = xr.Dataset({"a": (("chain", "draw"), np.zeros((2, 50)))})
+    likelihoods = xr.Dataset({"obs": (("chain", "draw", "example"), by_draw)})
+    idata = _arviz.from_datasets({"posterior": draws, "log_likelihood": likelihoods}, {})
     result = statistics.loo(idata)
     assert result.pareto_k.to_numpy()[0] == 0 and not result.warning
     assert result.loo_i.to_numpy()[0] == pytest.approx(-1e-9)

@@ -9,7 +9,7 @@ import pyro_bayesprune as bp
 from pyro_bayesprune.experiments.loading import load_run
 from pyro_bayesprune.reporting.analysis import analyse
 
-SMALL = {"method": "last_layer_laplace", "draws": 8}
+SMALL = {"method": "last_layer_laplace", "draws": 26}
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +34,7 @@ def test_draws_with_the_same_settings_are_reused(run, data, request_):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"draws": 9}, "draws 8, but 9 is requested: redraw"),
+        ({"draws": 27}, "draws 26, but 27 is requested: redraw"),
         ({"method": "laplace"}, "method last_layer_laplace, but laplace is requested"),
         ({"seed": 1}, "seed 0, but 1 is requested"),
         ({"examples": 10}, "examples 2000, but 10 is requested"),

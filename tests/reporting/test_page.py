@@ -32,7 +32,7 @@ def folder(tmp_path_factory):
         config = bp.configure(sparsity=sparsity, hidden=(16, 12), epochs=2)
         run = bp.run(config, out=out, progress=False)
         method = "last_layer_nuts" if sparsity else "laplace"
-        analysis.analyse(run, data, method=method, foreign=data, draws=20, chains=2, warmup=60)
+        analysis.analyse(run, data, method=method, foreign=data, draws=26, chains=2, warmup=60)
     failed = out / "failed"
     shutil.copytree(run.folder, failed, ignore=shutil.ignore_patterns("result.json", "*.nc"))
     (failed / "error.txt").write_text(f"Traceback: {EVIL}")
@@ -251,7 +251,7 @@ def pages(page, tmp_path_factory):
         "regression": _page_of_runs(
             out / "numbers", [bp.configure(**numbers)], "last_layer_nuts", **nuts
         ),
-        "three with draws": _page_of_runs(out / "three", scales, "last_layer_laplace", draws=20),
+        "three with draws": _page_of_runs(out / "three", scales, "last_layer_laplace", draws=26),
         "twenty": twenty,
     }
 

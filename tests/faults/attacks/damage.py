@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
+import xarray as xr
 
 import pyro_bayesprune as bp
 from attacks import CONFIG, assert_same, attack, run
@@ -16,8 +17,7 @@ from attacks.faults import half_done
 from pyro_bayesprune._utils.files import digest
 from pyro_bayesprune.data.builtin import _digits
 from pyro_bayesprune.data.files import read_file, write_file
-from pyro_bayesprune.diagnostics import conversion
-from pyro_bayesprune.diagnostics._arviz import az
+from pyro_bayesprune.diagnostics import _arviz, conversion
 from pyro_bayesprune.experiments import folders
 from pyro_bayesprune.experiments.errors import RunError
 from pyro_bayesprune.export import files, graphs
@@ -66,12 +66,13 @@ def analysed(folder: Path) -> Path:
 def drawn(folder: Path) -> Path:
 
     numbers = np.random.default_rng(0).normal(size=(2, 30))
-    conversion.save(az.from_dict(posterior={"a": numbers}), folder / "posterior.nc")
+    draws = xr.Dataset({"a": (("chain", "draw"), numbers)})
+    conversion.save(_arviz.from_datasets({"posterior": draws}, {}), folder / "posterior.nc")
     return folder / "posterior.nc"
 
 
 def draws(path: Path) -> Any:
-    return conversion.load(path).posterior["a"].to_numpy().tobytes()
+    return _arviz.group(conversion.load(path), "posterior")["a"].to_numpy().tobytes()
 
 
 def data(folder: Path) -> Path:
