@@ -27,7 +27,7 @@ DRAWS = ("chain", "draw")
 SAMPLE = "__sample__"  # the stacked dimensions of draws
 ENGINE = "h5netcdf"
 MIN_LOO = 25 if SINCE_ONE else 1  # draws with which ArviZ 1 can fit the tail
-TINY = 1e-9  # nats
+TINY = 1e-13
 NEW_NAMES = {"elpd_loo": "elpd", "p_loo": "p", "loo_i": "elpd_i"}  # of 0.23, and of 1
 
 if SINCE_ONE:
@@ -122,9 +122,14 @@ def loo(
     sizes = group(idata, "posterior").sizes
     if sizes["chain"] * sizes["draw"] < MIN_LOO:
         raise ValueError(f"LOO needs at least {MIN_LOO} draws in all chains together")
-    if SINCE_ONE:
+    options = {"pointwise": True, "var_name": "obs", "reff": reff}
+    try:
+        result = az.loo(idata, **options)
+    except ValueError as error:
+        if "tail values" not in str(error):
+            raise
         idata = _with_distinct_ratios(idata)
-    result = az.loo(idata, pointwise=True, var_name="obs", reff=reff)
+        result = az.loo(idata, **options)
     values = dict(vars(result) if SINCE_ONE else result)
     if temperature != 1 or log_ratio is not None:
         by_draw = group(idata, "log_likelihood")["obs"]
@@ -133,7 +138,7 @@ def loo(
 
 
 def _with_distinct_ratios(idata: InferenceData) -> InferenceData:
-    """Return draws whose log likelihoods of an example all differ, by 1e-9 nats at most.
+    """Return draws whose log likelihoods of an example differ a little, by a relative 1e-13.
 
     ArviZ 1 cannot fit a tail of equal values. They occur if all draws are sure of an example, and
     if a chain does not move.
@@ -142,7 +147,8 @@ def _with_distinct_ratios(idata: InferenceData) -> InferenceData:
     by_draw = likelihoods["obs"]
     sizes = [by_draw.sizes[name] for name in DRAWS]
     ramp = xr.DataArray(np.linspace(0.0, TINY, sizes[0] * sizes[1]).reshape(sizes), dims=DRAWS)
-    distinct = (by_draw + ramp).transpose(*by_draw.dims)
+    scale = np.maximum(1.0, np.abs(by_draw))
+    distinct = (by_draw + ramp * scale).transpose(*by_draw.dims)
     parts = {name: group(idata, name) for name in groups(idata)}
     return from_datasets(parts | {"log_likelihood": likelihoods.assign(obs=distinct)}, idata.attrs)
 
