@@ -6,10 +6,10 @@ imports neither torch nor Pyro, so that draws can be analysed on a machine witho
 """
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -27,6 +27,7 @@ DRAWS = ("chain", "draw")
 SAMPLE = "__sample__"  # the stacked dimensions of draws
 ENGINE = "h5netcdf"
 MIN_LOO = 25 if SINCE_ONE else 1  # draws with which ArviZ 1 can fit the tail
+T = TypeVar("T")
 TINY = 1e-13
 NEW_NAMES = {"elpd_loo": "elpd", "p_loo": "p", "loo_i": "elpd_i"}  # of 0.23, and of 1
 
@@ -98,7 +99,12 @@ def psis(log_ratios: xr.DataArray, reff: float) -> tuple[np.ndarray, np.ndarray]
     if not SINCE_ONE:
         weights, k = az.psislw(log_ratios, reff)
         return np.asarray(weights), np.asarray(k)
-    return array_stats.psislw(-log_ratios.to_numpy(), r_eff=reff)  # takes minus the log ratios
+    ratios = -log_ratios.to_numpy()  # ArviZ 1 takes minus the log ratios
+    try:
+        return array_stats.psislw(ratios, r_eff=reff)
+    except ValueError:  # a tail of equal values
+        ramp = np.linspace(0.0, TINY, ratios.shape[-1])
+        return array_stats.psislw(ratios + ramp * np.maximum(1.0, np.abs(ratios)), r_eff=reff)
 
 
 def loo(
@@ -122,14 +128,9 @@ def loo(
     sizes = group(idata, "posterior").sizes
     if sizes["chain"] * sizes["draw"] < MIN_LOO:
         raise ValueError(f"LOO needs at least {MIN_LOO} draws in all chains together")
-    options = {"pointwise": True, "var_name": "obs", "reff": reff}
-    try:
-        result = az.loo(idata, **options)
-    except ValueError as error:
-        if "tail values" not in str(error):
-            raise
-        idata = _with_distinct_ratios(idata)
-        result = az.loo(idata, **options)
+    idata, result = _with_tails(
+        lambda draws: az.loo(draws, pointwise=True, var_name="obs", reff=reff), idata
+    )
     values = dict(vars(result) if SINCE_ONE else result)
     if temperature != 1 or log_ratio is not None:
         by_draw = group(idata, "log_likelihood")["obs"]
@@ -137,20 +138,30 @@ def loo(
     return _result(values)
 
 
-def _with_distinct_ratios(idata: InferenceData) -> InferenceData:
-    """Return draws whose log likelihoods of an example differ a little, by a relative 1e-13.
+def _with_tails(
+    smooth: Callable[[InferenceData], T], idata: InferenceData
+) -> tuple[InferenceData, T]:
+    """Return draws for which ArviZ can smooth importance weights, and the result.
 
     ArviZ 1 cannot fit a tail of equal values. They occur if all draws are sure of an example, and
-    if a chain does not move.
+    if a chain does not move. Then log densities get a ramp over the draws of a relative 1e-13.
     """
-    likelihoods = group(idata, "log_likelihood")
-    by_draw = likelihoods["obs"]
-    sizes = [by_draw.sizes[name] for name in DRAWS]
-    ramp = xr.DataArray(np.linspace(0.0, TINY, sizes[0] * sizes[1]).reshape(sizes), dims=DRAWS)
-    scale = np.maximum(1.0, np.abs(by_draw))
-    distinct = (by_draw + ramp * scale).transpose(*by_draw.dims)
+    try:
+        return idata, smooth(idata)
+    except ValueError as error:
+        if "tail values" not in str(error):
+            raise
     parts = {name: group(idata, name) for name in groups(idata)}
-    return from_datasets(parts | {"log_likelihood": likelihoods.assign(obs=distinct)}, idata.attrs)
+    for name in {"log_likelihood", "log_prior"} & set(parts):
+        parts[name] = parts[name].map(_ramped)
+    idata = from_datasets(parts, idata.attrs)
+    return idata, smooth(idata)
+
+
+def _ramped(values: xr.DataArray) -> xr.DataArray:
+    sizes = [values.sizes[name] for name in DRAWS]
+    ramp = xr.DataArray(np.linspace(0.0, TINY, sizes[0] * sizes[1]).reshape(sizes), dims=DRAWS)
+    return (values + ramp * np.maximum(1.0, np.abs(values))).transpose(*values.dims)
 
 
 def _leave_one_out(
@@ -205,5 +216,5 @@ def compare(results: Mapping[str, Any]) -> pd.DataFrame:
 def power_scaling(idata: InferenceData, component: str) -> xr.Dataset:
     """Return the power-scaling sensitivity to ``"prior"`` or ``"likelihood"``."""
     if SINCE_ONE:
-        return az.psense(idata, group=component)
+        return _with_tails(lambda draws: az.psense(draws, group=component), idata)[1]
     return az.psens(idata, component=component)

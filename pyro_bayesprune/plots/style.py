@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from textwrap import shorten
 from typing import Any
 
 import matplotlib.pyplot as plt
@@ -20,6 +21,8 @@ MARKERS = "osD^vPX<>*hp"
 BAND = "bands: ± one standard deviation over seeds"
 WITHOUT = "lines without band: one seed"
 LOSS = "loss (nats per example)"
+LONGEST = 100  # characters of a name in a legend above the axes
+MANY_ROWS, ROW = 3, 0.2  # rows of such a legend that a figure has room for; inches of another one
 
 
 @dataclass(frozen=True)
@@ -201,11 +204,20 @@ def seeds_text(frame: pd.DataFrame) -> str:
 
 
 def legend_above(ax: Axes, handles: Sequence[Any] | None = None, **options: Any) -> None:  # noqa: ANN401
-    """Put a legend above the axes, where it covers no data. Options go to `Axes.legend`."""
+    """Put a legend above the axes, where it covers no data. Options go to `Axes.legend`.
+
+    A figure with one axes becomes higher by the rows of a long legend.
+    """
     handles = handles or ax.get_legend_handles_labels()[0]
+    for handle in handles:
+        handle.set_label(shorten(str(handle.get_label()), LONGEST, placeholder=" …"))
     place: dict[str, Any] = {"loc": "lower left", "bbox_to_anchor": (0, 1), "borderaxespad": 0.2}
     place |= {"title_fontsize": "small", "alignment": "left", "columnspacing": 1.2}
-    ax.legend(handles=handles, **(_legend(handles) | place | options))
+    options = _legend(handles) | place | options
+    ax.legend(handles=handles, **options)
+    more = math.ceil(len(handles) / options["ncols"]) - MANY_ROWS
+    if isinstance(ax.figure, Figure) and len(ax.figure.axes) == 1 and more > 0:
+        ax.figure.set_figheight(ax.figure.get_figheight() + more * ROW)
 
 
 def legend_right(ax: Axes, handles: Sequence[Any] | None = None) -> None:
