@@ -165,3 +165,5 @@ def drawn_fit():
         draws, data, history=fit.history, config={"dataset": "<data>"}, prior_draws=10
     )
     return fit, data, draws, idata
+
+collect_ignore = ["end_to_end/checks"]  # cells that test_notebooks appends to the notebooks
