@@ -166,4 +166,5 @@ def drawn_fit():
     )
     return fit, data, draws, idata
 
+
 collect_ignore = ["end_to_end/checks"]  # cells that test_notebooks appends to the notebooks
