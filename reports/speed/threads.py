@@ -17,7 +17,7 @@ from pyro_bayesprune._utils.tables import table_markdown
 
 FOLDER = Path(__file__).parent
 STEPS = 50
-POLICIES = ("ACTIVE", "PASSIVE")  # torch's default is like ACTIVE
+POLICIES = {"default": {}, "passive": {"OMP_WAIT_POLICY": "PASSIVE"}}  # default: torch's own
 NEIGHBOURS = 2
 STEP = """
 import sys, time, torch, pyro_bayesprune as bp
@@ -46,7 +46,8 @@ def command(what: str, threads: int, steps: int) -> list[str]:
 
 def measure(what: str, threads: int, policy: str, neighbours: int) -> float:
     """Return the seconds of a step beside other trainings with one thread each."""
-    environment = os.environ | {"OMP_WAIT_POLICY": policy}
+    clean = {name: value for name, value in os.environ.items() if not name.startswith("OMP_")}
+    environment = clean | POLICIES[policy]
     others = [
         subprocess.Popen(command("FCN", 1, 0), env=environment, stderr=subprocess.DEVNULL)
         for _ in range(neighbours)
@@ -68,7 +69,7 @@ def main() -> None:
             "network": what,
             "threads": threads,
             **{
-                f"{policy.lower()}, {'beside two trainings' if n else 'alone'}":
+                f"{policy}, {'beside two trainings' if n else 'alone'}":
                     round(1000 * measure(what, threads, policy, n), 1)
                 for n in (0, NEIGHBOURS)
                 for policy in POLICIES
