@@ -27,7 +27,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     text = "further axes, setting=value,…; without --methods, the settings determine the method"
     parser.add_argument("--vary", type=str, nargs="+", help=text)
     parser.add_argument("--epochs", type=int, help="passes over the training data")
-    parser.add_argument("--config", type=str, help="YAML or TOML file with further settings")
+    parser.add_argument("--config", type=str, help="YAML or TOML file with further settings; other options override it")
     text = "folder of a results.csv; its runs are skipped, and new runs are added to it"
     parser.add_argument("--store", type=str, help=text)
     parser.add_argument("--jobs", type=int, default=1, help="number of parallel runs")
@@ -57,18 +57,19 @@ def _configurations(args: Namespace) -> list[Config]:
     from pyro_bayesprune.experiments.designs import PAPER, controls, product
 
     axes: dict[str, tuple] = dict(PAPER) if args.preset == "paper" else {}
+    if args.vary:
+        axes.pop("method", None)
+    settings = read_settings(args.config) if args.config else {}
+    settings |= {"epochs": args.epochs} if args.epochs else {}
+    axes |= {name: (value,) for name, value in settings.items()}
     for option, setting in AXES.items():
         if text := getattr(args, option):
             axes[setting] = _values(text, f"--{option} must be value,value…, got {text!r}")
-    if args.vary and not args.methods:
-        axes.pop("method", None)
     for text in args.vary or []:
         setting, _, values = text.partition("=")
         message = f"--vary must be setting=value,value…, got {text!r}"
         axes[setting.strip()] = _values(values, message)
-    settings = read_settings(args.config) if args.config else {}
-    settings |= {"epochs": args.epochs} if args.epochs else {}
-    configs = product(args.preset, **axes, **{name: (value,) for name, value in settings.items()})
+    configs = product(args.preset, **axes)
     if args.controls:
         return [control for config in configs for control in controls(config).values()]
     return configs

@@ -1,6 +1,7 @@
 """The pruning step at the end of an epoch: candidates, comparison, decision."""
 
 import math
+import warnings
 from collections.abc import Iterator, Mapping
 from functools import partial
 from typing import Any, NamedTuple, cast
@@ -21,6 +22,7 @@ from pyro_bayesprune.pruning.comparison import COMPARISONS, Comparison, LogOccam
 from pyro_bayesprune.pruning.gates import Decision, accepts, is_closed, prior_decides
 from pyro_bayesprune.pruning.masks import apply_masks, propose_masks
 from pyro_bayesprune.pruning.record import PruneState, Record, Try
+from pyro_bayesprune.pruning.registry import Gate
 from pyro_bayesprune.pruning.settings import Pruning
 
 MAX_HALVINGS = 6
@@ -93,7 +95,21 @@ def prune_step(
         layers=layer_sparsity(new_masks),
         projected=conditioning.projected if conditioning else (),
     )
+    if not pruning.may_prune(epoch + 1, epochs):
+        _warn_if_closed(pruning.gate, record)
     return PruneState(outcome.state.weights, new_masks, factor.log), record
+
+
+def _warn_if_closed(gate: Gate, record: Record) -> None:
+    """Warn if the gate ``retain`` has not opened by its last step, and nothing was compared."""
+    if gate == "retain" and record.decision == "refused" and not record.tries:
+        message = (
+            f"the gate 'retain' refused to prune in epoch {record.epoch}, its last step: the log "
+            f"joint of the network is not above that of the network without its prunable weights. "
+            f"The prior may be too narrow for so few examples (see priors.normal_per_datum), or "
+            f"the training too short"
+        )
+        warnings.warn(message, RuntimeWarning, stacklevel=3)
 
 
 def _conditioning(current: PruneState, settings: Mapping[str, Any]) -> Conditioning:

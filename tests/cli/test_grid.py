@@ -22,6 +22,18 @@ def test_any_setting_can_be_an_axis():
     assert {c.method for c in _configurations(parse("grid", axes))} == set(METHODS)
 
 
+def test_options_override_the_file_of_settings(tmp_path):
+    from pyro_bayesprune.cli.grid import _configurations
+
+    file = tmp_path / "settings.yaml"
+    file.write_text("dataset: digits\nsparsity: 0.99\nepochs: 3\nhidden: [8]\n")
+    options = "--preset default --sparsities 0.5,0.9 --epochs 4 --vary hidden=[16]".split()
+    made = _configurations(parse("grid", [*options, "--config", str(file)]))
+    assert [(c.dataset, c.sparsity, c.epochs, c.hidden) for c in made] == [
+        ("digits", level, 4, (16,)) for level in (0.5, 0.9)
+    ]
+
+
 @pytest.mark.usefixtures("elsewhere")
 def test_a_grid_skips_the_runs_of_its_store(tmp_path, capsys):
     store = Path(__file__).parents[2] / "reports" / "paper"
