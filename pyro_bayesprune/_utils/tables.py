@@ -1,6 +1,7 @@
 """Tables in HTML for notebooks, with escaped content, and in Markdown for pages."""
 
-from collections.abc import Iterable, Mapping
+import re
+from collections.abc import Callable, Iterable, Mapping
 from html import escape
 
 
@@ -30,3 +31,21 @@ def table_markdown(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
     head = list(head)
     lines = [head, ["---"] * len(head), *rows]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def fill(page: str, texts: Mapping[str, Callable[[], str]]) -> str:
+    r"""Return a page with new texts between the comments that name them.
+
+    Args:
+        page: Markdown, in which the comments ``<!-- NAME -->`` and ``<!-- end -->`` enclose a text.
+        texts: the functions that make the texts, by name. Other comments keep their texts.
+
+    Example:
+        >>> print(fill("<!-- x -->\nold\n<!-- end -->", {"x": lambda: "new"}))
+        <!-- x -->
+        new
+        <!-- end -->
+    """
+    names = "|".join(map(re.escape, texts))
+    block = re.compile(rf"(<!-- ({names}) -->\n).*?(\n<!-- end -->)", re.DOTALL)
+    return block.sub(lambda found: found[1] + texts[found[2]]().strip() + found[3], page)

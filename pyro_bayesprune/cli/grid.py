@@ -27,7 +27,8 @@ def add_arguments(parser: ArgumentParser) -> None:
     text = "further axes, setting=value,…; without --methods, the settings determine the method"
     parser.add_argument("--vary", type=str, nargs="+", help=text)
     parser.add_argument("--epochs", type=int, help="passes over the training data")
-    parser.add_argument("--config", type=str, help="YAML or TOML file with further settings; other options override it")
+    text = "YAML or TOML file with further settings; other options override it"
+    parser.add_argument("--config", type=str, help=text)
     text = "folder of a results.csv; its runs are skipped, and new runs are added to it"
     parser.add_argument("--store", type=str, help=text)
     parser.add_argument("--jobs", type=int, default=1, help="number of parallel runs")

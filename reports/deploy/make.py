@@ -8,11 +8,13 @@ between the comments that name them. Check the sentences of README.md against th
 
 import argparse
 import json
-import re
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from pyro_bayesprune._utils.files import write_atomically
+from pyro_bayesprune._utils.tables import fill
 from pyro_bayesprune.benchmarks.deploy import deploy_table, table
 from pyro_bayesprune.data.builtin import load_dataset
 from pyro_bayesprune.experiments.config import PRESETS, Config
@@ -52,13 +54,11 @@ def conditions(measured: dict[str, Any]) -> str:
     )
 
 
-def filled(page: str) -> str:
-    """Return the page with the tables that its comments name, made from the JSON files."""
+def texts() -> dict[str, Callable[[], str]]:
+    """Return the functions that make the tables of the page from the JSON files."""
     results = {name: json.loads((HERE / f"{name}.json").read_text()) for name in [*NETWORKS][1:]}
-    texts = {name: table(result).strip() for name, result in results.items()}
-    texts["conditions"] = conditions(results["99_of_the_weights"])
-    block = re.compile(r"(<!-- (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
-    return block.sub(lambda match: f"{match[1]}{texts[match[2]]}\n{match[3]}", page)
+    tables = {name: partial(table, result) for name, result in results.items()}
+    return tables | {"conditions": partial(conditions, results["99_of_the_weights"])}
 
 
 def main() -> None:
@@ -69,7 +69,7 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=5, help="epochs of each of three trainings")
     args = parser.parse_args()
     measure(args.runs, args.data_dir, args.epochs)
-    PAGE.write_text(filled(PAGE.read_text()))
+    PAGE.write_text(fill(PAGE.read_text(), texts()))
 
 
 if __name__ == "__main__":

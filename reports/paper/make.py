@@ -16,7 +16,7 @@ from typing import Any
 import pandas as pd
 
 from pyro_bayesprune import configure, load_histories, load_results, paper, plots
-from pyro_bayesprune._utils.tables import table_markdown
+from pyro_bayesprune._utils.tables import fill, table_markdown
 from pyro_bayesprune.experiments.designs import controls, product
 from pyro_bayesprune.experiments.results import GROUP
 from pyro_bayesprune.paper import drawing
@@ -192,17 +192,10 @@ TABLES: dict[str, Callable[[], str]] = {
 }
 
 
-def filled(page: str) -> str:
-    """Return the page with the tables that its comments name, made from the stored runs."""
-    names = "|".join(map(re.escape, TABLES))
-    block = re.compile(rf"(<!-- ({names}) -->\n).*?(\n<!-- end -->)", re.DOTALL)
-    return block.sub(lambda match: f"{match[1]}{TABLES[match[2]]()}{match[3]}", page)
-
-
 def main() -> None:
     """Write the tables and draw the figures."""
     for page in PAGES:
-        page.write_text(filled(page.read_text()))
+        page.write_text(fill(page.read_text(), TABLES))
     used = set(re.findall(r"\(figures/([^)]*)\)", PAGES[0].read_text()))
     with tempfile.TemporaryDirectory() as folder:
         for path in paper.figures(HERE, folder)[0]:

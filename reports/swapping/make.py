@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 import pyro_bayesprune as bp
 from pyro_bayesprune._utils.process import set_threads
+from pyro_bayesprune._utils.tables import fill
 from pyro_bayesprune.inference import evidence
 from pyro_bayesprune.inference.samplers import posterior_draws
 
@@ -248,12 +249,9 @@ def _cell(outcome: str, notes: list[str]) -> str:
 
 
 def main() -> None:
-    """Write the tables into README.md, between its marks."""
+    """Write the tables into README.md, between its comments."""
     readme = HERE / "README.md"
-    start, end = "<!-- tables -->\n", "<!-- end of tables -->\n"
-    text = readme.read_text()
-    head, tail = text.partition(start)[0], text.partition(end)[2]
-    readme.write_text(f"{head}{start}\n{page()}\n{end}{tail}")
+    readme.write_text(fill(readme.read_text(), {"tables": page}))
 
 
 if __name__ == "__main__":
