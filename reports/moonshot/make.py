@@ -1,7 +1,7 @@
 """Write the tables of results into the README and the pages: python reports/moonshot/make.py.
 
-It reads the runs of this folder (made with `moonshot.yaml`), of its folders `default`,
-`lenet_full` and `lenet`, and of reports/default/comparison. README.md has the commands that made them.
+It reads the runs of this folder (made with `moonshot.yaml`), of its folders `default`, `lenet_full`
+and `lenet`, and of reports/default/comparison. README.md has the commands that made them.
 """
 
 from collections.abc import Callable, Iterator
