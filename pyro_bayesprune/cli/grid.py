@@ -1,12 +1,12 @@
 """bayesprune grid: run many configurations on one or more machines."""
 
 import sys
-from pathlib import Path
 from typing import Any
 
 import yaml
 from jsonargparse import ArgumentParser, Namespace, get_loader
 
+from pyro_bayesprune._utils.files import path_of
 from pyro_bayesprune._utils.progress import GridView
 from pyro_bayesprune.cli.common import add_locations, read_settings
 from pyro_bayesprune.experiments.config import Config
@@ -57,11 +57,12 @@ def _configurations(args: Namespace) -> list[Config]:
     """Return the configurations of the grid."""
     from pyro_bayesprune.experiments.designs import PAPER, controls, product
 
-    axes: dict[str, tuple] = dict(PAPER) if args.preset == "paper" else {}
+    settings = read_settings(args.config) if args.config else {}
+    settings |= {} if args.epochs is None else {"epochs": args.epochs}
+    preset = settings.pop("preset", args.preset)
+    axes: dict[str, tuple] = dict(PAPER) if preset == "paper" else {}
     if args.vary:
         axes.pop("method", None)
-    settings = read_settings(args.config) if args.config else {}
-    settings |= {"epochs": args.epochs} if args.epochs else {}
     axes |= {name: (value,) for name, value in settings.items()}
     for option, setting in AXES.items():
         if text := getattr(args, option):
@@ -70,9 +71,12 @@ def _configurations(args: Namespace) -> list[Config]:
         setting, _, values = text.partition("=")
         message = f"--vary must be setting=value,value…, got {text!r}"
         axes[setting.strip()] = _values(values, message)
-    configs = product(args.preset, **axes)
+    if "preset" in axes:
+        raise ValueError("--vary cannot vary the preset: run a grid for each preset")
+    configs = product(preset, **axes)
     if args.controls:
-        return [control for config in configs for control in controls(config).values()]
+        found = [control for config in configs for control in controls(config).values()]
+        configs = list({control.id: control for control in found}.values())
     return configs
 
 
@@ -92,9 +96,9 @@ def main(args: Namespace) -> int:
     from pyro_bayesprune.experiments.results import known_ids, record
 
     configs = _configurations(args)
-    if args.verify:
+    if args.verify is not None:
         return _verify(configs, args)
-    out, view = Path(args.out), GridView(len(configs), args.jobs)
+    out, view = path_of(args.out), GridView(len(configs), args.jobs)
 
     def watch(outcome: Outcome) -> None:
         view.add(outcome.config.title, outcome.status, outcome.seconds)

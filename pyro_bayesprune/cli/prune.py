@@ -8,6 +8,14 @@ from jsonargparse import ArgumentParser
 
 from pyro_bayesprune.pruning.registry import CriterionName, Scope, Update
 
+DEFAULTS = {  # settings that differ from these are a part of the name of the result
+    "update": "condition",
+    "criterion": "magnitude",
+    "scope": "global",
+    "beta": 0.95,
+    "seed": 0,
+}
+
 
 def add_arguments(parser: ArgumentParser) -> None:
     """Add the options of the command."""
@@ -18,13 +26,18 @@ def add_arguments(parser: ArgumentParser) -> None:
         "update": "condition the survivors on the zeros, or leave them (project)",
         "criterion": "which weights are pruned first",
         "scope": "one ranking for all layers (global), or one for each layer or its units",
+        "beta": "threshold of auto, per datum",
+        "seed": "seed of the sample of examples",
     }
-    parser.add_argument("--update", type=Update, default="condition", help=helps["update"])
-    parser.add_argument("--criterion", type=CriterionName, default="magnitude",
-                        help=helps["criterion"])  # fmt: skip
-    parser.add_argument("--scope", type=Scope, default="global", help=helps["scope"])
-    parser.add_argument("--beta", type=float, default=0.95, help="threshold of auto, per datum")
-    parser.add_argument("--seed", type=int, default=0, help="seed of the sample of examples")
+    types = {
+        "update": Update,
+        "criterion": CriterionName,
+        "scope": Scope,
+        "beta": float,
+        "seed": int,
+    }
+    for name, default in DEFAULTS.items():
+        parser.add_argument(f"--{name}", type=types[name], default=default, help=helps[name])
     parser.add_argument("--data_dir", type=str, help="folder that contains the data files")
 
 
@@ -38,8 +51,7 @@ def main(args: Namespace) -> None:
 
     run = load_run(args.run)
     data = build_data(run.config, args.data_dir)
-    names = ("update", "criterion", "scope", "beta", "seed")
-    settings = {name: value for name, value in vars(args).items() if name in names}
+    settings = {name: getattr(args, name) for name in DEFAULTS}
     pruned = prune(
         run.model, run.weights, data, args.sparsity, temperature=run.temperature, **settings
     )
@@ -47,7 +59,8 @@ def main(args: Namespace) -> None:
         "trained": test_metrics(run.model, run.weights, data),
         "pruned": test_metrics(run.model, pruned.weights, data),
     }
-    path = Path(args.run) / f"pruned-{args.sparsity}.safetensors"
+    changed = (f"{name}={settings[name]}" for name in DEFAULTS if settings[name] != DEFAULTS[name])
+    path = Path(args.run) / ("-".join(["pruned", str(args.sparsity), *changed]) + ".safetensors")
     record = settings | {"sparsity": pruned.sparsity, "requested": args.sparsity, **results}
     write_weights(path, pruned.state)
     write_record(path.with_suffix(".json"), record | {"levels": pruned.levels.to_dict("records")})

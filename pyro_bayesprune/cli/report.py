@@ -56,6 +56,7 @@ def _analyse(args: Namespace) -> None:
     """Analyse every finished run. With several runs, a failure becomes a warning."""
     from pyro_bayesprune.data.builtin import load_dataset
     from pyro_bayesprune.experiments.build import build_data
+    from pyro_bayesprune.experiments.errors import RunError
     from pyro_bayesprune.experiments.loading import load_runs
     from pyro_bayesprune.reporting.analysis import analyse
 
@@ -72,7 +73,7 @@ def _analyse(args: Namespace) -> None:
             data = build_data(run.config, args.data_dir)
             options = {"foreign": foreign, "redraw": args.redraw, **sizes}
             result = analyse(run, data, method=args.draws, **options)
-        except ValueError as error:
+        except (ValueError, RunError, OSError) as error:
             if len(runs) == 1:
                 raise
             warnings.warn(f"{run.folder} is not analysed: {error}", stacklevel=2)

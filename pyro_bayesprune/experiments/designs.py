@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
+from pyro_bayesprune._utils.checks import check_choice
 from pyro_bayesprune.experiments.config import METHODS, Config, configure
 
 PAPER: dict[str, tuple] = {
@@ -34,6 +35,8 @@ def product(preset: str = "paper", **axes: Sequence[Any]) -> list[Config]:
         6
     """
     axes = {"seed": axes.pop("seed", (0,)), **axes}
+    for name in axes.get("method", ()):
+        check_choice("method", name, (*METHODS,))
     configs: dict[str, Config] = {}
     for values in itertools.product(*axes.values()):
         settings = dict(zip(axes, values, strict=True))
@@ -52,10 +55,13 @@ def controls(config: Config) -> dict[str, Config]:
         config: a pruned FCN on a built-in data set, for example by ``bayes_magnitude``.
 
     Raises:
-        ValueError: for another network or data set, whose sizes are unknown.
+        ValueError: for another network or data set, whose sizes are unknown, or for auto.
     """
-    if config.network != "fcn" or config.dataset not in INPUTS:
-        raise ValueError(f"controls exist for an fcn on one of {', '.join(INPUTS)}, got {config}")
+    if config.network != "fcn" or config.dataset not in INPUTS or config.sparsity == "auto":
+        raise ValueError(
+            f"controls exist for an fcn on one of {', '.join(INPUTS)} with a sparsity that is a "
+            f"number, got {config}"
+        )
     map_ = replace(config, objective="map", criterion="magnitude", restart="no", scope="layer")
     base = replace(map_, gate="always")
     global_ = replace(base, scope="global")

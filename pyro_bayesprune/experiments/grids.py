@@ -15,6 +15,7 @@ import joblib
 from joblib.externals.loky import get_reusable_executor
 from joblib.externals.loky.process_executor import TerminatedWorkerError
 
+from pyro_bayesprune._utils.checks import positive_integer
 from pyro_bayesprune._utils.files import path_of, write_atomically
 from pyro_bayesprune._utils.process import set_threads
 from pyro_bayesprune.experiments import devices, folders
@@ -115,10 +116,13 @@ def grid(
         watch: is called with each outcome.
 
     Raises:
-        ValueError: for an unknown engine, or for Dask without an address.
+        ValueError: for an unknown engine, for Dask without an address, or for a number below one.
     """
     if engine not in ("loky", "dask") or (engine == "dask") != bool(address):
         raise ValueError(f"engine must be loky, or dask with an address, got {engine}, {address}")
+    positive_integer("jobs", jobs)
+    if threads is not None:
+        positive_integer("threads", threads)
     out = path_of(out).absolute()
     skipped: list[Outcome] = []
     waiting: dict[str, Config] = {}
@@ -222,11 +226,18 @@ def verify(
 
     The weights and the history (except times) must be identical. The device should be that of the
     runs: other devices round differently.
+
+    Raises:
+        ValueError: if ``count`` is not positive, or no configuration has a finished run in ``out``.
     """
-    finished = [config for config in configs if folders.is_finished(Path(out) / config.id)]
+    positive_integer("verify", count)
+    out = path_of(out)
+    finished = [config for config in configs if folders.is_finished(out / config.id)]
+    if not finished:
+        raise ValueError(f"{out} has no finished run of these {len(configs)} configurations")
     identical = {}
     for config in random.Random(0).sample(finished, min(count, len(finished))):
-        folder = Path(out) / config.id
+        folder = out / config.id
         metrics, history = folders.read_result(folder), folders.read_history(folder)
         threads = metrics["machine"]["threads"]  # the order of sums depends on it
         with tempfile.TemporaryDirectory() as elsewhere, set_threads(threads):

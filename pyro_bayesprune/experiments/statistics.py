@@ -14,7 +14,8 @@ MEASURES = (
 ).split()
 # The settings in which a run may differ from its unpruned twin.
 PRUNING_SETTINGS = (
-    "sparsity criterion gate beta per scope schedule regrow evaluation alpha restart"
+    "sparsity criterion gate beta per scope schedule regrow evaluation alpha update judge restart "
+    "rounds rewind_epoch"
 ).split()
 PARTS = {"log_bf": "log_joint_after", "log_likelihood_ratio": "log_likelihood_after"}
 PARTS |= {"log_prior_ratio": "log_prior_after"}

@@ -31,7 +31,7 @@ from torch import Tensor
 from pyro_bayesprune.data.dataset import Pair
 from pyro_bayesprune.data.inputs import Inputs, examples, num_examples, split
 from pyro_bayesprune.inference.blocks import Block, has_block, kept_weights, layer_blocks
-from pyro_bayesprune.inference.curvature import CHUNK, has_known_likelihood
+from pyro_bayesprune.inference.curvature import CHUNK, has_known_likelihood, prior_precision
 from pyro_bayesprune.inference.jacobians import lean_parameters
 from pyro_bayesprune.inference.layers import inputs_with_bias, record_layers
 from pyro_bayesprune.inference.rows import Rows
@@ -175,7 +175,11 @@ class Conditioning:
 
         Exact for independent rows. Correlations between rows and between layers are ignored; that
         may err in either direction. NaN where a layer that is pruned has no block.
+
+        Raises:
+            ValueError: for a prior that is not an independent zero-mean Normal.
         """
+        prior_precision(self._network, self.weights)
         changed = {n for n in after if not torch.equal(before[n], after[n])}
         if not changed <= set(self.conditioned):
             return float("nan")

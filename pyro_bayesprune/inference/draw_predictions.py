@@ -14,7 +14,12 @@ from pyro_bayesprune.data.inputs import Inputs, examples, mapped, num_examples, 
 from pyro_bayesprune.data.loading import Data
 from pyro_bayesprune.inference.draws import Draws, gather, weights_with
 from pyro_bayesprune.inference.jacobians import jacobian_products
-from pyro_bayesprune.inference.layers import LayerCall, has_closed_form, record_layers
+from pyro_bayesprune.inference.layers import (
+    LayerCall,
+    closed_form_layers,
+    has_closed_form,
+    record_layers,
+)
 from pyro_bayesprune.inference.log_joint import batches_at
 from pyro_bayesprune.inference.prediction import target_distributions
 from pyro_bayesprune.inference.targets import Predictions, mixture, probabilities
@@ -82,8 +87,13 @@ def _last_linear(model: BayesianModule, weights: Weights, x: Inputs) -> LayerCal
     """The call of the Linear layer whose outputs are those of the network."""
     linear = [name for name, m in model.net.named_modules() if isinstance(m, nn.Linear)]
     outputs, calls = record_layers(model, weights, x, linear)
-    if not calls or calls[-1].copy is not outputs or calls[-1].inputs.dim() != 2:
-        raise ValueError(f"{type(model.net).__name__} does not end in a Linear layer of vectors")
+    ends = bool(calls) and calls[-1].copy is outputs and calls[-1].inputs.dim() == 2
+    # A layer whose weights are used elsewhere too, or not trained, has no inputs that stay fixed.
+    if not ends or calls[-1].name not in closed_form_layers(model, weights, x):
+        raise ValueError(
+            f"{type(model.net).__name__} does not end in a Linear layer of vectors that trains "
+            f"weights of its own"
+        )
     return calls[-1]
 
 

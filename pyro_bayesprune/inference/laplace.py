@@ -69,7 +69,8 @@ def _last_layer_as_model(
         net = nn.Sequential(OrderedDict({part: net}))
     likelihood = model.likelihood_at(weights)
     head = BayesianModule(net, model.prior, model.num_data, likelihood)
-    return head, {n: weights[n] for n in names}, features
+    kept = [*names, *(head.hyper_sites() & set(weights))]  # a prior's scales belong to it
+    return head, {n: weights[n] for n in kept}, features
 
 
 def last_layer_laplace_draws(

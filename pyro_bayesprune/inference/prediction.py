@@ -14,7 +14,7 @@ from pyro_bayesprune.inference import targets
 from pyro_bayesprune.inference.log_joint import at_point, batches_at, chunk_of
 from pyro_bayesprune.models.module import Model, evaluation_mode
 from pyro_bayesprune.models.priors import elementwise
-from pyro_bayesprune.models.sites import in_data_plate, scored_sites
+from pyro_bayesprune.models.sites import Site, in_data_plate, is_fixed, scored_sites
 
 
 @torch.no_grad()
@@ -31,6 +31,9 @@ def predictive(
     for chunk, y in batches.chunks(chunk_size or chunk_of(batches)):
         with evaluation_mode(model), forked_rng(tensors(chunk)[0].device):  # targets are sampled
             trace = poutine.trace(at_weights).get_trace(chunk)
+        unknown = [s["name"] for s in scored_sites(trace) if _is_unknown(s)]
+        if unknown:
+            raise ValueError(f"prediction needs values of all latent sites, got none of {unknown}")
         sites = [s for s in scored_sites(trace) if in_data_plate(s) and s["name"] not in weights]
         if len(sites) != 1:
             names = [site["name"] for site in sites]
@@ -47,6 +50,11 @@ def target_distributions(
     """
     inputs = as_inputs(x, like=next(iter(weights.values()), None))
     return (distribution for distribution, _ in predictive(model, weights, inputs, chunk_size))
+
+
+def _is_unknown(site: Site) -> bool:
+    """Return whether a latent site outside the plate ``data`` has no given value."""
+    return not (site["is_observed"] or is_fixed(site) or in_data_plate(site))
 
 
 def _joined(chunks: list[Tensor], x: Data) -> Tensor:

@@ -36,7 +36,7 @@ def probabilities(distribution: Distribution) -> Tensor | None:
     if isinstance(base, td.Categorical):
         return base.probs
     if isinstance(base, td.Bernoulli):
-        return torch.stack([1 - base.probs, base.probs], -1)
+        return torch.stack([(-base.logits).sigmoid(), base.probs], -1)  # 1 - p rounds to zero
     return None
 
 
@@ -120,7 +120,8 @@ class Predictions:
         """Return the metrics that apply: accuracy, NLL, Brier, ECE; or RMSE, NLL and coverages."""
         nll = -self.log_prob.mean().item()
         if self.probabilities is not None:
-            return class_scores(self.probabilities, self.targets.long())
+            # Probabilities are rounded, and those of an example's targets may be dependent.
+            return class_scores(self.probabilities, self.targets.long()) | {"nll": nll}
         assert self.mean is not None
         rmse = (self.mean - self.targets).double().square().mean().sqrt().item()
         return {"rmse": rmse, "nll": nll} | {

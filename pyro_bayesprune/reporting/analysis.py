@@ -38,7 +38,7 @@ PREDICTIVE = 100  # draws for averaged predictions
 WARMUP = 200  # the default of `samplers.posterior_draws`
 SHIFTED = 500  # test examples for shifted inputs
 Choice = Literal["auto", "none", "laplace", "last_layer_laplace", "last_layer_nuts", "nuts"]
-Predictors = Mapping[str, Callable[[Tensor], Tensor]]
+Predictors = Mapping[str, Callable[[Any], Tensor]]
 
 
 def analyse(
@@ -221,14 +221,17 @@ def _calibrate(
     """Return tables of calibration and of shifted inputs, on test examples chosen at random."""
     if data.test_x is None or data.test_y is None:
         return {}
-    rows = choose_examples(len(data.test_x), examples, seed, "test")
+    rows = choose_examples(len(data.test_y), examples, seed, "test")
     order = torch.randperm(len(rows), generator=random_stream(seed, "shifted"), device="cpu")
     rows = rows[order]
-    x, y = data.test_x[rows], data.test_y[rows].long()
+    x, y = at(data.test_x, rows), data.test_y[rows].long()
     predicted = {name: predict(x) for name, predict in predictors.items()}
+    shifted = pd.DataFrame()  # inputs of several tensors are not shifted
+    if isinstance(x, Tensor):
+        shifted = shift.shift_table(predictors, x[:SHIFTED], y[:SHIFTED])
     result: dict[str, Any] = {
         "scores": [{"network": n, **scores(p, y)} for n, p in predicted.items()],
-        "shift": shift.shift_table(predictors, x[:SHIFTED], y[:SHIFTED]).to_dict("records"),
+        "shift": shifted.to_dict("records"),
         "foreign": [],
     }
     for name, table in (("reliability", reliability_table), ("rejection", rejection_table)):

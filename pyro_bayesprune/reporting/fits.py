@@ -2,6 +2,8 @@
 
 from typing import Any
 
+from torch import Tensor
+
 from pyro_bayesprune.data.dataset import Dataset
 from pyro_bayesprune.experiments.loading import Run
 from pyro_bayesprune.experiments.running import test_metrics
@@ -57,7 +59,7 @@ def _metrics(fit: Fit, data: Dataset) -> dict[str, Any]:
         "achieved_sparsity": fit.sparsity,
         "parameters": total,
         "compression_ratio": total / (total - pruned),
-        "shape": list(data.shape),
+        "shape": list(data.shape) if isinstance(data.train_x, Tensor) else None,
         "layer_sparsity": layer_sparsity(fit.masks),
         "num_train": data.num_train,
         "epochs": fit.state.epoch,

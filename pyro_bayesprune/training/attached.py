@@ -156,6 +156,15 @@ class Attached(Parameters):
 
         return args[:1], kwargs | {"closure": partial(with_prior, closure)}
 
+    def check_trained(self) -> None:
+        """Raise a ValueError if a parameter was frozen or released since the beginning."""
+        changed = set(self.model.named_weights()) ^ set(self.net_parameters)
+        if changed:
+            raise ValueError(
+                f"requires_grad of {', '.join(sorted(changed))} has changed since the Pruner was "
+                f"made, so that the model is another one: make a new Pruner"
+            )
+
     @torch.no_grad()
     def _add_prior(self, own: dict[str, Tensor], optimizer: Optimizer) -> None:
         """Add the gradient of minus the log prior, in the units of the loss.
@@ -167,7 +176,8 @@ class Attached(Parameters):
         prior = self._prior_terms(factor)
         if isinstance(prior.extra, Tensor) and prior.extra.requires_grad:
             self._add_extra(own, prior.extra)
-        gradients = {name: add for name, add in prior.gradients.items() if name in own}
+        trained = {name for name, param in own.items() if param.requires_grad}
+        gradients = {name: add for name, add in prior.gradients.items() if name in trained}
         masks = {name: mask for name, mask in self.factors.items() if name not in self.at_rest}
         add_gradients(gradients, own, masks, factor)
 

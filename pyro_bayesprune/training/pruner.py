@@ -196,6 +196,7 @@ class Pruner:
         """
         seconds = time.perf_counter() - self._started
         self._check_attached()
+        self._parameters.check_trained()
         with alone():
             read = self._read(data, validation)
             sites = checked_sites(self.model, read, batch_size=2)

@@ -17,12 +17,18 @@ from pyro_bayesprune.training.state import State
 RECORD = "fit.json"
 WEIGHTS = "weights.safetensors"
 HISTORY = "history.csv"
-PREFIXES = ("mask.", "buffer.")
+PREFIXES = ("mask.", "buffer.", "site:")
 
 
 def pack(state: State) -> bytes:
-    """Return a safetensors file: weights by site, ``mask.<site>`` and ``buffer.<name>``."""
-    tensors = dict(state.weights)
+    """Return a safetensors file: weights by site, ``mask.<site>`` and ``buffer.<name>``.
+
+    A site whose own name begins with such a prefix is written as ``site:<name>``.
+    """
+    tensors = {
+        f"site:{name}" if name.startswith(PREFIXES) else name: weight
+        for name, weight in state.weights.items()
+    }
     tensors |= {f"mask.{name}": mask for name, mask in state.masks.items()}
     tensors |= {f"buffer.{name}": buffer for name, buffer in state.buffers.items()}
     return save({name: t.detach().cpu().contiguous() for name, t in tensors.items()})
@@ -34,7 +40,7 @@ def unpack(content: bytes) -> tuple[Weights, Masks, dict[str, Tensor]]:
     for name, tensor in load(content).items():
         prefix = next((p for p in PREFIXES if name.startswith(p)), "")
         parts[prefix][name.removeprefix(prefix)] = tensor
-    return parts[""], parts["mask."], parts["buffer."]
+    return parts[""] | parts["site:"], parts["mask."], parts["buffer."]
 
 
 def read_table(content: bytes) -> pd.DataFrame:

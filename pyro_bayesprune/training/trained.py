@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from pyro_bayesprune._utils.calls import suggests_names
+from pyro_bayesprune._utils.checks import positive
 from pyro_bayesprune._utils.progress import counted
 from pyro_bayesprune._utils.random import random_stream
 from pyro_bayesprune.data.batches import SAMPLE, Batches
@@ -20,7 +21,8 @@ from pyro_bayesprune.data.loading import Data
 from pyro_bayesprune.inference.conditioning import Conditioning
 from pyro_bayesprune.inference.log_joint import batches_at
 from pyro_bayesprune.models.buffers import attribute_shapes, buffers_of
-from pyro_bayesprune.models.module import Model
+from pyro_bayesprune.models.module import Masks, Model
+from pyro_bayesprune.models.refusals import check_modules
 from pyro_bayesprune.models.sites import check_num_data, check_weights, inspect_model
 from pyro_bayesprune.pruning.criteria import Criterion
 from pyro_bayesprune.pruning.gates import accepts
@@ -133,8 +135,10 @@ def prune(
     """
     batches = batches_at(data, weights)
     x, y = batches.first(2)
+    positive("temperature", temperature)
     model_sites = inspect_model(model, x, y)
     check_num_data(model_sites, batches.num_data)
+    check_modules(model, x, y, 2, batches.num_data)
     latent = {n: w.detach() for n, w in weights.items() if n in model_sites.latent}
     check_weights(model, model_sites, latent)
     names = prunable_sites(model, model_sites, sites, x, scope)
@@ -195,7 +199,7 @@ class _Attempts:
             "log_bf": factor.log,
             "log_likelihood_ratio": factor.log_likelihood_ratio,
             "log_prior_ratio": factor.log_prior_ratio,
-            "log_occam_ratio": self.conditioning.occam_gain(self.dense.masks, state.masks),
+            "log_occam_ratio": self._occam_gain(state.masks),
             "accepted": accepts("propose", factor.log, record.log_threshold),
             "seconds": seconds,
         }
@@ -207,6 +211,13 @@ class _Attempts:
         sample = self.data.sample(SAMPLE, self._generator())
         sites = tuple(self.dense.masks)
         return Conditioning(self.model, self.dense.weights, sample, sites, self.temperature)
+
+    def _occam_gain(self, masks: Masks) -> float:
+        """Return the change of the log Occam factor, NaN for a prior without a known evidence."""
+        try:
+            return self.conditioning.occam_gain(self.dense.masks, masks)
+        except ValueError:
+            return math.nan
 
     def _generator(self) -> torch.Generator:
         return random_stream(self.seed, "pruning", 1)

@@ -34,6 +34,39 @@ def test_options_override_the_file_of_settings(tmp_path):
     ]
 
 
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--verify", "0"], "verify must be a positive integer, got 0"),
+        (["--verify", "1"], "has no finished run of these 1 configurations"),
+        (["--epochs", "0"], "epochs must be positive, got 0"),
+        (["--jobs", "0"], "jobs must be a positive integer, got 0"),
+        (["--threads", "0"], "threads must be a positive integer, got 0"),
+        (["--vary", "preset=paper"], "--vary cannot vary the preset"),
+        (["--methods", "[magnitude,random]"], "method must be one of"),
+        (["--methods", "magnitude", "--sparsities", "auto", "--controls"], "is a number"),
+    ],
+)
+@pytest.mark.usefixtures("elsewhere")
+def test_a_wrong_option_is_named(capsys, options, message):
+    one = ["--datasets", "digits", "--networks", "fcn", "--methods", "magnitude", "--seeds", "0"]
+    assert main(["grid", *one, "--sparsities", "0.5", *options]) == 2
+    assert message in capsys.readouterr().err.strip().splitlines()[-1]
+
+
+def test_each_control_is_run_once(tmp_path):
+    from pyro_bayesprune.cli.grid import _configurations
+
+    file = tmp_path / "settings.yaml"
+    file.write_text("preset: default\nhidden: [8, 8]\n")
+    options = ["--datasets", "digits", "--networks", "fcn", "--sparsities", "0.5", "--controls"]
+    made = _configurations(parse("grid", [*options, "--config", str(file)]))
+    assert {config.prior for config in made} == {"normal_per_datum"}
+    methods = ["--methods", "magnitude,bayes_magnitude"]
+    twice = _configurations(parse("grid", ["--preset", "default", *options, *methods]))
+    assert len({config.id for config in twice}) == len(twice)
+
+
 @pytest.mark.usefixtures("elsewhere")
 def test_a_grid_skips_the_runs_of_its_store(tmp_path, capsys):
     store = Path(__file__).parents[2] / "reports" / "paper"

@@ -40,7 +40,7 @@ def test_the_pruned_network_is_written_beside_the_run_and_can_be_exported(capsys
 
 def test_auto_prints_every_level(capsys, run):
     code, out, _ = called(capsys, "prune", run, "--sparsity", "auto", "--beta", "0.9")
-    record = json.loads((run / "pruned-auto.json").read_text())
+    record = json.loads((run / "pruned-auto-beta=0.9.json").read_text())
     assert code == 0 and len(record["levels"]) == len(out) - 5
     accepted = [row["sparsity"] for row in record["levels"] if row["accepted"]]
     assert record["sparsity"] == pytest.approx(max(accepted))

@@ -9,6 +9,7 @@ from torch import nn
 
 import pyro_bayesprune as bp
 from pyro_bayesprune.inference import laplace, samplers
+from pyro_bayesprune.inference.curvature import ggn_diagonal, prior_precision
 from pyro_bayesprune.inference.draw_predictions import last_layer
 
 
@@ -65,3 +66,40 @@ def test_the_last_layer_is_drawn_under_priors_by_site(method):
     data = torch.randn(30, 4), torch.randint(0, 3, (30,))
     draws = samplers.posterior_draws(fit, data, method, sites=["b.c.weight", "b.c.bias"], draws=2)
     assert draws.values.shape == (1, 2, 18)
+
+
+@pytest.mark.parametrize("prior", [bp.priors.layer_scale(0.3), bp.priors.evidence_normal(0.3)])
+@pytest.mark.parametrize("method", ["laplace", "last_layer_laplace"])
+def test_the_last_layer_is_drawn_with_the_scales_that_its_prior_learnt(prior, method):
+    torch.manual_seed(0)
+    data = bp.Dataset(torch.randn(60, 5), torch.arange(60) % 3)
+    model = bp.BayesianModule(nn.Linear(5, 3), prior, 60)
+    fit = bp.fit(model, data, epochs=40, progress=False)
+    drawn = []
+    for seed in (1, 2):  # numbers of the user's own must not matter
+        torch.manual_seed(seed)
+        drawn.append(samplers.posterior_draws(fit, data, method, draws=4000, seed=0).values)
+    assert torch.equal(*drawn)
+    if method == "laplace":
+        precision = prior_precision(model, fit.weights)
+        expected = ggn_diagonal(model, fit.weights, data)["weight"] + precision["weight"]
+        spread = drawn[0][0].double().std(0)[: expected.numel()]
+        torch.testing.assert_close(spread, expected.flatten().rsqrt(), rtol=0.05, atol=0.0)
+
+
+class Twice(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.fc = nn.Linear(4, 4)
+
+    def forward(self, x):
+        return self.fc(self.fc(x).relu())
+
+
+@pytest.mark.parametrize("method", ["last_layer_laplace", "last_layer_nuts"])
+def test_a_last_layer_that_is_used_earlier_too_is_refused(method):
+    data = bp.Dataset(torch.randn(40, 4), torch.arange(40) % 4)
+    model = bp.BayesianModule(Twice(), bp.priors.normal(0.5), 40)
+    fit = bp.fit(model, data, epochs=2, progress=False)
+    with pytest.raises(ValueError, match="does not end in a Linear layer of vectors that trains"):
+        samplers.posterior_draws(fit, data, method, draws=10)

@@ -1,5 +1,6 @@
 """Predictions at a point, and the loss on held-out data."""
 
+import pyro.distributions as dist
 import pytest
 import torch
 from helpers import (
@@ -13,6 +14,7 @@ from helpers import (
 )
 from torch import nn
 
+import pyro_bayesprune as bp
 from pyro_bayesprune.inference.prediction import class_probabilities, held_out_loss, mean_prediction
 
 
@@ -47,3 +49,12 @@ def test_classes_have_probabilities_and_no_mean():
     with pytest.raises(ValueError, match="categorical site, got Normal"):
         x, y, _ = linear_data()
         class_probabilities(regression(12), {"w": x[0]}, x)
+
+
+def test_a_point_without_all_latent_sites_is_refused():
+    net = nn.Linear(2, 1)
+    likelihood = bp.gaussian(dist.LogNormal(0.0, 1.0))
+    model = bp.BayesianModule(net, bp.priors.normal(1.0), 5, likelihood)
+    data = torch.randn(5, 2), torch.randn(5, 1)
+    with pytest.raises(ValueError, match="needs values of all latent sites, got none of"):
+        held_out_loss(model, dict(net.named_parameters()), data)

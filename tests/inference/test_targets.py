@@ -11,7 +11,7 @@ from scipy import stats
 from torch import nn
 
 import pyro_bayesprune as bp
-from pyro_bayesprune.inference import targets
+from pyro_bayesprune.inference import metrics, targets
 from pyro_bayesprune.inference.prediction import class_probabilities
 from pyro_bayesprune.models.likelihoods import bernoulli, categorical, poisson
 
@@ -137,3 +137,20 @@ def test_the_history_of_a_regression_has_its_rmse():
     assert "validation_accuracy" not in fit.history and "validation rmse" in repr(fit)
     with pytest.raises(ValueError, match="categorical site"):
         class_probabilities(fit.model, fit.weights, x)
+
+
+def test_the_nll_of_a_label_whose_probability_rounds_to_one_is_that_of_its_logit():
+    site = dist.Bernoulli(logits=torch.tensor([[18.0], [-30.0]])).to_event(1)
+    y = torch.tensor([[0.0], [0.0]])
+    found = targets.mixture([([site], y)]).scores()["nll"]
+    assert found == pytest.approx(-site.log_prob(y).double().mean().item()) == pytest.approx(9.0)
+    assert metrics.negative_log_likelihood(targets.probabilities(site), y.long()) == (
+        pytest.approx(found)
+    )
+
+
+def test_labels_that_a_bernoulli_cannot_have_are_refused():
+    x, y = torch.randn(12, 3), torch.arange(12.0)[:, None]
+    model = bp.BayesianModule(nn.Linear(3, 1), bp.priors.normal(1.0), 12, bernoulli)
+    with pytest.raises(ValueError, match="must be floating point, 0. and 1., .* up to 11"):
+        bp.fit(model, (x, y), epochs=1, progress=False)

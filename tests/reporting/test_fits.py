@@ -4,6 +4,7 @@ import pyro
 import pyro.distributions as dist
 import pytest
 import torch
+from torch import nn
 
 import pyro_bayesprune as bp
 from pyro_bayesprune.inference.samplers import posterior_draws
@@ -57,3 +58,20 @@ def test_a_fit_needs_its_data(fitted, tmp_path):
         report(fitted[0], tmp_path / "report.html")
     with pytest.raises(ValueError, match="for the report of a fit"):
         report([tmp_path], draws=fitted[2])
+
+
+class Sum(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.fc = nn.Linear(4, 3)
+
+    def forward(self, first, second):
+        return self.fc(first + second)
+
+
+def test_a_fit_with_inputs_of_several_tensors_is_reported(tmp_path):
+    x, y = (torch.randn(30, 4), torch.randn(30, 4)), torch.arange(30) % 3
+    data = bp.Dataset(x, y, x, y, x, y)
+    model = bp.BayesianModule(Sum(), bp.priors.normal(1.0), 30)
+    fit = bp.fit(model, data, epochs=2, progress=False)
+    assert "accuracy" in bp.report(fit, data, tmp_path / "report.html").read_text()

@@ -399,3 +399,14 @@ def test_weight_decay_that_is_a_second_prior_is_noticed():
     pruner = bp.Pruner(net, bp.priors.normal(0.3), 48, epochs=1)
     with pytest.warns(UserWarning, match="weight decay of AdamW counts as a second prior"):
         pruner.attach(torch.optim.AdamW(net.parameters()))
+
+
+def test_a_parameter_that_is_frozen_later_stays_and_is_named():
+    net = mlp()
+    _, pruner, optimizer = attached(sgd, net)
+    net[0].weight.requires_grad_(False)
+    before = net[0].weight.clone()
+    train_step(net, optimizer)
+    assert torch.equal(net[0].weight, before)
+    with pytest.raises(ValueError, match="requires_grad of 0.weight has changed"):
+        pruner.step(class_data())

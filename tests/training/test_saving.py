@@ -2,6 +2,7 @@
 
 import json
 import math
+from collections import OrderedDict
 
 import pandas as pd
 import pyro
@@ -152,3 +153,13 @@ def test_an_interrupted_fit_returns_what_it_reached(monkeypatch):
     on = short_fit(fresh(noisy_net), data, state=fit.state)
     assert_same(on.weights, whole.weights)
     assert not math.isnan(on.history["train_loss"].iloc[0])
+
+
+def test_submodules_with_the_names_of_prefixes_are_loaded(tmp_path):
+    net = nn.Sequential(OrderedDict(mask=nn.Linear(6, 5), buffer=nn.Linear(5, 3)))
+    model = bp.BayesianModule(net, bp.priors.normal(0.3), 48)
+    fit = short_fit(model, class_data(), pruning=bp.Pruning(sparsity=0.5, gate="always"))
+    fit.save(tmp_path / "fit")
+    again = bp.Fit.load(tmp_path / "fit", model)
+    assert_same(again.weights, fit.weights)
+    assert_same(again.masks, fit.masks)

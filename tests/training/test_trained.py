@@ -199,3 +199,23 @@ def test_auto_sparsity_judged_at_the_conditioned_point_uses_the_occam_factor_of_
     pruned = fit.history[fit.history["decision"] == "pruned"]
     assert len(pruned) and (pruned["log_occam_ratio"] > 0).all()
     assert replay(fit.history, pruning) == []
+
+
+def test_a_prior_without_evidence_has_no_occam_factor(fitted):
+    fit, data = fitted
+    laplace = bp.BayesianModule(fit.model.net, bp.priors.laplace(0.3), data.num_train)
+    pruned = bp.prune(laplace, fit.weights, data, 0.5)
+    assert math.isnan(pruned.levels["log_occam_ratio"].iloc[0])
+    pruning = bp.Pruning(sparsity="auto", update="condition")
+    with pytest.raises(ValueError, match="independent zero-mean Normal priors.*is Laplace"):
+        bp.fit(laplace, data, pruning=pruning, epochs=2, progress=False)
+
+
+def test_a_network_whose_outputs_depend_on_the_batch_is_refused():
+    net = nn.Sequential(nn.Linear(4, 5), nn.BatchNorm1d(5, track_running_stats=False))
+    model = bp.BayesianModule(net, bp.priors.normal(0.3), 20)
+    data = bp.Dataset(torch.randn(20, 4), torch.arange(20) % 5)
+    with pytest.raises(ValueError, match="BatchNorm1d"):
+        bp.prune(model, dict(net.named_parameters()), data, 0.5)
+    with pytest.raises(ValueError, match="temperature must be a positive"):
+        bp.prune(model, dict(net.named_parameters()), data, 0.5, temperature=0.0)
