@@ -75,7 +75,6 @@ def test_widths_are_separated_by_commas(capsys, tmp_path, arguments):
     assert only_config(tmp_path).hidden == (8, 4)
 
 
-@pytest.mark.filterwarnings("ignore:the gate 'retain' refused")  # trained for too short
 @pytest.mark.parametrize("option", ["--data-dir", "--data_dir"])
 def test_dashes_and_underscores_are_the_same(capsys, tmp_path, option):
     write(tmp_path).rename(tmp_path / "mnist.safetensors")

@@ -86,7 +86,6 @@ def test_report_of_no_runs_is_one_line(capsys, name, problem):
     assert errors[0].endswith(f"{name} {problem}")
 
 
-@pytest.mark.filterwarnings("ignore:the gate 'retain' refused")  # trained for too short
 def test_a_regression_is_run_and_reported_with_a_number_of_draws(capsys, tmp_path):
     options = ["--dataset", "diabetes", "--likelihood", "gaussian", "--hidden", "[4]"]
     code, out, _ = called(capsys, "run", *options, "--epochs", "2", "--sparsity", "0.5")
