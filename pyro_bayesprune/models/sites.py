@@ -136,8 +136,8 @@ def check_targets(sites: ModelSites, y: Tensor, part: str = "train") -> None:
         elif isinstance(base, torch.distributions.Bernoulli):
             if not y.is_floating_point() or not base.support.check(y).all():
                 raise ValueError(
-                    f"{part} labels of the site {name!r} must be floating point, 0. and 1., for "
-                    f"PyTorch's Bernoulli, got {y.dtype} up to {y.max().item()}"
+                    f"{part} labels of the site {name!r} must be 0. and 1. for PyTorch's "
+                    f"Bernoulli, got {y.dtype} up to {y.max().item()}: use labels.float()"
                 )
         elif isinstance(base, torch.distributions.Poisson) and not base.support.check(y).all():
             raise ValueError(f"{part} targets of the site {name!r} must be counts 0, 1, 2, ...")
