@@ -75,8 +75,8 @@ def _configurations(args: Namespace) -> list[Config]:
         raise ValueError("--vary cannot vary the preset: run a grid for each preset")
     configs = product(preset, **axes)
     if args.controls:
-        found = [control for config in configs for control in controls(config).values()]
-        configs = list({control.id: control for control in found}.values())
+        runs = [control for config in configs for control in controls(config).values()]
+        configs = list({control.id: control for control in runs}.values())
     return configs
 
 

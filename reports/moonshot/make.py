@@ -104,7 +104,9 @@ def lenets() -> str:
             runs = runs[runs["network"] == network]
             cells = [cell(at(runs, level), level, 100.0, 2) for level in LENET_LEVELS]
             rows += [[f"{name}, {label}", *cells]] if len(runs) else []
-        rows += [[f"{name}, {method}", *found] for method, found in PUBLISHED[name].items()]
+        rows += [
+            [f"{name}, {method}", *accuracies] for method, accuracies in PUBLISHED[name].items()
+        ]
     return table_markdown(head, rows)
 
 
