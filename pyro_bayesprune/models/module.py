@@ -32,6 +32,7 @@ Masks = dict[str, Tensor]
 @contextmanager
 def _made_like(tensor: Tensor) -> Iterator[None]:
     """Give distributions that are created inside the dtype and device of ``tensor``."""
+    dist.enable_validation(dist.is_validation_enabled())  # torch.compile switches it off in torch
     previous = torch.get_default_dtype()
     torch.set_default_dtype(tensor.dtype)
     try:

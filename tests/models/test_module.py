@@ -135,6 +135,13 @@ def test_a_prior_that_is_no_distribution_is_named(prior, message):
     assert "\n" not in str(caught.value)
 
 
+def test_a_prior_is_checked_after_torch_compile_too():
+    torch.distributions.Distribution.set_default_validate_args(False)  # as torch.compile does
+    with pytest.raises(ValueError, match="the prior of '0.weight'.*parameter scale"):
+        fit_once(lifted(mlp(), class_data(), bp.priors.normal(1e-300)), class_data())
+    assert torch.distributions.Distribution._validate_args
+
+
 def test_a_prior_that_is_no_function():
     with pytest.raises(ValueError, match="prior must be a function .*, got 0.3"):
         bp.BayesianModule(mlp(), 0.3, 48)
