@@ -219,3 +219,13 @@ def test_a_network_whose_outputs_depend_on_the_batch_is_refused():
         bp.prune(model, dict(net.named_parameters()), data, 0.5)
     with pytest.raises(ValueError, match="temperature must be a positive"):
         bp.prune(model, dict(net.named_parameters()), data, 0.5, temperature=0.0)
+
+
+def test_a_pruned_network_does_not_change_with_the_network_that_was_pruned():
+    data = bp.Dataset(torch.randn(30, 4), torch.randint(3, (30,)))
+    net = nn.Linear(4, 3)
+    model = bp.BayesianModule(net, bp.priors.normal(0.3), num_data=30)
+    pruned = bp.prune(model, dict(net.named_parameters()), data, 0.5, update="project")
+    bias = net.bias.detach().clone()
+    nn.init.zeros_(net.bias)
+    assert torch.equal(pruned.weights["bias"], bias)
