@@ -247,6 +247,15 @@ def test_a_fit_predicts_and_draws_what_the_network_is():
     assert posterior_draws(fit, (X, Y), "last_layer_laplace", draws=3).values.shape[1] == 3
 
 
+def test_a_fit_has_the_weights_that_have_regrown_since_the_last_step():
+    net, pruner, optimizer = attached(sgd, pruning=replace(HALF, regrow=True))
+    pruner.step(DATA)
+    train_step(net, optimizer)
+    fit = pruner.to_fit()
+    assert torch.allclose(fit.module(X), net(X), atol=1e-6)
+    assert fit.sparsity == bp.metrics.sparsity({n: fit.weights[n] != 0 for n in fit.masks})
+
+
 def test_a_step_reads_loaders_and_leaves_the_loop_as_it_was():
     loader = DataLoader(TensorDataset(X, Y), batch_size=7, shuffle=True)
     net, pruner, optimizer = attached(sgd, pruning=replace(HALF, criterion="fisher"))
