@@ -128,6 +128,18 @@ def test_accumulated_gradients_count_the_prior_once():
     assert_near(dict(parts.named_parameters()), dict(whole.named_parameters()))
 
 
+def test_parameters_that_an_optimiser_gets_later_have_their_prior_too():
+    def first_layer(params):
+        return sgd(params[:2])
+
+    whole, _, optimizer = attached(sgd)
+    train_step(whole, optimizer)
+    net, _, optimizer = attached(first_layer)
+    optimizer.add_param_group({"params": net[2].parameters()})
+    train_step(net, optimizer)
+    assert_same(dict(net.named_parameters()), dict(whole.named_parameters()))
+
+
 def test_a_closure_adds_the_prior_to_the_gradient_that_it_computes():
     plain, _, optimizer = attached(sgd)
     train_step(plain, optimizer)
