@@ -21,7 +21,7 @@ from pyro_bayesprune._utils.process import full_precision, one_at_a_time
 from pyro_bayesprune._utils.random import forked_rng
 from pyro_bayesprune.data.inputs import Inputs, tensors
 from pyro_bayesprune.models.adapter import Forward, network_outputs
-from pyro_bayesprune.models.likelihoods import Likelihood, at_values, categorical
+from pyro_bayesprune.models.likelihoods import Likelihood, at_values, categorical, check_shape
 from pyro_bayesprune.models.priors import Prior, elementwise
 
 Model = Callable[..., Any]
@@ -192,11 +192,8 @@ class BayesianModule(nn.Module):
                 stacklevel=2,
             )
         targets = self.likelihood(self.outputs(self.sample_weights(), x))
-        if y is not None and targets.shape() != y.shape:
-            raise ValueError(
-                f"targets must have the shape of the outputs' distribution, "
-                f"{tuple(targets.shape())}, got {tuple(y.shape)}"
-            )
+        if y is not None:
+            check_shape(targets, y)
         with pyro.plate("data", self.num_data, subsample=tensors(x)[0]):
             return pyro.sample("obs", targets, obs=y)
 

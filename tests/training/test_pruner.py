@@ -329,6 +329,14 @@ def test_the_loss_is_the_mean_negative_log_likelihood():
     assert pruner.loss(outputs, y).item() == pytest.approx(expected.item())
 
 
+def test_the_loss_does_not_broadcast_targets():
+    _, pruner, _ = attached(sgd, likelihood=bp.gaussian(0.5))
+    with pytest.raises(
+        ValueError, match=r"shape of the outputs' distribution, \(5, 1\), got \(5,\)"
+    ):
+        pruner.loss(torch.randn(5, 1), torch.randn(5))
+
+
 def numbers():
     """Inputs with a real target each, and a network for them."""
     torch.manual_seed(0)
