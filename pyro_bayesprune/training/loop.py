@@ -136,7 +136,8 @@ def train(
         RuntimeWarning: if a step prunes all weights of a site (recorded as a sparsity of 1).
     """
     pruning = pruning or UNPRUNED
-    optim = optim or adam(1e-3, epochs, annealing=True)
+    begun = state.unscheduled if state else 0
+    optim = optim or adam(1e-3, epochs, annealing=True, begun=begun)
     check_kind("pruning", pruning, Pruning)
     check_kind("optim", optim, PyroOptim)
     with alone():

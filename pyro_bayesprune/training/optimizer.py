@@ -19,19 +19,19 @@ from pyro_bayesprune.pruning.schedules import REACHED_AT
 COUPLED_DECAY = (torch.optim.Adam, torch.optim.SGD)  # unless their decay is decoupled
 
 
-def adam(learning_rate: float, epochs: int, *, annealing: bool) -> PyroOptim:
+def adam(learning_rate: float, epochs: int, *, annealing: bool, begun: int = 0) -> PyroOptim:
     """Return fused Adam; with ``annealing``, its rate falls to zero over the last 40% of epochs.
 
     With a constant rate the weights fluctuate around the mode of the posterior. The rate falls
     along a cosine after rising sparsity schedules have reached their target, so that a network
-    adapts to its pruning at the full rate.
+    adapts to its pruning at the full rate. The schedule begins after ``begun`` of the epochs.
     """
     options = {"lr": learning_rate, "fused": True}
     if not annealing:
         return pyro.optim.Adam(options)
 
     def share(epoch: int) -> float:
-        progress = (epoch / epochs - REACHED_AT) / (1 - REACHED_AT)
+        progress = ((begun + epoch) / epochs - REACHED_AT) / (1 - REACHED_AT)
         return (1 + math.cos(math.pi * min(1.0, max(0.0, progress)))) / 2
 
     schedule = {"optimizer": torch.optim.Adam, "optim_args": options, "lr_lambda": share}
