@@ -173,7 +173,8 @@ class Trainer(Parameters):
         constraint = self.store_state["constraints"][
             f"{self.guide._pyro_name}.{self.guide_names[name]}"
         ]
-        self.params[name].data = transform_to(constraint).inv(value.to(self.params[name]))
+        # A copy, since training changes the parameter in place, and the value is that of a state.
+        self.params[name].data.copy_(transform_to(constraint).inv(value.to(self.params[name])))
 
     def freeze(self, names: Iterable[str]) -> None:
         """Train without gradients of these sites, so that only `set` changes them."""
