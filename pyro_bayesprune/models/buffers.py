@@ -43,7 +43,11 @@ def set_buffers(module: nn.Module, buffers: Mapping[str, Tensor]) -> None:
         part, new = module.get_submodule(owner), value.detach().clone()
         if short in part._buffers or isinstance(vars(part).get(short), Tensor):
             old = getattr(part, short)
-            setattr(part, short, new if old is None else new.to(old.device))
+            new = new if old is None else new.to(old.device)
+            if old is not None and old.dtype == new.dtype:
+                old.data = new  # another module may have the same tensor
+            else:
+                setattr(part, short, new)
         else:
             part.register_buffer(short, new)
 

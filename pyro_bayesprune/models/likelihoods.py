@@ -87,6 +87,15 @@ class gaussian:  # noqa: N801  (used as a function: gaussian(0.1))
         return dist.Normal(outputs, scale).to_event(outputs.dim() - 1)
 
 
+def check_shape(targets: dist.TorchDistribution, y: Tensor) -> None:
+    """Raise a ValueError unless ``y`` has the shape of the distribution of the targets."""
+    if targets.shape() != y.shape:
+        raise ValueError(
+            f"targets must have the shape of the outputs' distribution, "
+            f"{tuple(targets.shape())}, got {tuple(y.shape)}"
+        )
+
+
 def at_values(likelihood: Likelihood, values: Mapping[str, Tensor]) -> Likelihood:
     """Return a likelihood that takes what it samples, such as a learnt noise, from ``values``."""
     if not has_known_curvature(likelihood):

@@ -6,7 +6,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from pyro_bayesprune._utils.random import forked_rng
-from pyro_bayesprune.data.inputs import Inputs, examples
+from pyro_bayesprune.data.inputs import Inputs, examples, num_examples, tensors
 from pyro_bayesprune.models.graphs import graph_nodes, outputs_of_two
 from pyro_bayesprune.models.module import (
     BayesianModule,
@@ -17,6 +17,7 @@ from pyro_bayesprune.models.module import (
     submodules,
 )
 
+TOLERANCE = 1e-2  # relative; outputs in bfloat16 are rounded to 4e-3
 REENTRANT = "CheckpointFunctionBackward"
 
 
@@ -42,6 +43,38 @@ def check_modules(model: Model, x: Inputs, y: Tensor, batch_size: int, num_data:
                 "checkpoint(..., use_reentrant=True) trains no weight inside it when a module is "
                 "run on weights from outside: use use_reentrant=False"
             )
+        _check_outputs(model, x)
+
+
+def _check_outputs(model: BayesianModule, x: Inputs) -> None:
+    """Raise a ValueError if outputs are random, or depend on the other examples of a batch."""
+    name, last = type(model.net).__name__, num_examples(x) - 1
+    alike = _first_output(model, x, [0, last], 0)
+    if not _equal(alike, _first_output(model, x, [0, last], 1)):
+        raise ValueError(
+            f"the outputs of {name} are random in evaluation mode too, so that densities are "
+            f"random: switch the noise off there, as in F.dropout(x, p, training=self.training)"
+        )
+    if not _equal(alike, _first_output(model, x, [0, 0], 0)):
+        raise ValueError(
+            f"the outputs of {name} for one example depend on the other examples of its batch, so "
+            f"that densities depend on the batch size (is a batch_first=True missing, or does the "
+            f"network normalise by the batch?)"
+        )
+
+
+@torch.no_grad()
+def _first_output(model: BayesianModule, x: Inputs, batch: list[int], seed: int) -> Tensor:
+    """The output of the first of two examples."""
+    two = examples(x, torch.tensor(batch, device=tensors(x)[0].device))
+    with evaluation_mode(model), forked_rng(model.device, seed):
+        return model.outputs(model.named_weights(), two)[0].double()
+
+
+def _equal(first: Tensor, second: Tensor) -> bool:
+    if first.shape != second.shape:
+        return False
+    return not (first - second).norm() > TOLERANCE * first.norm()  # NaN is refused elsewhere
 
 
 def normalises_batches(model: Model) -> bool:

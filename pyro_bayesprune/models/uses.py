@@ -23,8 +23,9 @@ OPERATIONS: dict[str, tuple[int, ...] | None] = {
     **dict.fromkeys(("conv_transpose1d", "conv_transpose2d", "conv_transpose3d"), (1,)),
     **dict.fromkeys(("matmul", "mm", "bmm", "mv", "einsum", "tensordot"), None),
     **dict.fromkeys(("__matmul__", "__rmatmul__", "addmm", "baddbmm", "addbmm", "addmv"), None),
-    **dict.fromkeys(("lstm", "gru", "rnn_tanh", "rnn_relu"), None),
+    **dict.fromkeys(("lstm_cell", "gru_cell", "rnn_tanh_cell", "rnn_relu_cell"), (2, 3)),
 }
+RECURRENT = ("lstm", "gru", "rnn_tanh", "rnn_relu")  # their weights are the only list
 ATTENTION = ("in_proj_weight", "out_proj_weight", "q_proj_weight", "k_proj_weight", "v_proj_weight")
 
 
@@ -48,6 +49,8 @@ class _Operands(TorchFunctionMode):
         if func is F.multi_head_attention_forward:
             bound = inspect.signature(func).bind(*args, **kwargs).arguments
             self.operands += _tensors([bound.get(weight) for weight in ATTENTION])
+        elif name in RECURRENT:
+            self.operands += _tensors([weights for weights in args if isinstance(weights, list)])
         elif name in OPERATIONS:
             places = OPERATIONS[name]
             operands = [*args, *kwargs.values()]

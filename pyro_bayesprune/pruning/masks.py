@@ -85,3 +85,19 @@ def _ranked(score: Tensor, weight: Tensor, mask: Tensor) -> Tensor:
 def apply_masks(weights: Mapping[str, Tensor], masks: Masks) -> Weights:
     """Return the weights with pruned weights set to zero."""
     return {n: w.masked_fill(~masks[n], 0) if n in masks else w for n, w in weights.items()}
+
+
+def masks_of_sites(masks: Masks, fresh: Masks) -> Masks:
+    """Return the masks of an earlier training for the sites of ``fresh``; else those of ``fresh``.
+
+    Raises:
+        ValueError: if the earlier training pruned weights of another site.
+    """
+    pruned = sorted(n for n, mask in masks.items() if n not in fresh and not mask.all())
+    if pruned:
+        raise ValueError(
+            f"the state has pruned weights of {', '.join(pruned)}, but these settings prune "
+            f"{', '.join(fresh)} only: choose the sites and the scope of the earlier training"
+        )
+    same = set(masks) == set(fresh)
+    return masks if same else {name: masks.get(name, mask) for name, mask in fresh.items()}

@@ -121,11 +121,10 @@ class Attached(Parameters):
 
     def attach(self, optimizer: Optimizer) -> None:
         """Add the prior before each step of an optimiser, and zero pruned weights after it."""
-        own = self.of(optimizer)
         self.optimizers.append(optimizer)
         self.hooks += [
-            optimizer.register_step_pre_hook(partial(self._before_step, own)),
-            optimizer.register_step_post_hook(partial(self._after_step, own)),
+            optimizer.register_step_pre_hook(self._before_step),
+            optimizer.register_step_post_hook(self._after_step),
         ]
 
     def of(self, optimizer: Optimizer) -> dict[str, Tensor]:
@@ -140,9 +139,10 @@ class Attached(Parameters):
         self.optimizers, self.hooks, self.mask_hooks = [], [], []
 
     def _before_step(
-        self, own: dict[str, Tensor], optimizer: Optimizer, args: tuple, kwargs: dict[str, Any]
+        self, optimizer: Optimizer, args: tuple, kwargs: dict[str, Any]
     ) -> tuple[tuple, dict[str, Any]] | None:
         """Add the prior's gradient now, or, if the step calls a closure, after the closure."""
+        own = self.of(optimizer)  # groups of parameters may be added at any time
         closure = args[1] if len(args) > 1 else kwargs.get("closure")
         if closure is None:
             self._add_prior(own, optimizer)
@@ -204,8 +204,9 @@ class Attached(Parameters):
                     mask_gradient(self.factors[name], param)
 
     @torch.no_grad()
-    def _after_step(self, own: dict[str, Tensor], *_: object) -> None:
+    def _after_step(self, optimizer: Optimizer, *_: object) -> None:
         """Zero pruned weights, which an optimiser may change in spite of masked gradients."""
+        own = self.of(optimizer)
         for name, factor in self.factors.items():
             if name in own:
                 own[name].mul_(factor)

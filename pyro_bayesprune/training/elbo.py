@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from pyro_bayesprune.data.inputs import Inputs
-from pyro_bayesprune.models.likelihoods import Likelihood, categorical
+from pyro_bayesprune.models.likelihoods import Likelihood, categorical, check_shape
 from pyro_bayesprune.models.module import BayesianModule, Model
 from pyro_bayesprune.models.priors import elementwise
 from pyro_bayesprune.models.sites import in_data_plate, scored_sites
@@ -154,7 +154,9 @@ def log_likelihood(likelihood: Likelihood, outputs: Tensor, y: Tensor) -> Tensor
     if likelihood is categorical and outputs.dim() == 2:
         # This is the same value in one operation instead of eight.
         return -cross_entropy(outputs, y.long(), reduction="sum")
-    return likelihood(outputs).log_prob(y).sum()
+    targets = likelihood(outputs)
+    check_shape(targets, y)  # otherwise (n,) and (n, 1) would be broadcast to (n, n)
+    return targets.log_prob(y).sum()
 
 
 def point(guide: AutoDelta) -> dict[str, Tensor]:

@@ -84,7 +84,8 @@ class Fit:
         """Write the fit into a folder: weights, masks, buffers, history, and a record.
 
         The model and the state of the optimiser are not saved: a training that continues from a
-        loaded fit begins with a new optimiser.
+        loaded fit begins with a new optimiser. The default learning rate is that of its epoch; a
+        schedule of your own begins anew.
 
         Args:
             folder: a new folder, or one of an earlier fit, which is replaced.

@@ -5,6 +5,7 @@ import math
 import time
 import warnings
 from collections.abc import Generator, Mapping
+from dataclasses import replace
 from typing import cast, get_args
 
 import torch
@@ -31,6 +32,7 @@ from pyro_bayesprune.models.sites import (
     check_weights,
     inspect_model,
 )
+from pyro_bayesprune.pruning.masks import masks_of_sites
 from pyro_bayesprune.pruning.prunable import prunable_sites
 from pyro_bayesprune.pruning.record import PruneState
 from pyro_bayesprune.pruning.registry import Autocast, Objective
@@ -134,7 +136,8 @@ def train(
         RuntimeWarning: if a step prunes all weights of a site (recorded as a sparsity of 1).
     """
     pruning = pruning or UNPRUNED
-    optim = optim or adam(1e-3, epochs, annealing=True)
+    begun = state.unscheduled if state else 0
+    optim = optim or adam(1e-3, epochs, annealing=True, begun=begun)
     check_kind("pruning", pruning, Pruning)
     check_kind("optim", optim, PyroOptim)
     with alone():
@@ -157,7 +160,7 @@ def train(
         if state is None:
             state = initial_state(trainer, sites, read, pruning)
         else:
-            _continue(trainer, state, pruning)
+            state = _continue(trainer, sites, read, state, pruning)
     for _ in range(state.epoch, epochs):
         with alone(), memory_kept():
             state, measured = _one_epoch(trainer, read, pruning, state, epochs, batch_size)
@@ -173,11 +176,18 @@ def initial_state(trainer: Parameters, sites: ModelSites, read: Sources, pruning
     return State(0, {}, masks, {}, {}, None)
 
 
-def _continue(trainer: Trainer, state: State, pruning: Pruning) -> None:
+def _continue(
+    trainer: Trainer, sites: ModelSites, read: Sources, state: State, pruning: Pruning
+) -> State:
+    """Return the state with masks of the sites that the following steps prune."""
     if state.optimizer:
         trainer.optim.set_state(state.optimizer)
     trainer.restore(state.buffers)
+    if pruning.sparsity != 0:
+        fresh = initial_state(trainer, sites, read, pruning).masks
+        state = replace(state, masks=masks_of_sites(state.masks, fresh))
     trainer.project(state.masks, persist=not pruning.regrow)
+    return state
 
 
 def _one_epoch(

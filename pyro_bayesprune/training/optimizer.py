@@ -18,20 +18,22 @@ from pyro_bayesprune.pruning.schedules import REACHED_AT
 
 COUPLED_DECAY = (torch.optim.Adam, torch.optim.SGD)  # unless their decay is decoupled
 
+WHOLE = ("Muon", "Adafactor")  # optimisers of torch that need whole matrices
 
-def adam(learning_rate: float, epochs: int, *, annealing: bool) -> PyroOptim:
+
+def adam(learning_rate: float, epochs: int, *, annealing: bool, begun: int = 0) -> PyroOptim:
     """Return fused Adam; with ``annealing``, its rate falls to zero over the last 40% of epochs.
 
     With a constant rate the weights fluctuate around the mode of the posterior. The rate falls
     along a cosine after rising sparsity schedules have reached their target, so that a network
-    adapts to its pruning at the full rate.
+    adapts to its pruning at the full rate. The schedule begins after ``begun`` of the epochs.
     """
     options = {"lr": learning_rate, "fused": True}
     if not annealing:
         return pyro.optim.Adam(options)
 
     def share(epoch: int) -> float:
-        progress = (epoch / epochs - REACHED_AT) / (1 - REACHED_AT)
+        progress = ((begun + epoch) / epochs - REACHED_AT) / (1 - REACHED_AT)
         return (1 + math.cos(math.pi * min(1.0, max(0.0, progress)))) / 2
 
     schedule = {"optimizer": torch.optim.Adam, "optim_args": options, "lr_lambda": share}
@@ -79,6 +81,10 @@ class JointOptim(PyroOptim):
     ) -> None:
         super().__init__(optim.pt_optim_constructor, optim.pt_optim_args, optim.pt_clip_args)
         self.params = dict(params)
+        self.masks: Mapping[str, Tensor] = {}
+        kind = optim.pt_optim_constructor
+        known = getattr(kind, "__module__", "").partition(".")[0] in ("torch", "pyro")
+        self.is_elementwise = known and kind.__name__ not in WHOLE
         self.torch_optim = optim.pt_optim_constructor(self._groups(decay))
         self.scheduler = None
         if isinstance(optim, PyroLRScheduler):
@@ -107,6 +113,9 @@ class JointOptim(PyroOptim):
             for param in self.params.values():
                 self._clip_grad(param, **self.pt_clip_args)
         self.torch_optim.step()
+        if not self.is_elementwise:  # it may move weights that have neither gradient nor moments
+            for name, mask in self.masks.items():
+                self.params[name].data.masked_fill_(~mask, 0)
         # Otherwise SVI would write zeros over all gradients, a pass over memory.
         self.torch_optim.zero_grad(set_to_none=True)
 

@@ -256,7 +256,9 @@ class Pruner:
         """Return the network as it is now as a `Fit`, for draws, reports and export."""
         state = self._state or State(0, {}, {}, {}, {}, None)
         buffers = buffers_of(self.model, attribute_shapes(self.model))
-        state = State(state.epoch, self.weights, state.masks, buffers, {}, state.log_bf)
+        weights = self.weights  # some of them may have regrown since the last step
+        masks = {name: mask | (weights[name] != 0) for name, mask in state.masks.items()}
+        state = State(state.epoch, weights, masks, buffers, {}, state.log_bf)
         model = with_buffers(self.model, state)
         return Fit(model, state, self.history, None, self._parameters.temperature)
 

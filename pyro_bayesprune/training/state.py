@@ -37,6 +37,12 @@ class State:
     optimizer: dict[str, Any]
     log_bf: float | None
 
+    @property
+    def unscheduled(self) -> int:
+        """Number of finished epochs that are unknown to the schedule, as in a loaded fit."""
+        schedule = self.optimizer.get("scheduler") or {}
+        return self.epoch - schedule.get("last_epoch", 0)
+
     def to(self, device: torch.device) -> "State":
         """Return the state on a device; an optimiser moves its own state when it loads it."""
         weights, masks, buffers = (

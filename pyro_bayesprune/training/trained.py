@@ -139,7 +139,7 @@ def prune(
     model_sites = inspect_model(model, x, y)
     check_num_data(model_sites, batches.num_data)
     check_modules(model, x, y, 2, batches.num_data)
-    latent = {n: w.detach() for n, w in weights.items() if n in model_sites.latent}
+    latent = {n: w.detach().clone() for n, w in weights.items() if n in model_sites.latent}
     check_weights(model, model_sites, latent)
     names = prunable_sites(model, model_sites, sites, x, scope)
     dense = PruneState(latent, {n: torch.ones_like(latent[n], dtype=torch.bool) for n in names})

@@ -173,7 +173,8 @@ class Trainer(Parameters):
         constraint = self.store_state["constraints"][
             f"{self.guide._pyro_name}.{self.guide_names[name]}"
         ]
-        self.params[name].data = transform_to(constraint).inv(value.to(self.params[name]))
+        # A copy, since training changes the parameter in place, and the value is that of a state.
+        self.params[name].data.copy_(transform_to(constraint).inv(value.to(self.params[name])))
 
     def freeze(self, names: Iterable[str]) -> None:
         """Train without gradients of these sites, so that only `set` changes them."""
@@ -188,6 +189,7 @@ class Trainer(Parameters):
     def set_masks(self, masks: Masks) -> None:
         """Train under these masks from now on."""
         self.elbo.set_masks(masks)
+        self.optim.masks = self.elbo.masks
 
     @contextmanager
     def under_masks(self) -> Iterator[None]:
@@ -207,6 +209,8 @@ class Trainer(Parameters):
 
     def _sparse_matrices(self, masks: Masks) -> Masks:
         """Return the masks of matrices for which training the surviving entries is faster."""
+        if not self.optim.is_elementwise:
+            return {}
         priors = _fixed_priors(self.model, self.params)
         equal = {name for name, prior in priors.items() if has_equal_elements(prior)}
         return {n: m for n, m in masks.items() if n in equal and worthwhile(self.params[n], m)}

@@ -5,6 +5,7 @@ import pytest
 import torch
 from helpers import class_data, fit_once, fitted, lifted, linear_data, mlp, written
 from helpers.exports import SHAPE
+from torch import nn
 
 import pyro_bayesprune as bp
 from pyro_bayesprune.models.sites import inspect_model
@@ -45,6 +46,36 @@ def test_sites_that_cannot_be_zero(prior):
 def test_a_pattern_that_matches_no_site():
     with pytest.raises(ValueError, match=r"no site matches 'fc\*'; there are \['w'\]"):
         fit_once(written(), (X, Y), pruning=bp.Pruning(sites=("fc*",)))
+
+
+class Recurrent(nn.Module):
+    """A recurrent layer, or a cell in a loop, with a learnt initial state."""
+
+    def __init__(self, kind):
+        super().__init__()
+        self.layer, self.state = kind(4, 5), nn.Parameter(torch.zeros(1, 5))
+        self.head = nn.Linear(5, 2)
+
+    def forward(self, x):
+        x, state = x[:, None].expand(-1, 3, -1).transpose(0, 1), self.state.expand(len(x), -1)
+        if isinstance(self.layer, nn.GRU):
+            return self.head(self.layer(x, self.state.expand(1, len(state), -1))[0][-1])
+        for one in x:
+            result = self.layer(one, (state, state) if self.is_lstm else state)
+            state = result[0] if self.is_lstm else result
+        return self.head(state)
+
+    @property
+    def is_lstm(self):
+        return isinstance(self.layer, nn.LSTMCell)
+
+
+@pytest.mark.parametrize("kind", [nn.GRU, nn.LSTMCell, nn.GRUCell, nn.RNNCell])
+def test_matrices_of_recurrent_layers_and_cells_are_prunable_but_no_initial_state(kind):
+    x, y = torch.randn(6, 4), torch.randint(2, (6,))
+    layer = {f"layer.{name}" for name, p in kind(4, 5).named_parameters() if p.dim() == 2}
+    sites = sites_of(bp.BayesianModule(Recurrent(kind), bp.priors.normal(0.3), 6), x, y)
+    assert set(sites) == layer | {"head.weight"}
 
 
 class TestUnitScope:

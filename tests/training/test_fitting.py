@@ -5,7 +5,15 @@ import copy
 import pyro
 import pytest
 import torch
-from helpers import assert_same, class_data, linear_data, net_weights, noisy_net, regression
+from helpers import (
+    assert_same,
+    class_data,
+    fitted,
+    linear_data,
+    net_weights,
+    noisy_net,
+    regression,
+)
 from helpers.trainings import fresh, short_fit
 from pyro import poutine
 from pyro.optim import SGD
@@ -142,3 +150,23 @@ def test_a_pruned_regression_is_ridge_on_the_weights_that_are_left():
     ridge = torch.linalg.solve(inputs.T @ inputs / 0.25 + torch.eye(2) / 0.49, inputs.T @ y / 0.25)
     assert torch.allclose(result.weights["w"][mask], ridge, rtol=0, atol=1e-6)
     assert (result.weights["w"][~mask] == 0).all() and result.sparsity == 0.5
+
+
+class Shared(nn.Module):
+    """A network of which two modules have the same buffer."""
+
+    def __init__(self):
+        super().__init__()
+        self.mean, self.linear = nn.BatchNorm1d(6, affine=False), nn.Linear(6, 3)
+        self.register_buffer("centre", self.mean.running_mean)
+
+    def forward(self, x):
+        return self.linear(self.mean(x) - self.centre)
+
+
+def test_a_buffer_of_two_modules_is_the_same_in_the_fit():
+    data = class_data()
+    fit = fitted(Shared(), data)
+    assert torch.equal(fit.module.centre, fit.module.mean.running_mean)
+    now = bp.log_joint(fit.model, fit.weights, data).total
+    assert now == pytest.approx(fit.history["log_joint_after"].iloc[-1])

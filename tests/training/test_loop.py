@@ -172,3 +172,21 @@ def test_a_user_model_with_positive_sites_and_a_factor_is_fitted_and_pruned():
     assert list(result.masks) == ["w"] and result.sparsity == 0.5
     assert result.weights["noise"] > 0
     assert (result.predict(x) - y).square().mean() < y.var()
+
+
+@pytest.mark.parametrize(
+    "options", [{"scope": "unit"}, {"sites": ("0.weight",)}, {"sites": ("*.bias",)}]
+)
+def test_a_continued_training_prunes_the_sites_of_its_own_settings(options):
+    dense = short_fit(fresh(), class_data(), epochs=1, pruning=None)
+    pruning = bp.Pruning(sparsity=0.5, gate="always", schedule="constant", **options)
+    direct = short_fit(fresh(), class_data(), epochs=1, pruning=pruning)
+    fit = short_fit(fresh(), class_data(), epochs=2, pruning=pruning, state=dense.state)
+    assert list(fit.masks) == list(direct.masks) and fit.sparsity == direct.sparsity
+
+
+def test_a_continued_training_of_other_sites_than_the_pruned_ones_is_refused():
+    half = short_fit(fresh(), class_data(), epochs=1, pruning=HALF)
+    other = bp.Pruning(sparsity=0.5, scope="unit")
+    with pytest.raises(ValueError, match=r"state has pruned weights of 2.weight.*prune 0.weight o"):
+        short_fit(fresh(), class_data(), epochs=2, pruning=other, state=half.state)

@@ -4,7 +4,8 @@ import pytest
 import torch
 from helpers import assert_same, class_data, net_weights, random_masks
 from helpers.trainings import OPTIMISERS, fresh, short_fit
-from pyro.optim import SGD, ReduceLROnPlateau
+from pyro.optim import SGD, PyroOptim, ReduceLROnPlateau
+from torch import nn
 
 import pyro_bayesprune as bp
 from pyro_bayesprune.training.optimizer import JointOptim
@@ -69,3 +70,43 @@ def test_options_may_differ_by_site():
     result = short_fit(model, class_data(), optim=optim, pruning=None, epochs=1)
     assert torch.equal(result.weights["0.weight"], model.net[0].weight)
     assert not torch.equal(result.weights["2.weight"], model.net[2].weight)
+
+
+class Orthogonal(torch.optim.SGD):
+    """An optimiser of the user's: its step is the orthogonal matrix nearest to the gradient."""
+
+    @torch.no_grad()
+    def step(self, closure=None):
+        for param in self.param_groups[0]["params"]:
+            u, _, v = torch.linalg.svd(param.grad, full_matrices=False)
+            param.sub_(0.01 * u @ v)
+
+
+@pytest.mark.parametrize("kind", [Orthogonal, getattr(torch.optim, "Muon", Orthogonal)])
+def test_pruned_weights_stay_zero_under_an_optimiser_of_whole_matrices(kind):
+    net = nn.Sequential(nn.Linear(6, 8, bias=False), nn.ReLU(), nn.Linear(8, 3, bias=False))
+    data = class_data()
+    model = bp.BayesianModule(net, bp.priors.normal(0.5), data.num_train)
+    trainer = Trainer(
+        model,
+        data,
+        initial_weights={},
+        optim=PyroOptim(kind, {"lr": 0.01}),
+        objective="map",
+        temperature=1.0,
+        seed=0,
+    )
+    masks = random_masks(net_weights(net))
+    trainer.project(masks, persist=True)
+    trainer.run_epoch(1, 10)
+    assert not any(trainer.weights()[name][~mask].any() for name, mask in masks.items())
+
+
+@pytest.mark.parametrize("kind", sorted({"Muon", "Adafactor"} & {*dir(torch.optim)}))
+def test_large_sparse_matrices_are_trained_whole_where_the_optimiser_needs_it(kind):
+    net, data = nn.Linear(6, 11_000, bias=False), class_data()
+    model = bp.BayesianModule(net, bp.priors.normal(0.5), data.num_train)
+    pruning = bp.Pruning(sparsity=0.9, gate="always", schedule="constant")
+    optim = PyroOptim(getattr(torch.optim, kind), {"lr": 0.01})
+    fit = short_fit(model, data, optim=optim, pruning=pruning, epochs=2)
+    assert (fit.weights["weight"] == 0).float().mean() == pytest.approx(0.9, abs=1e-3)

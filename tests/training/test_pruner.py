@@ -128,6 +128,18 @@ def test_accumulated_gradients_count_the_prior_once():
     assert_near(dict(parts.named_parameters()), dict(whole.named_parameters()))
 
 
+def test_parameters_that_an_optimiser_gets_later_have_their_prior_too():
+    def first_layer(params):
+        return sgd(params[:2])
+
+    whole, _, optimizer = attached(sgd)
+    train_step(whole, optimizer)
+    net, _, optimizer = attached(first_layer)
+    optimizer.add_param_group({"params": net[2].parameters()})
+    train_step(net, optimizer)
+    assert_same(dict(net.named_parameters()), dict(whole.named_parameters()))
+
+
 def test_a_closure_adds_the_prior_to_the_gradient_that_it_computes():
     plain, _, optimizer = attached(sgd)
     train_step(plain, optimizer)
@@ -247,6 +259,15 @@ def test_a_fit_predicts_and_draws_what_the_network_is():
     assert posterior_draws(fit, (X, Y), "last_layer_laplace", draws=3).values.shape[1] == 3
 
 
+def test_a_fit_has_the_weights_that_have_regrown_since_the_last_step():
+    net, pruner, optimizer = attached(sgd, pruning=replace(HALF, regrow=True))
+    pruner.step(DATA)
+    train_step(net, optimizer)
+    fit = pruner.to_fit()
+    assert torch.allclose(fit.module(X), net(X), atol=1e-6)
+    assert fit.sparsity == bp.metrics.sparsity({n: fit.weights[n] != 0 for n in fit.masks})
+
+
 def test_a_step_reads_loaders_and_leaves_the_loop_as_it_was():
     loader = DataLoader(TensorDataset(X, Y), batch_size=7, shuffle=True)
     net, pruner, optimizer = attached(sgd, pruning=replace(HALF, criterion="fisher"))
@@ -306,6 +327,14 @@ def test_the_loss_is_the_mean_negative_log_likelihood():
     outputs, y = torch.randn(5, 2), torch.randn(5, 2)
     expected = -dist.Normal(outputs, 0.5).log_prob(y).sum() / 5
     assert pruner.loss(outputs, y).item() == pytest.approx(expected.item())
+
+
+def test_the_loss_does_not_broadcast_targets():
+    _, pruner, _ = attached(sgd, likelihood=bp.gaussian(0.5))
+    with pytest.raises(
+        ValueError, match=r"shape of the outputs' distribution, \(5, 1\), got \(5,\)"
+    ):
+        pruner.loss(torch.randn(5, 1), torch.randn(5))
 
 
 def numbers():

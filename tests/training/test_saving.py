@@ -155,6 +155,17 @@ def test_an_interrupted_fit_returns_what_it_reached(monkeypatch):
     assert not math.isnan(on.history["train_loss"].iloc[0])
 
 
+def test_the_default_learning_rate_falls_at_the_end_of_a_loaded_training_too(tmp_path):
+    model, options = fresh(), {"batch_size": 10, "progress": False}
+    bp.fit(model, class_data(), epochs=3, **options).save(tmp_path / "fit")
+    on = bp.Fit.load(tmp_path / "fit", model)
+    for epochs in (4, 5):
+        on = bp.fit(model, class_data(), epochs=epochs, state=on.state, **options)
+    whole = bp.fit(model, class_data(), epochs=5, **options)
+    (first,), (second,) = (f.state.optimizer["optimizer"]["param_groups"] for f in (on, whole))
+    assert first["lr"] == second["lr"]
+
+
 def test_submodules_with_the_names_of_prefixes_are_loaded(tmp_path):
     net = nn.Sequential(OrderedDict(mask=nn.Linear(6, 5), buffer=nn.Linear(5, 3)))
     model = bp.BayesianModule(net, bp.priors.normal(0.3), 48)

@@ -86,3 +86,12 @@ def test_a_fit_says_that_its_target_was_not_reached():
     pruning = bp.Pruning(sparsity=0.9, gate="propose", beta=1e6)  # refuses every candidate
     fit = bp.fit(model, data, pruning=pruning, epochs=2, progress=False)
     assert fit.sparsity == 0 and "target not reached: 0.9000" in repr(fit)
+
+
+def test_a_state_does_not_change_in_the_epochs_that_follow():
+    pruning = bp.Pruning(sparsity=0.5, gate="always", schedule="constant", update="condition")
+    states = bp.train(fresh(), class_data(), epochs=2, pruning=pruning, batch_size=10)
+    first, _ = next(states)
+    before = {name: weight.clone() for name, weight in first.weights.items()}
+    next(states)
+    assert_same(first.weights, before)
