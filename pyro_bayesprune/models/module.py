@@ -29,22 +29,12 @@ Weights = dict[str, Tensor]
 Masks = dict[str, Tensor]
 
 
-def precise(dtype: torch.dtype) -> torch.dtype:
-    """Return the dtype of densities: in bfloat16, most differences would be rounded to zero."""
-    return torch.float32 if dtype in (torch.float16, torch.bfloat16) else dtype
-
-
-def rounded(value: Tensor, parameter: Tensor) -> Tensor:
-    """Return a value in a parameter's dtype if that is less precise than its prior's."""
-    return value if precise(parameter.dtype) == parameter.dtype else value.to(parameter.dtype)
-
-
 @contextmanager
 def _made_like(tensor: Tensor) -> Iterator[None]:
-    """Give distributions that are created inside the device and at least the dtype of a tensor."""
+    """Give distributions that are created inside the dtype and device of ``tensor``."""
     dist.enable_validation(dist.is_validation_enabled())  # torch.compile switches it off in torch
     previous = torch.get_default_dtype()
-    torch.set_default_dtype(precise(tensor.dtype))
+    torch.set_default_dtype(tensor.dtype)
     try:
         with tensor.device:
             yield
@@ -122,11 +112,10 @@ class BayesianModule(nn.Module):
     def fixed(self) -> Weights:
         """Return the values of parameters whose prior is a Delta, by name."""
         if self._fixed is None:
-            trainable = self._trainable()
             with one_at_a_time(), forked_rng(self.device), poutine.block():
-                priors = {n: elementwise(self._prior(n, p)) for n, p in trainable.items()}
-            deltas = {n: d.v for n, d in priors.items() if isinstance(d, dist.Delta)}
-            self._fixed = {n: rounded(v, trainable[n]) for n, v in deltas.items()}
+                priors = {n: self._prior(n, p) for n, p in self._trainable().items()}
+            deltas = {n: elementwise(prior) for n, prior in priors.items()}
+            self._fixed = {n: d.v for n, d in deltas.items() if isinstance(d, dist.Delta)}
         return self._fixed
 
     def constants(self) -> Weights:
@@ -156,8 +145,7 @@ class BayesianModule(nn.Module):
 
     def sample_weights(self) -> Weights:
         """Sample each parameter from its prior, in a Pyro site of its name."""
-        parameters = self.named_weights()
-        return {n: rounded(pyro.sample(n, p), parameters[n]) for n, p in self.priors().items()}
+        return {name: pyro.sample(name, prior) for name, prior in self.priors().items()}
 
     def hyper_sites(self) -> set[str]:
         """Return the names of the sites that the priors sample, such as scales."""
@@ -188,13 +176,11 @@ class BayesianModule(nn.Module):
         """Return the module's outputs for inputs ``x`` under ``weights`` by name."""
         device = tensors(x)[0].device
         fixed = {name: value.to(device) for name, value in self.fixed().items()}
-        values = fixed | dict(weights)
         if not (self.autocast and self.training):
-            outputs = network_outputs(self.net, values, x, self.adapter)
-            return outputs.to(precise(outputs.dtype))
+            return network_outputs(self.net, fixed | dict(weights), x, self.adapter)
         with torch.autocast(device.type, torch.bfloat16):
-            outputs = network_outputs(self.net, values, x, self.adapter)
-        return outputs.to(precise(next(self.net.parameters()).dtype))
+            outputs = network_outputs(self.net, fixed | dict(weights), x, self.adapter)
+        return outputs.to(next(self.net.parameters()).dtype)
 
     def forward(self, x: Inputs, y: Tensor | None = None) -> Tensor:
         """Run as a Pyro model: inputs (n, ...), targets (n, ...) or None to sample them."""

@@ -151,18 +151,3 @@ def test_a_prior_that_is_no_function():
 def test_a_parameter_without_elements():
     with pytest.raises(ValueError, match=r"'weight' of shape \(0, 6\) has no elements"):
         bp.BayesianModule(nn.Linear(6, 0), NORMAL, 48)
-
-
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-def test_densities_of_a_network_in_half_precision_are_not_rounded(dtype):
-    net = nn.Sequential(nn.Linear(20, 60), nn.ReLU(), nn.Linear(60, 3)).to(dtype)
-    x, y = torch.randn(50, 20, dtype=dtype), torch.randint(3, (50,))
-    pruned = bp.prune(
-        bp.BayesianModule(net, NORMAL, 50), net_weights(net), (x, y), update="project"
-    )
-    squares = sum((v.double() ** 2).sum() for v in net_weights(net).values())
-    left = sum((v.double() ** 2).sum() for v in pruned.weights.values())
-    factor = pruned.record.bayes_factor
-    assert factor.log_prior_ratio == pytest.approx(((squares - left) / (2 * 0.3**2)).item(), 1e-5)
-    loss = nn.functional.cross_entropy(pruned.module(x).double(), y, reduction="sum").item()
-    assert pruned.record.after.log_likelihood == pytest.approx(-loss, rel=1e-5)
