@@ -22,7 +22,7 @@ from pyro_bayesprune.inference.layers import (
 )
 from pyro_bayesprune.inference.log_joint import batches_at
 from pyro_bayesprune.inference.prediction import target_distributions
-from pyro_bayesprune.inference.targets import Predictions, mixture, probabilities
+from pyro_bayesprune.inference.targets import Predictions, check_shape, mixture, probabilities
 from pyro_bayesprune.models.module import BayesianModule, Model, Weights, evaluation_mode
 from pyro_bayesprune.models.sites import in_data_plate, scored_sites
 
@@ -179,7 +179,9 @@ def likelihoods(draws: Draws, outputs: Tensor) -> list[dist.TorchDistribution]:
 def log_likelihood(draws: Draws, x: Inputs, y: Tensor) -> Tensor:
     """Return log p(y_n | x_n, w) for every draw and example (chains, draws, n), float64, nats."""
     y = y.to(draws.values.device)
-    flat = torch.stack([one.log_prob(y).double() for one in drawn_targets(draws, x)])
+    drawn = drawn_targets(draws, x)
+    check_shape(drawn[0], y)
+    flat = torch.stack([one.log_prob(y).double() for one in drawn])
     return flat.view(*draws.values.shape[:2], -1)
 
 

@@ -113,6 +113,9 @@ def predictions(model: Model, weights: Mapping[str, Tensor], data: Data) -> targ
         model: any Pyro model with one observed site.
         weights: the point.
         data: held-out examples in any form that `as_batches` accepts.
+
+    Raises:
+        ValueError: if the targets have not the shape of their distribution.
     """
     return targets.mixture(([one], y) for one, y in predictive(model, weights, data))
 
@@ -141,9 +144,13 @@ def held_out_loss(model: Model, weights: Mapping[str, Tensor], data: Data) -> tu
         model: any Pyro model with one observed site.
         weights: the point.
         data: held-out examples in any form that `as_batches` accepts.
+
+    Raises:
+        ValueError: if the targets have not the shape of their distribution.
     """
     log_likelihood, total, number, size, name = 0.0, 0.0, 0, 0, "accuracy"
     for distribution, y in predictive(model, weights, data):
+        targets.check_shape(distribution, y)
         base = elementwise(distribution)
         number, size = number + len(y), size + y.numel()
         log_likelihood += base.log_prob(y).sum(dtype=torch.float64).item()

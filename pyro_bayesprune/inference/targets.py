@@ -40,6 +40,18 @@ def probabilities(distribution: Distribution) -> Tensor | None:
     return None
 
 
+def check_shape(distribution: Distribution, y: Tensor) -> None:
+    """Raise a ValueError unless targets have the shape of their distribution.
+
+    Densities and errors of other shapes, such as (n,) and (n, 1), would be those of all pairs.
+    """
+    if distribution.shape() != y.shape:
+        raise ValueError(
+            f"targets must have the shape of their distribution, {tuple(distribution.shape())}, "
+            f"got {tuple(y.shape)}; the leftmost dimension is that of the examples"
+        )
+
+
 def score_name(distribution: Distribution) -> str:
     """Return the name of the score of predictions: ``"accuracy"`` or ``"rmse"``."""
     return "rmse" if probabilities(distribution) is None else "accuracy"
@@ -147,6 +159,7 @@ def mixture(chunks: Iterable[tuple[Sequence[Distribution], Tensor]], seed: int =
 
 
 def _mixed(drawn: list[Distribution], y: Tensor, generator: torch.Generator) -> Predictions:
+    check_shape(drawn[0], y)
     log_prob = torch.stack([_by_example(one.log_prob(y).double(), len(y)) for one in drawn])
     log_prob = log_prob.logsumexp(0) - math.log(len(drawn))
     classes = [p for one in drawn if (p := probabilities(one)) is not None]
