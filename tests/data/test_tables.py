@@ -116,3 +116,10 @@ def test_arrays_of_different_lengths(tmp_path):
 def test_a_built_in_data_set_has_no_target():
     with pytest.raises(ValueError, match="digits has none"):
         bp.load_dataset("digits", target_column="label")
+
+
+def test_a_column_that_is_constant_in_training_is_only_centred(tmp_path):
+    constant = np.full(60, 0.3)
+    frame(dose=constant).to_csv(tmp_path / "trees.csv", index=False)
+    data = bp.load_dataset(str(tmp_path / "trees.csv"), target_column="kind")
+    assert data.train_x[:, 2].abs().max() < 1e-9
