@@ -11,14 +11,17 @@ from pyro_bayesprune.data.inputs import Inputs, examples, mapped
 from pyro_bayesprune.models.module import BayesianModule, Weights, evaluation_mode
 
 
-def outputs_of_two(model: BayesianModule, x: Inputs) -> tuple[Tensor, Inputs, Weights]:
+def outputs_of_two(
+    model: BayesianModule, x: Inputs, seed: int | None = None
+) -> tuple[Tensor, Inputs, Weights]:
     """Return a network's outputs for two examples, these examples, and the parameters by name.
 
-    The outputs have an autograd graph that reaches the parameters and floating-point inputs.
+    The outputs have an autograd graph that reaches the parameters and floating-point inputs. The
+    random numbers that the network may draw have the given seed.
     """
     point = {n: p.detach().requires_grad_() for n, p in model.named_weights().items()}
     x = differentiable(examples(x, slice(2)))
-    with evaluation_mode(model), torch.enable_grad(), forked_rng(model.device):
+    with evaluation_mode(model), torch.enable_grad(), forked_rng(model.device, seed):
         return model.outputs(point, x), x, point
 
 

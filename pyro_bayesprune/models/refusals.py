@@ -36,7 +36,13 @@ def check_modules(model: Model, x: Inputs, y: Tensor, batch_size: int, num_data:
             f"and there are {num_data} examples"
         )
     if isinstance(model, BayesianModule):
-        outputs, _, _ = outputs_of_two(model, x)
+        outputs, again = (outputs_of_two(model, x, seed)[0] for seed in (0, 1))
+        if not torch.allclose(outputs, again, equal_nan=True):
+            raise ValueError(
+                f"{type(model.net).__name__} draws random numbers in evaluation mode, so that "
+                f"densities differ from pass to pass: for dropout use nn.Dropout, or "
+                f"F.dropout(..., training=self.training)"
+            )
         if any(node.name() == REENTRANT for node in graph_nodes(outputs)):
             raise ValueError(
                 "checkpoint(..., use_reentrant=True) trains no weight inside it when a module is "
