@@ -85,6 +85,9 @@ def _columns(path: Path) -> Columns:
     try:
         if path.suffix == ".csv":
             frame = pd.read_csv(path)
+            for number, name in enumerate(map(str, frame), start=1):
+                if name.startswith("Unnamed: "):  # pandas writes row numbers like this
+                    raise ValueError(f"column {number} has no name: name it, or leave it out")
             return {str(name): frame[name].to_numpy() for name in frame}
         if path.suffix == ".npz":
             with np.load(path, allow_pickle=False) as file:

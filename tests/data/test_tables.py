@@ -123,3 +123,9 @@ def test_a_column_that_is_constant_in_training_is_only_centred(tmp_path, value):
     np.savez(tmp_path / "t.npz", dose=np.full(60, value), kind=KINDS)
     data = bp.load_dataset(str(tmp_path / "t.npz"), target_column="kind")
     assert data.train_x.abs().max() < 1e-9
+
+
+def test_row_numbers_are_no_input(tmp_path):
+    frame().sort_values("kind").reset_index(drop=True).to_csv(tmp_path / "trees.csv")
+    with pytest.raises(ValueError, match="column 1 has no name: name it, or leave it out"):
+        bp.load_dataset(str(tmp_path / "trees.csv"), target_column="kind")
