@@ -10,7 +10,7 @@ from pyro_bayesprune.experiments.running import test_metrics
 from pyro_bayesprune.inference.draws import Draws
 from pyro_bayesprune.inference.metrics import sizes
 from pyro_bayesprune.models.module import BayesianModule, network
-from pyro_bayesprune.reporting.analysis import calibrated, diagnosed, plain
+from pyro_bayesprune.reporting.analysis import calibrated, diagnosed, num_classes, plain
 from pyro_bayesprune.training.fitting import Fit
 
 EXAMPLES = 2000  # of the test (and of the training) part at most
@@ -31,8 +31,9 @@ def run_of_fit(fit: Fit, data: Dataset, draws: Draws | None = None) -> Run:
 
         idata = conversion.to_arviz(draws, data, history=fit.history, examples=EXAMPLES)
         analysis |= diagnosed(fit, data, draws, idata)
+    metrics = _metrics(fit, data) | {"num_classes": num_classes(fit, data)}
     settings = {"dataset": data.name, "network": _name(fit), "sparsity": _target(fit)}
-    return Run(settings, plain(_metrics(fit, data)), fit.history, analysis=plain(analysis), fit=fit)
+    return Run(settings, plain(metrics), fit.history, analysis=plain(analysis), fit=fit)
 
 
 def _name(fit: Fit) -> str:

@@ -105,3 +105,28 @@ def test_a_layer_without_weights_is_a_problem_in_the_report_of_a_fit():
     masks = fit.masks | {"0.weight": torch.zeros(2, 3, dtype=torch.bool)}
     fit = replace(fit, state=replace(fit.state, masks=masks))
     assert "collapsed" in {flag.name for flag in flags([run_of_fit(fit, data)])}
+
+
+def test_a_fit_that_guesses_is_a_problem_in_its_report():
+    torch.manual_seed(0)
+    x, y = torch.randn(200, 3), torch.arange(200) % 4
+    model = bp.BayesianModule(nn.Linear(3, 4), bp.priors.normal(0.3), 200)
+    fit = bp.fit(model, (x, y), epochs=1, progress=False)
+    data = bp.Dataset(x, y, test_x=x, test_y=fit.predict_proba(x).argmin(1))
+    assert "guessing" in {flag.name for flag in flags([run_of_fit(fit, data)])}
+
+
+@pytest.mark.parametrize(
+    "likelihood",
+    [
+        lambda outputs: dist.NegativeBinomial(5.0, logits=outputs).to_event(1),
+        lambda outputs: dist.Cauchy(outputs, 1.0).to_event(1),
+    ],
+    ids=["no distribution function", "no mean"],
+)
+def test_the_report_of_targets_without_a_known_distribution_function_or_mean(likelihood, tmp_path):
+    x, y = torch.randn(40, 3), torch.arange(40.0)[:, None] % 5
+    data = bp.Dataset(x, y, test_x=x, test_y=y)
+    model = bp.BayesianModule(nn.Linear(3, 1), bp.priors.normal(0.3), 40, likelihood)
+    fit = bp.fit(model, data, epochs=1, progress=False)
+    assert "NLL" in report(fit, data, tmp_path / "report.html").read_text()
