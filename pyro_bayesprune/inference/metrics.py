@@ -63,14 +63,28 @@ def brier(probabilities: Tensor, labels: Tensor) -> float:
     return (probabilities.double() - truth).square().sum(-1).mean().item()
 
 
+def confidence_bins(
+    probabilities: Tensor, labels: Tensor, bins: int
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return bin, confidence and correctness (0 or 1) of each label (n,), on the CPU.
+
+    Args:
+        probabilities: class probabilities (n, ..., classes).
+        labels: classes (n, ...).
+        bins: number of bins of equal width in (0, 1].
+    """
+    confidence, predicted = probabilities.cpu().double().flatten(0, -2).max(-1)
+    index = (confidence * bins).ceil().clamp(1, bins).long() - 1
+    return index, confidence, (predicted == labels.cpu().flatten()).double()
+
+
 def expected_calibration_error(probabilities: Tensor, labels: Tensor, bins: int = 15) -> float:
     """Return the expected calibration error of the most probable class (Guo et al., 2017).
 
-    The bins of confidence have equal width in (0, 1].
+    The bins are those of `confidence_bins`.
     """
-    confidence, predicted = probabilities.double().flatten(0, -2).max(-1)
-    index = (confidence * bins).ceil().clamp(1, bins).long() - 1
-    gaps = (predicted == labels.flatten()).double() - confidence
+    index, confidence, correct = confidence_bins(probabilities, labels, bins)
+    gaps = correct - confidence
     sums = torch.zeros(bins, dtype=torch.float64, device="cpu").index_add_(0, index, gaps)
     return sums.abs().sum().item() / len(gaps)
 
