@@ -219,3 +219,13 @@ def test_a_network_whose_outputs_depend_on_the_batch_is_refused():
         bp.prune(model, dict(net.named_parameters()), data, 0.5)
     with pytest.raises(ValueError, match="temperature must be a positive"):
         bp.prune(model, dict(net.named_parameters()), data, 0.5, temperature=0.0)
+
+
+def test_only_an_unknown_evidence_leaves_out_the_occam_factor(fitted, monkeypatch):
+    def fails(*args):
+        raise ValueError("another problem")
+
+    fit, data = fitted
+    monkeypatch.setattr("pyro_bayesprune.training.trained.Conditioning.occam_gain", fails)
+    with pytest.raises(ValueError, match="another problem"):
+        bp.prune(fit.model, fit.weights, data, 0.5)
