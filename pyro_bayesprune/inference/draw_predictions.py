@@ -1,7 +1,8 @@
 """Predictions of a network under draws of its weights from the posterior or the prior."""
 
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 
 import pyro.distributions as dist
 import torch
@@ -113,8 +114,20 @@ def draw_outputs(draws: Draws, x: Inputs) -> Tensor:
             return _linearised(draws, x)
         # PyTorch issues this warning at the first jvp of a process.
         warnings.filterwarnings("ignore", "`torch.jit.script` is deprecated")
-        chunks = [_chunk_outputs(draws, chunk, linearised) for chunk in split(x, CHUNK)]
+        with _derivable_attention() if linearised else nullcontext():
+            chunks = [_chunk_outputs(draws, chunk, linearised) for chunk in split(x, CHUNK)]
     return torch.cat(chunks, 2)
+
+
+@contextmanager
+def _derivable_attention() -> Iterator[None]:
+    """Compute attention by operations that have tangents, unlike PyTorch's fused one."""
+    enabled = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(enabled)
 
 
 def _jacobian_is_cheaper(draws: Draws, x: Inputs) -> bool:
