@@ -22,7 +22,14 @@ REENTRANT = "CheckpointFunctionBackward"
 
 def check_modules(model: Model, x: Inputs, y: Tensor, batch_size: int, num_data: int) -> None:
     """Raise a ValueError for modules whose densities or gradients would be wrong."""
-    norms = [part for part in _modules_that_run(model, x, y) if isinstance(part, _BatchNorm)]
+    parts = _modules_that_run(model, x, y)
+    for part in parts:
+        if getattr(part, "max_norm", None) is not None:
+            raise ValueError(
+                f"{type(part).__name__} with max_norm changes its weights whenever it reads them, "
+                f"so that densities are those of other weights: use max_norm=None"
+            )
+    norms = [part for part in parts if isinstance(part, _BatchNorm)]
     for norm in norms:
         if norm.running_mean is None:
             raise ValueError(

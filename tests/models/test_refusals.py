@@ -1,6 +1,7 @@
 """Modules whose densities would be wrong are one clear error."""
 
 import pytest
+import torch
 import torch.nn.functional as F
 from helpers import class_data, fit_once, lifted, net_weights
 from torch import nn
@@ -26,3 +27,13 @@ def test_networks_that_draw_random_numbers_in_evaluation_mode():
     ):
         with pytest.raises(ValueError, match="AlwaysDropout draws random numbers in evaluation"):
             use()
+
+
+def test_embeddings_that_change_their_weights():
+    words, labels = torch.arange(20) % 5, torch.arange(20) % 3
+    model = bp.BayesianModule(nn.Embedding(5, 3, max_norm=0.5), bp.priors.normal(0.3), 20)
+    weights = net_weights(model.net)
+    with pytest.raises(ValueError, match="Embedding with max_norm changes its weights"):
+        bp.prune(model, weights, (words, labels), 0.5)
+    with pytest.raises(ValueError, match="Embedding with max_norm changes its weights"):
+        fit_once(model, (words, labels))
