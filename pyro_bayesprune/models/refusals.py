@@ -17,6 +17,7 @@ from pyro_bayesprune.models.module import (
     submodules,
 )
 
+TOLERANCE = 1e-3  # relative; float32 rounds to about 1e-6
 REENTRANT = "CheckpointFunctionBackward"
 
 
@@ -50,11 +51,28 @@ def check_modules(model: Model, x: Inputs, y: Tensor, batch_size: int, num_data:
                 f"densities differ from pass to pass: for dropout use nn.Dropout, or "
                 f"F.dropout(..., training=self.training)"
             )
+        if _mixes_examples(model, x, outputs):
+            raise ValueError(
+                f"the outputs of {type(model.net).__name__} for an example depend on the others in "
+                f"its batch, so that densities depend on the batch size. Attention and recurrent "
+                f"layers need batch_first=True for inputs (n, ...)"
+            )
         if any(node.name() == REENTRANT for node in graph_nodes(outputs)):
             raise ValueError(
                 "checkpoint(..., use_reentrant=True) trains no weight inside it when a module is "
                 "run on weights from outside: use use_reentrant=False"
             )
+
+
+def _mixes_examples(model: BayesianModule, x: Inputs, outputs: Tensor) -> bool:
+    """Return whether the first of two examples has other outputs when it is alone."""
+    try:
+        alone, _, _ = outputs_of_two(model, examples(x, slice(1)), seed=0)
+    except (RuntimeError, ValueError, IndexError, TypeError):  # a network that needs two examples
+        return False
+    first = outputs[:1]
+    size = TOLERANCE * first.abs().max().item()
+    return alone.shape != first.shape or not torch.allclose(alone, first, TOLERANCE, size, True)
 
 
 def normalises_batches(model: Model) -> bool:

@@ -37,3 +37,23 @@ def test_embeddings_that_change_their_weights():
         bp.prune(model, weights, (words, labels), 0.5)
     with pytest.raises(ValueError, match="Embedding with max_norm changes its weights"):
         fit_once(model, (words, labels))
+
+
+class Attention(nn.Module):
+    def __init__(self, batch_first: bool) -> None:
+        super().__init__()
+        self.attention = nn.MultiheadAttention(4, 2, batch_first=batch_first)
+        self.out = nn.Linear(4, 3)
+
+    def forward(self, x):
+        return self.out(self.attention(x, x, x)[0].mean(1))
+
+
+def test_networks_that_mix_the_examples_of_a_batch():
+    data = torch.randn(20, 5, 4), torch.arange(20) % 3
+    right, wrong = (
+        bp.BayesianModule(Attention(first), bp.priors.normal(0.3), 20) for first in (True, False)
+    )
+    assert fit_once(right, data).state.epoch == 1
+    with pytest.raises(ValueError, match="depend on the others in its batch.*batch_first=True"):
+        fit_once(wrong, data)
