@@ -26,7 +26,8 @@ class Dataset:
         name: name of the data set.
 
     Raises:
-        ValueError: for different lengths, NaN or infinity, negative labels, inputs without targets.
+        ValueError: for different lengths, NaN or infinity, negative labels, inputs without targets,
+            or targets of another number of dimensions than those of training.
 
     Example:
         >>> data = Dataset(torch.randn(6, 2), torch.tensor([0, 1, 2, 0, 1, 2]))
@@ -49,6 +50,12 @@ class Dataset:
                 raise ValueError(f"{part}_x and {part}_y must be given together")
             if x is not None:
                 check_pair(x, y, part)
+                if y.dim() != self.train_y.dim():
+                    shapes = tuple(self.train_y.shape[1:]), tuple(y.shape[1:])
+                    raise ValueError(
+                        f"{part} targets must have the shape of the training targets, {shapes[0]} "
+                        f"for each example, got {shapes[1]}"
+                    )
                 for name, value in {"x": x, "y": y}.items():  # without the caller's graph
                     object.__setattr__(self, f"{part}_{name}", mapped(_without_history, value))
 

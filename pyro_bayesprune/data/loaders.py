@@ -12,6 +12,8 @@ from torch.utils.data import (
     IterableDataset,
     RandomSampler,
     SequentialSampler,
+    SubsetRandomSampler,
+    WeightedRandomSampler,
 )
 
 from pyro_bayesprune._utils.random import apart, random_stream
@@ -20,6 +22,7 @@ from pyro_bayesprune.data.conversion import Conversion
 from pyro_bayesprune.data.dataset import Pair
 from pyro_bayesprune.data.inputs import examples, joined, split, tensors
 
+RANDOM = (RandomSampler, SubsetRandomSampler, WeightedRandomSampler)
 FEW = 4  # examples that are read for inspection
 
 
@@ -187,6 +190,13 @@ class _fixed_order:  # noqa: N801
 
 def _place(weight: Tensor) -> dict[str, Any]:
     return {"dtype": weight.dtype, "device": weight.device}
+
+
+def shuffles(loader: Any) -> bool:  # noqa: ANN401
+    """Return whether a loader has a sampler of random order, by itself or for its batches."""
+    samplers = loader, getattr(loader, "batch_sampler", None)
+    chosen = [getattr(owner, "sampler", None) for owner in samplers]
+    return any(isinstance(s, RANDOM) or getattr(s, "shuffle", False) for s in chosen)
 
 
 def _reads_all(loader: Any) -> bool:  # noqa: ANN401

@@ -9,7 +9,6 @@ from torch import Tensor
 from torch.utils.data import (
     DataLoader,
     IterableDataset,
-    RandomSampler,
     TensorDataset,
     default_collate,
 )
@@ -19,7 +18,7 @@ from pyro_bayesprune.data.batches import SAMPLE, Batches, TensorBatches
 from pyro_bayesprune.data.conversion import Conversion, Unpack, as_tensors
 from pyro_bayesprune.data.dataset import Dataset, Pair
 from pyro_bayesprune.data.inputs import mapped, num_examples, tensors
-from pyro_bayesprune.data.loaders import IndexedBatches, LoaderBatches
+from pyro_bayesprune.data.loaders import IndexedBatches, LoaderBatches, shuffles
 
 Data = Any  # what `as_batches` accepts
 READ = 1024  # examples of an iterable data set that are read at a time
@@ -91,9 +90,7 @@ def as_inputs(x: Data, *, like: Tensor | None = None) -> Batches:
             x = mapped(lambda values: values.new_zeros(1, *values.shape[1:]), x)
         return TensorBatches(x, tensors(x)[0].new_zeros(1).expand(num_examples(x)))
     batches = as_batches(x, None if isinstance(x, (Batches, Dataset)) else _any_target, like=like)
-    if isinstance(batches, LoaderBatches) and isinstance(
-        getattr(batches.loader, "sampler", None), RandomSampler
-    ):
+    if isinstance(batches, LoaderBatches) and shuffles(batches.loader):
         raise ValueError(
             "predictions have the order of the loader, but this one shuffles: use shuffle=False"
         )

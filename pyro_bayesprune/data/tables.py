@@ -14,6 +14,7 @@ from pyro_bayesprune.data.files import TENSORS
 from pyro_bayesprune.data.splitting import held_out
 
 TEST = 0.2  # share of the examples in the test part, always the same ones
+ROUNDING = 1e-12  # of means in float64, relative to the largest value
 Columns = dict[str, np.ndarray]
 
 
@@ -84,6 +85,9 @@ def _columns(path: Path) -> Columns:
     try:
         if path.suffix == ".csv":
             frame = pd.read_csv(path)
+            for number, name in enumerate(map(str, frame), start=1):
+                if name.startswith("Unnamed: "):  # pandas writes row numbers like this
+                    raise ValueError(f"column {number} has no name: name it, or leave it out")
             return {str(name): frame[name].to_numpy() for name in frame}
         if path.suffix == ".npz":
             with np.load(path, allow_pickle=False) as file:
@@ -133,5 +137,6 @@ def _numbers(path: Path, role: str, name: str, values: np.ndarray) -> Tensor:
 
 def _normalised(inputs: Tensor, train: Tensor) -> Tensor:
     mean, std = inputs[train].mean(0), inputs[train].std(0, correction=0)
-    std[std == 0] = 1  # a constant column is only centred
+    # A constant column is only centred. Rounding may give it a deviation that is not zero.
+    std[std <= ROUNDING * inputs[train].abs().amax(0)] = 1
     return ((inputs - mean) / std).to(torch.get_default_dtype())

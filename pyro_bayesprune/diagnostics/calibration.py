@@ -9,6 +9,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from pyro_bayesprune.inference.metrics import confidence_bins
 from pyro_bayesprune.inference.targets import class_scores
 
 REJECTED = (0.0, 0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5)
@@ -39,11 +40,9 @@ def reliability_table(probabilities: Tensor, labels: Tensor, bins: int = 10) -> 
         labels: classes (n,).
         bins: number of bins of equal width in (0, 1]. Empty bins are omitted.
     """
-    probabilities, labels = probabilities.cpu(), labels.cpu()
-    confidence, predicted = probabilities.double().flatten(0, -2).max(-1)
-    index = (confidence * bins).ceil().clamp(1, bins).int().numpy() - 1
-    correct = (predicted == labels.flatten()).double().numpy()
-    frame = pd.DataFrame({"bin": index, "confidence": confidence.numpy(), "accuracy": correct})
+    names = ("bin", "confidence", "accuracy")
+    values = [part.numpy() for part in confidence_bins(probabilities, labels, bins)]
+    frame = pd.DataFrame(dict(zip(names, values, strict=True)))
     groups = frame.groupby("bin")
     table = groups.mean().assign(examples=groups.size()).reset_index()
     table["from"], table["to"] = table["bin"] / bins, (table["bin"] + 1) / bins

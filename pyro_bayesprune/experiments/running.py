@@ -176,17 +176,10 @@ def test_metrics(model: Model, weights: Weights, data: Dataset) -> dict[str, flo
 
 
 def _size(net: nn.Module, state: State, shape: Sequence[int]) -> dict[str, Any]:
-    parameters = sum(weight.numel() for weight in net.parameters())
-    pruned = sum(int((~mask).sum()) for mask in state.masks.values())
-    layers, flops = metrics.layer_sparsity(state.masks), metrics.layer_flops(net, shape)
+    flops = metrics.layer_flops(net, shape)
     return {
-        "achieved_sparsity": metrics.sparsity(state.masks),
-        "parameters": parameters,
-        "prunable": sum(mask.numel() for mask in state.masks.values()),
-        "compression_ratio": parameters / (parameters - pruned),
+        **metrics.sizes(sum(weight.numel() for weight in net.parameters()), state.masks),
         "multiply_adds": sum(flops.values()),
         "theoretical_speedup": metrics.theoretical_speedup(flops, state.masks),
-        "layer_sparsity": layers,
         "dead_units": metrics.dead_units(state.weights, state.masks),
-        "collapsed_layers": [name for name, share in layers.items() if share == 1],
     }

@@ -45,12 +45,16 @@ from pyro_bayesprune.models.priors import elementwise
 CHUNK = 256  # examples, whose unfolded images fit into the cache
 
 
+class NoEvidence(ValueError):
+    """The model, its likelihood or a prior has no known curvature and therefore no evidence."""
+
+
 def check_lifted(model: Model) -> None:
-    """Raise a ValueError unless the model is a BayesianModule with a known likelihood."""
+    """Raise a NoEvidence unless the model is a BayesianModule with a known likelihood."""
     if not isinstance(model, BayesianModule):
-        raise ValueError(f"curvature needs a BayesianModule, got {type(model).__name__}")
+        raise NoEvidence(f"curvature needs a BayesianModule, got {type(model).__name__}")
     if not has_known_likelihood(model):
-        raise ValueError(
+        raise NoEvidence(
             f"curvature needs the likelihood categorical, bernoulli, gaussian or poisson, "
             f"got {model.likelihood}"
         )
@@ -68,7 +72,7 @@ def prior_precision(model: BayesianModule, weights: Mapping[str, Tensor]) -> Wei
     scale in ``weights``.
 
     Raises:
-        ValueError: for a prior that is not an independent zero-mean Normal. A Laplace prior has no
+        NoEvidence: for a prior that is not an independent zero-mean Normal. A Laplace prior has no
             second derivative at zero, and a Student t has negative precision in its tails.
     """
     check_lifted(model)
@@ -76,7 +80,7 @@ def prior_precision(model: BayesianModule, weights: Mapping[str, Tensor]) -> Wei
     for name, prior in model.priors_at(weights).items():
         base = elementwise(prior)
         if type(base) is not dist.Normal or bool((base.loc != 0).any()):
-            raise ValueError(
+            raise NoEvidence(
                 f"an evidence needs independent zero-mean Normal priors, and the prior of {name!r} "
                 f"is {type(base).__name__}"
             )

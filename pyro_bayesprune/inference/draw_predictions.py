@@ -1,7 +1,8 @@
 """Predictions of a network under draws of its weights from the posterior or the prior."""
 
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 
 import pyro.distributions as dist
 import torch
@@ -23,6 +24,7 @@ from pyro_bayesprune.inference.layers import (
 from pyro_bayesprune.inference.log_joint import batches_at
 from pyro_bayesprune.inference.prediction import target_distributions
 from pyro_bayesprune.inference.targets import Predictions, mixture, probabilities
+from pyro_bayesprune.models.likelihoods import check_shape
 from pyro_bayesprune.models.module import BayesianModule, Model, Weights, evaluation_mode
 from pyro_bayesprune.models.sites import in_data_plate, scored_sites
 
@@ -113,8 +115,20 @@ def draw_outputs(draws: Draws, x: Inputs) -> Tensor:
             return _linearised(draws, x)
         # PyTorch issues this warning at the first jvp of a process.
         warnings.filterwarnings("ignore", "`torch.jit.script` is deprecated")
-        chunks = [_chunk_outputs(draws, chunk, linearised) for chunk in split(x, CHUNK)]
+        with _derivable_attention() if linearised else nullcontext():
+            chunks = [_chunk_outputs(draws, chunk, linearised) for chunk in split(x, CHUNK)]
     return torch.cat(chunks, 2)
+
+
+@contextmanager
+def _derivable_attention() -> Iterator[None]:
+    """Compute attention by operations that have tangents, unlike PyTorch's fused one."""
+    enabled = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(enabled)
 
 
 def _jacobian_is_cheaper(draws: Draws, x: Inputs) -> bool:
@@ -179,7 +193,9 @@ def likelihoods(draws: Draws, outputs: Tensor) -> list[dist.TorchDistribution]:
 def log_likelihood(draws: Draws, x: Inputs, y: Tensor) -> Tensor:
     """Return log p(y_n | x_n, w) for every draw and example (chains, draws, n), float64, nats."""
     y = y.to(draws.values.device)
-    flat = torch.stack([one.log_prob(y).double() for one in drawn_targets(draws, x)])
+    drawn = drawn_targets(draws, x)
+    check_shape(drawn[0], y)
+    flat = torch.stack([one.log_prob(y).double() for one in drawn])
     return flat.view(*draws.values.shape[:2], -1)
 
 

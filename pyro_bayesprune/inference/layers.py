@@ -119,7 +119,8 @@ def positions(call: LayerCall, grad: Tensor) -> tuple[Tensor, Tensor]:
     return input_positions(call), output_positions(call, grad)
 
 
-_agreeing: WeakKeyDictionary[BayesianModule, frozenset[str]] = WeakKeyDictionary()
+Names = frozenset[str]
+_agreeing: WeakKeyDictionary[BayesianModule, dict[Names, Names]] = WeakKeyDictionary()
 
 
 def closed_form_layers(
@@ -127,18 +128,20 @@ def closed_form_layers(
 ) -> frozenset[str]:
     """Return the names of the layers whose gradients have the closed form.
 
-    The comparison with autograd is made once for each network, and its result is stored. Noise is
-    added to the weights, since zeros of pruned weights could hide a difference.
+    The comparison with autograd is made once for each network and its trainable parameters, and its
+    result is stored. Noise is added to the weights, since zeros of pruned weights could hide a
+    difference.
 
     Args:
         model: the lifted network.
         weights: a point.
         x: inputs (n, ...), of which the first few are used.
     """
-    if model not in _agreeing:
+    known, trainable = _agreeing.setdefault(model, {}), frozenset(model.named_weights())
+    if trainable not in known:
         few = detached(examples(x, slice(EXAMPLES)))
-        _agreeing[model] = frozenset(_compared(model, weights, few))
-    return _agreeing[model]
+        known[trainable] = frozenset(_compared(model, weights, few))
+    return known[trainable]
 
 
 def has_closed_form(model: BayesianModule, weights: Mapping[str, Tensor], x: Inputs) -> bool:

@@ -12,6 +12,7 @@ from pyro_bayesprune.data.inputs import tensors
 from pyro_bayesprune.data.loading import Data, as_inputs, has_examples
 from pyro_bayesprune.inference import targets
 from pyro_bayesprune.inference.log_joint import at_point, batches_at, chunk_of
+from pyro_bayesprune.models.likelihoods import check_shape
 from pyro_bayesprune.models.module import Model, evaluation_mode
 from pyro_bayesprune.models.priors import elementwise
 from pyro_bayesprune.models.sites import Site, in_data_plate, is_fixed, scored_sites
@@ -113,6 +114,9 @@ def predictions(model: Model, weights: Mapping[str, Tensor], data: Data) -> targ
         model: any Pyro model with one observed site.
         weights: the point.
         data: held-out examples in any form that `as_batches` accepts.
+
+    Raises:
+        ValueError: if the targets have not the shape of their distribution.
     """
     return targets.mixture(([one], y) for one, y in predictive(model, weights, data))
 
@@ -141,9 +145,13 @@ def held_out_loss(model: Model, weights: Mapping[str, Tensor], data: Data) -> tu
         model: any Pyro model with one observed site.
         weights: the point.
         data: held-out examples in any form that `as_batches` accepts.
+
+    Raises:
+        ValueError: if the targets have not the shape of their distribution.
     """
     log_likelihood, total, number, size, name = 0.0, 0.0, 0, 0, "accuracy"
     for distribution, y in predictive(model, weights, data):
+        check_shape(distribution, y)
         base = elementwise(distribution)
         number, size = number + len(y), size + y.numel()
         log_likelihood += base.log_prob(y).sum(dtype=torch.float64).item()

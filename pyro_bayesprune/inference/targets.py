@@ -24,6 +24,7 @@ from torch import Tensor
 from torch import distributions as td
 
 from pyro_bayesprune.inference import metrics
+from pyro_bayesprune.models.likelihoods import check_shape
 from pyro_bayesprune.models.priors import elementwise
 
 COVERAGES = (0.5, 0.9)
@@ -147,6 +148,7 @@ def mixture(chunks: Iterable[tuple[Sequence[Distribution], Tensor]], seed: int =
 
 
 def _mixed(drawn: list[Distribution], y: Tensor, generator: torch.Generator) -> Predictions:
+    check_shape(drawn[0], y)
     log_prob = torch.stack([_by_example(one.log_prob(y).double(), len(y)) for one in drawn])
     log_prob = log_prob.logsumexp(0) - math.log(len(drawn))
     classes = [p for one in drawn if (p := probabilities(one)) is not None]

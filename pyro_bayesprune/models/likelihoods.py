@@ -88,11 +88,15 @@ class gaussian:  # noqa: N801  (used as a function: gaussian(0.1))
 
 
 def check_shape(targets: dist.TorchDistribution, y: Tensor) -> None:
-    """Raise a ValueError unless ``y`` has the shape of the distribution of the targets."""
+    """Raise a ValueError unless ``y`` has the shape of the distribution of the targets.
+
+    Densities and errors of other shapes, such as (n,) and (n, 1), would be those of all pairs.
+    """
     if targets.shape() != y.shape:
         raise ValueError(
             f"targets must have the shape of the outputs' distribution, "
-            f"{tuple(targets.shape())}, got {tuple(y.shape)}"
+            f"{tuple(targets.shape())}, got {tuple(y.shape)}; the leftmost dimension is that of "
+            f"the examples"
         )
 
 

@@ -92,6 +92,12 @@ def _check_sites(
 ) -> None:
     for name, site in latent.items():
         _check_support(name, site)
+        if site["value"].dtype in (torch.float16, torch.bfloat16):
+            raise ValueError(
+                f"the weights of {name!r} are {site['value'].dtype}, in which densities are "
+                f"rounded to a few digits: use float32. For speed, fit(..., autocast='bf16') "
+                f"computes outputs in bfloat16"
+            )
         if in_data_plate(site):
             raise ValueError(f'the latent site {name!r} is inside the plate "data"')
     params = [name for name, site in nodes.items() if site["type"] == "param"]

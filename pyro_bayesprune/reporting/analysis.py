@@ -145,7 +145,7 @@ def plain(result: Mapping[str, Any]) -> dict[str, Any]:
 
 def diagnosed(fit: Fitted, data: Dataset, draws: Draws, idata: Any) -> dict[str, Any]:  # noqa: ANN401
     """Return the diagnostics of draws around a fit or a run, and how they were drawn."""
-    classes = _classes(fit, data)
+    classes = num_classes(fit, data)
     return {
         "method": draws.method,
         "draws": str(draws),
@@ -166,7 +166,7 @@ def calibrated(
 ) -> dict[str, Any]:
     """Return tables of scores and calibration on test examples, of the MAP and of the draws."""
     few = None if draws is None else draws.thinned(PREDICTIVE)
-    if _classes(fit, data) is None:
+    if num_classes(fit, data) is None:
         numbers = {"MAP": partial(predictions, fit.model, fit.weights)}
         if few is not None:
             numbers["mean over draws"] = partial(draw_predictions.predictions, few)
@@ -177,8 +177,8 @@ def calibrated(
     return _calibrate(predictors, data, foreign, examples, seed)
 
 
-def _classes(fit: Fitted, data: Dataset) -> int | None:
-    """The number of classes, or None if the targets are no classes."""
+def num_classes(fit: Fitted, data: Dataset) -> int | None:
+    """Return the number of classes, or None if the targets are no classes."""
     few = at(data.train_x, slice(2))
     point = next(target_distributions(fit.model, fit.weights, few))
     classes = probabilities(point)
@@ -251,7 +251,7 @@ def _calibrate_numbers(
     examples: int,
     seed: int,
 ) -> dict[str, Any]:
-    """Return tables of scores, PIT and coverage of test targets that are no classes."""
+    """Return tables of scores, and of PIT and coverage if known, of targets that are no classes."""
     if data.test_x is None or data.test_y is None:
         return {}
     rows = choose_examples(len(data.test_y), examples, seed, "test")
@@ -260,6 +260,8 @@ def _calibrate_numbers(
     result: dict[str, Any] = {
         "scores": [{"network": n, **p.scores()} for n, p in predicted.items()]
     }
+    if any(p.pit is None for p in predicted.values()):  # an unknown distribution function
+        return result
     for name, table in (("pit", pit_table), ("coverage", coverage_table)):
         frame = pd.concat({n: table(p) for n, p in predicted.items()}, names=["network"])
         result[name] = frame.reset_index("network").to_dict("records")

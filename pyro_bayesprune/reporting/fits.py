@@ -8,9 +8,9 @@ from pyro_bayesprune.data.dataset import Dataset
 from pyro_bayesprune.experiments.loading import Run
 from pyro_bayesprune.experiments.running import test_metrics
 from pyro_bayesprune.inference.draws import Draws
-from pyro_bayesprune.inference.metrics import layer_sparsity
+from pyro_bayesprune.inference.metrics import sizes
 from pyro_bayesprune.models.module import BayesianModule, network
-from pyro_bayesprune.reporting.analysis import calibrated, diagnosed, plain
+from pyro_bayesprune.reporting.analysis import calibrated, diagnosed, num_classes, plain
 from pyro_bayesprune.training.fitting import Fit
 
 EXAMPLES = 2000  # of the test (and of the training) part at most
@@ -31,8 +31,9 @@ def run_of_fit(fit: Fit, data: Dataset, draws: Draws | None = None) -> Run:
 
         idata = conversion.to_arviz(draws, data, history=fit.history, examples=EXAMPLES)
         analysis |= diagnosed(fit, data, draws, idata)
+    metrics = _metrics(fit, data) | {"num_classes": num_classes(fit, data)}
     settings = {"dataset": data.name, "network": _name(fit), "sparsity": _target(fit)}
-    return Run(settings, plain(_metrics(fit, data)), fit.history, analysis=plain(analysis), fit=fit)
+    return Run(settings, plain(metrics), fit.history, analysis=plain(analysis), fit=fit)
 
 
 def _name(fit: Fit) -> str:
@@ -48,19 +49,17 @@ def _target(fit: Fit) -> float | str:
 
 
 def _metrics(fit: Fit, data: Dataset) -> dict[str, Any]:
-    total = sum(weight.numel() for weight in fit.weights.values())
-    pruned = sum(int((~mask).sum()) for mask in fit.masks.values())
+    module, counted = network(fit.model), list(fit.weights.values())
+    if isinstance(module, BayesianModule):  # scales and a noise are no parameters of the network
+        counted = list(module.net.parameters())
     last: dict[str, Any] = dict(fit.history.iloc[-1]) if len(fit.history) else {}
     seconds = sum(fit.history[c].sum() for c in map(str, fit.history) if "seconds_" in c)
     return {
         "method": "fit",
         **test_metrics(fit.model, fit.weights, data),
         **{name: value for name, value in last.items() if name.startswith("validation_")},
-        "achieved_sparsity": fit.sparsity,
-        "parameters": total,
-        "compression_ratio": total / (total - pruned),
+        **sizes(sum(weight.numel() for weight in counted), fit.masks),
         "shape": list(data.shape) if isinstance(data.train_x, Tensor) else None,
-        "layer_sparsity": layer_sparsity(fit.masks),
         "num_train": data.num_train,
         "epochs": fit.state.epoch,
         "seconds": float(seconds),

@@ -92,13 +92,19 @@ def _network(run: Run) -> Iterator[Problem]:
         yield "collapsed", {"layers": ", ".join(collapsed)}
     if score is None:
         yield "no_test_data", {}
-    elif classes and score < 1.5 / classes:
+    elif classes and score < _of_guesses(classes):
         yield "guessing", {"accuracy": score, "classes": classes}
     coverage = run.metrics.get("test_coverage_90")
     if coverage is not None and abs(coverage - 0.9) > WRONG_COVERAGE:
         yield "coverage", {"coverage": coverage, "limit": WRONG_COVERAGE}
     if (ece := run.metrics.get("test_ece") or 0.0) > LARGE_ECE:
         yield "calibration", {"ece": ece, "limit": LARGE_ECE}
+
+
+def _of_guesses(classes: int) -> float:
+    """Return the accuracy below which a network is hardly better than guesses among the classes."""
+    chance = 1 / classes
+    return min(1.5 * chance, chance + 0.06 * (1 - chance))
 
 
 def _pruning(run: Run) -> Iterator[Problem]:

@@ -143,19 +143,23 @@ def calibration_panel(runs: Sequence[Run]) -> Panel:
     caption = CAPTIONS["scores"].format(examples=analysed[0].analysis.get("examples"))
     if averaged := analysed[-1].analysis.get("averaged"):
         caption += CAPTIONS["averaged"].format(averaged=averaged)
-    classes = [run for run in analysed if run.score == "accuracy"]
-    others = [run for run in analysed if run.score != "accuracy"]
+    classes = [run for run in analysed if "ece" in run.analysis["scores"][0]]
+    others = [run for run in analysed if "ece" not in run.analysis["scores"][0]]
     content = _calibration_of_classes(classes, caption) if classes else []
     content += _calibration_of_numbers(others, caption) if others else []
     return panel("calibration", content)
 
 
 def _calibration_of_numbers(analysed: Sequence[Run], caption: str) -> Content:
+    table = table_of(_joined(analysed, "scores"), caption)
+    analysed = [run for run in analysed if run.analysis.get("pit")]
+    if not analysed:
+        return [table]
     scores, pit, coverage = (_joined(analysed, name) for name in ("scores", "pit", "coverage"))
     worst = dict(scores.iloc[(scores["coverage_90"] - 0.9).abs().argmax()])
     texts = {"network": worst["network"], "coverage": worst["coverage_90"]}
     return [
-        table_of(scores, caption),
+        table,
         picture(plots.pit(pit), "pit", pit, most=pit["share"].max()),
         picture(plots.coverage(coverage), "coverage", coverage, **texts),
     ]

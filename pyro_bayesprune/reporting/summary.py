@@ -86,7 +86,7 @@ def _file_sizes(weights: Weights) -> tuple[float, float]:
     """Return the sizes of a file in the format ``sparse`` and of one with all weights, in kB."""
     stored = [encode(n, w.cpu(), "sparse", "float32")[0].values() for n, w in weights.items()]
     sparse = sum(array.nbytes + HEADER for arrays in stored for array in arrays)
-    return sparse / 1000, sum(weight.numel() * 4 + HEADER for weight in weights.values()) / 1000
+    return sparse / 1000, sum(weight.nbytes + HEADER for weight in weights.values()) / 1000
 
 
 def figure(runs: Sequence[Run]) -> Panel:

@@ -19,6 +19,7 @@ from pyro_bayesprune._utils.random import random_stream
 from pyro_bayesprune.data.batches import SAMPLE, Batches
 from pyro_bayesprune.data.loading import Data
 from pyro_bayesprune.inference.conditioning import Conditioning
+from pyro_bayesprune.inference.curvature import NoEvidence
 from pyro_bayesprune.inference.log_joint import batches_at
 from pyro_bayesprune.models.buffers import attribute_shapes, buffers_of
 from pyro_bayesprune.models.module import Masks, Model
@@ -213,10 +214,10 @@ class _Attempts:
         return Conditioning(self.model, self.dense.weights, sample, sites, self.temperature)
 
     def _occam_gain(self, masks: Masks) -> float:
-        """Return the change of the log Occam factor, NaN for a prior without a known evidence."""
+        """Return the change of the log Occam factor, NaN for a model without a known evidence."""
         try:
             return self.conditioning.occam_gain(self.dense.masks, masks)
-        except ValueError:
+        except NoEvidence:
             return math.nan
 
     def _generator(self) -> torch.Generator:

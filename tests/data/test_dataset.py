@@ -32,3 +32,9 @@ def test_half_a_pair_is_an_error():
 def test_real_targets_have_no_classes():
     with pytest.raises(ValueError, match="real targets have no classes"):
         _ = bp.Dataset(torch.zeros(3, 2), torch.zeros(3)).num_classes
+
+
+def test_all_parts_have_targets_of_one_shape():
+    x, y = torch.zeros(3, 2), torch.zeros(3, 1)
+    with pytest.raises(ValueError, match=r"test targets .* training targets, \(1,\).* got \(\)"):
+        bp.Dataset(x, y, test_x=x, test_y=y[:, 0])

@@ -4,7 +4,15 @@ import numpy as np
 import pytest
 import torch
 from helpers.loaders import Rows, Stream, forms
-from torch.utils.data import DataLoader, IterableDataset, TensorDataset
+from torch.utils.data import (
+    BatchSampler,
+    DataLoader,
+    IterableDataset,
+    RandomSampler,
+    SubsetRandomSampler,
+    TensorDataset,
+    WeightedRandomSampler,
+)
 
 from pyro_bayesprune.data.batches import TensorBatches
 from pyro_bayesprune.data.loading import as_batches, as_inputs
@@ -132,3 +140,16 @@ def test_inputs_without_targets():
         assert torch.equal(torch.cat(list(as_inputs(data).inputs(16))), X)
     with pytest.raises(ValueError, match="this one shuffles: use shuffle=False"):
         as_inputs(DataLoader(TensorDataset(X), shuffle=True))
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"sampler": SubsetRandomSampler(range(40))},
+        {"sampler": WeightedRandomSampler([1.0] * 40, 40)},
+        {"batch_sampler": BatchSampler(RandomSampler(range(40)), 8, drop_last=False)},
+    ],
+)
+def test_predictions_need_a_loader_in_order_whatever_shuffles_it(options):
+    with pytest.raises(ValueError, match="use shuffle=False"):
+        as_inputs(DataLoader(TensorDataset(X, Y), **options))

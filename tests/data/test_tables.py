@@ -116,3 +116,16 @@ def test_arrays_of_different_lengths(tmp_path):
 def test_a_built_in_data_set_has_no_target():
     with pytest.raises(ValueError, match="digits has none"):
         bp.load_dataset("digits", target_column="label")
+
+
+@pytest.mark.parametrize("value", [0.1, 1 / 3, 0.7, 7.7, 123.456])
+def test_a_column_that_is_constant_in_training_is_only_centred(tmp_path, value):
+    np.savez(tmp_path / "t.npz", dose=np.full(60, value), kind=KINDS)
+    data = bp.load_dataset(str(tmp_path / "t.npz"), target_column="kind")
+    assert data.train_x.abs().max() < 1e-9
+
+
+def test_row_numbers_are_no_input(tmp_path):
+    frame().sort_values("kind").reset_index(drop=True).to_csv(tmp_path / "trees.csv")
+    with pytest.raises(ValueError, match="column 1 has no name: name it, or leave it out"):
+        bp.load_dataset(str(tmp_path / "trees.csv"), target_column="kind")

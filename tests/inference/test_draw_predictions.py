@@ -81,3 +81,30 @@ def test_prior_predictive_classes_before_any_training(small_network):
     assert obs.shape == (40, len(data.train_x)) and set(obs.unique().tolist()) <= {0, 1, 2}
     frequencies = torch.bincount(obs.flatten(), minlength=3) / obs.numel()
     assert (frequencies - 1 / 3).abs().max() < 0.25  # a symmetric prior favours no class
+
+
+class Attention(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.attention, self.out = nn.MultiheadAttention(4, 2, batch_first=True), nn.Linear(4, 3)
+
+    def forward(self, x):
+        return self.out(self.attention(x, x, x)[0].mean(1))
+
+
+def test_linearised_outputs_of_attention():
+    torch.manual_seed(0)
+    x, net, fast = torch.randn(12, 5, 4), Attention(), torch.backends.mha.get_fastpath_enabled()
+    model = bp.BayesianModule(net, bp.priors.normal(1.0), 12)
+    data = bp.Dataset(x, torch.arange(12) % 3)
+    draws = samplers.posterior_draws(around(model, net_weights(net)), data, "laplace", draws=2)
+    centre, change = gather(draws.weights, draws.index), 1e-3
+    moved = centre + change * (draws.values[0, 0] - centre)
+    with torch.no_grad():
+        start, end = (
+            model.eval().outputs(scatter(vector.double(), draws.weights, draws.index), x.double())
+            for vector in (centre, moved)
+        )
+    expected = start + (end - start) / change
+    assert torch.allclose(draw_outputs(draws, x)[0, 0].double(), expected, rtol=0.05, atol=0.05)
+    assert torch.backends.mha.get_fastpath_enabled() == fast

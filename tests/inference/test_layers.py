@@ -212,3 +212,15 @@ def test_thousands_of_classes_need_one_column_in_memory_at_a_time():
     exact = (p * (1 - p)).T @ x.double().square()
     ggn = ggn_diagonal(model, weights, (x, torch.zeros(600, dtype=torch.long)))
     torch.testing.assert_close(ggn["weight"], exact, rtol=1e-3, atol=1e-9)
+
+
+def test_a_parameter_may_be_frozen_after_the_first_evaluation():
+    data = torch.randn(8, 4), torch.arange(8) % 3
+    net = nn.Sequential(nn.Linear(4, 5), nn.Tanh(), nn.Linear(5, 3))
+    model = bp.BayesianModule(net, bp.priors.normal(1.0), 8)
+    whole = ggn_diagonal(model, model.named_weights(), data)
+    net[0].bias.requires_grad_(False)
+    rest = ggn_diagonal(model, model.named_weights(), data)
+    assert set(rest) == set(whole) - {"0.bias"}
+    for name, values in rest.items():
+        torch.testing.assert_close(values, whole[name], rtol=1e-5, atol=1e-7)

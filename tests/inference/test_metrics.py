@@ -33,3 +33,29 @@ def test_multiply_adds_and_speedup_against_hand_counts(net, counts):
     after = sum(counts.values()) - counts[first] * (1 - share)
     expected = sum(counts.values()) / after
     assert metrics.theoretical_speedup(counts, masks) == pytest.approx(expected)
+
+
+class Tied(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.first, self.second = (torch.nn.Linear(6, 6, bias=False) for _ in range(2))
+        self.second.weight = self.first.weight
+
+    def forward(self, x):
+        return self.second(self.first(x).relu())
+
+
+def test_multiply_adds_of_a_tied_weight_are_those_of_all_its_layers():
+    assert metrics.layer_flops(Tied(), (6,)) == {"first.weight": 2 * 36}
+
+
+def test_multiply_adds_that_belong_to_no_layers_weight_are_not_left_out():
+    net = torch.nn.LSTM(4, 8, batch_first=True)
+    with pytest.raises(ValueError, match="known of the weights of layers, not of 'weight_ih_l0'"):
+        metrics.layer_flops(net, (7, 4))
+
+
+def test_biases_have_no_dead_units():
+    weights = {"weight": torch.tensor([[0.0, 0.0], [1.0, 0.0]]), "bias": torch.zeros(2)}
+    masks = {name: weight != 0 for name, weight in weights.items()}
+    assert metrics.dead_units(weights, masks) == {"weight": 1}

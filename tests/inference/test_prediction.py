@@ -15,7 +15,12 @@ from helpers import (
 from torch import nn
 
 import pyro_bayesprune as bp
-from pyro_bayesprune.inference.prediction import class_probabilities, held_out_loss, mean_prediction
+from pyro_bayesprune.inference.prediction import (
+    class_probabilities,
+    held_out_loss,
+    mean_prediction,
+    predictions,
+)
 
 
 def test_the_held_out_loss_is_the_mean_cross_entropy_and_the_accuracy():
@@ -58,3 +63,13 @@ def test_a_point_without_all_latent_sites_is_refused():
     data = torch.randn(5, 2), torch.randn(5, 1)
     with pytest.raises(ValueError, match="needs values of all latent sites, got none of"):
         held_out_loss(model, dict(net.named_parameters()), data)
+
+
+@pytest.mark.parametrize("measure", [held_out_loss, predictions])
+@pytest.mark.parametrize("likelihood", [bp.likelihoods.categorical, bp.likelihoods.gaussian(1.0)])
+def test_targets_of_another_shape_are_not_paired_with_all_predictions(measure, likelihood):
+    data, net = class_data(), mlp()
+    model = bp.BayesianModule(net, bp.priors.normal(1.0), data.num_train, likelihood)
+    y = data.train_y[:, None] if likelihood is bp.likelihoods.categorical else data.train_y
+    with pytest.raises(ValueError, match="must have the shape of the outputs' distribution"):
+        measure(model, net_weights(net), (data.train_x, y))

@@ -111,3 +111,15 @@ def test_targets_of_a_wrong_shape():
     data = class_data()
     with pytest.raises(ValueError, match=r"targets must have the shape .* \(2,\), got \(2, 1\)"):
         fit_once(lifted(mlp(), data), (data.train_x, data.train_y[:, None]))
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_weights_in_half_precision_have_no_densities(dtype):
+    data, net = class_data(), mlp().to(dtype)
+    pair = data.train_x.to(dtype), data.train_y
+    for use in (
+        lambda: bp.log_joint(lifted(net, data), net_weights(net), pair),
+        lambda: fit_once(lifted(net, data), pair),
+    ):
+        with pytest.raises(ValueError, match=f"weights of .* are {dtype}.*use float32"):
+            use()

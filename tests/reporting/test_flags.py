@@ -27,6 +27,15 @@ def test_flags_are_raised(changes, expected):
     assert expected in words([a_run(**changes)])
 
 
+@pytest.mark.parametrize(
+    ("accuracy", "classes", "is_guess"),
+    [(0.51, 2, True), (0.74, 2, False), (0.35, 3, True), (0.45, 3, False), (0.014, 100, True)],
+)
+def test_only_an_accuracy_near_that_of_guesses_is_called_guessing(accuracy, classes, is_guess):
+    text = words([a_run(test_accuracy=accuracy, num_classes=classes)])
+    assert ("close to guessing" in text) == is_guess
+
+
 def test_diagnostics_raise_flags():
     diagnostics = {
         "convergence": {"rhat_log_joint": 1.2, "ess_log_joint": 50, "divergences": 2},

@@ -221,31 +221,6 @@ def test_a_network_whose_outputs_depend_on_the_batch_is_refused():
         bp.prune(model, dict(net.named_parameters()), data, 0.5, temperature=0.0)
 
 
-class Dependent(nn.Module):
-    """A network that is random, or lets the examples of a batch attend to each other."""
-
-    def __init__(self, random):
-        super().__init__()
-        self.random = random
-        self.attention, self.head = nn.TransformerEncoderLayer(4, 2, 8), nn.Linear(4, 3)
-
-    def forward(self, x):
-        x = nn.functional.dropout(x) if self.random else self.attention(x[:, None])[:, 0]
-        return self.head(x)
-
-
-@pytest.mark.parametrize(
-    ("random", "message"), [(True, "random in evaluation mode"), (False, "batch_first=True")]
-)
-def test_a_network_without_a_density_of_an_example_is_refused(random, message):
-    model = bp.BayesianModule(Dependent(random), bp.priors.normal(0.3), 20)
-    data = bp.Dataset(torch.randn(20, 4), torch.arange(20) % 3)
-    with pytest.raises(ValueError, match=message):
-        bp.prune(model, dict(model.net.named_parameters()), data, 0.5)
-    with pytest.raises(ValueError, match=message):
-        bp.fit(model, data, epochs=1, progress=False)
-
-
 def test_a_pruned_network_does_not_change_with_the_network_that_was_pruned():
     data = bp.Dataset(torch.randn(30, 4), torch.randint(3, (30,)))
     net = nn.Linear(4, 3)
@@ -254,3 +229,13 @@ def test_a_pruned_network_does_not_change_with_the_network_that_was_pruned():
     bias = net.bias.detach().clone()
     nn.init.zeros_(net.bias)
     assert torch.equal(pruned.weights["bias"], bias)
+
+
+def test_only_an_unknown_evidence_leaves_out_the_occam_factor(fitted, monkeypatch):
+    def fails(*args):
+        raise ValueError("another problem")
+
+    fit, data = fitted
+    monkeypatch.setattr("pyro_bayesprune.training.trained.Conditioning.occam_gain", fails)
+    with pytest.raises(ValueError, match="another problem"):
+        bp.prune(fit.model, fit.weights, data, 0.5)
