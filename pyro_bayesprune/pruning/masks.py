@@ -1,6 +1,7 @@
 """Masks: which weights of each site are pruned."""
 
 import math
+import warnings
 from collections.abc import Mapping
 
 import torch
@@ -85,6 +86,14 @@ def _ranked(score: Tensor, weight: Tensor, mask: Tensor) -> Tensor:
 def apply_masks(weights: Mapping[str, Tensor], masks: Masks) -> Weights:
     """Return the weights with pruned weights set to zero."""
     return {n: w.masked_fill(~masks[n], 0) if n in masks else w for n, w in weights.items()}
+
+
+def warn_of_empty_sites(before: Masks, after: Masks, when: str) -> None:
+    """Warn of a site without weights. It is allowed, because the paper has such collapses."""
+    empty = [name for name, mask in after.items() if not mask.any() and before[name].any()]
+    if empty:
+        message = f"no weight of {', '.join(empty)} is left {when}"
+        warnings.warn(message, RuntimeWarning, stacklevel=3)
 
 
 def masks_of_sites(masks: Masks, fresh: Masks) -> Masks:

@@ -237,9 +237,10 @@ def _calibrate(
     for name, table in (("reliability", reliability_table), ("rejection", rejection_table)):
         frame = pd.concat({n: table(p, y) for n, p in predicted.items()}, names=["network"])
         result[name] = frame.reset_index("network").to_dict("records")
-    if foreign is not None and foreign.test_x is not None:
+    if foreign is not None and foreign.test_x is not None and foreign.test_y is not None:
+        inputs = at(foreign.test_x, choose_examples(len(foreign.test_y), examples, seed, "test"))
         for name, predict in predictors.items():
-            outside = predict(foreign.test_x[:examples])
+            outside = predict(inputs)
             auroc = shift.out_of_distribution_auroc(predicted[name], outside)
             result["foreign"].append({"network": name, "data": foreign.name, "auroc": auroc})
     return result

@@ -99,8 +99,8 @@ class Fit:
         record = {"stopped": self.stopped, "temperature": self.temperature}
         return write_fit(folder, self.model, self.state, self.history, **record)
 
-    @classmethod
-    def load(cls, folder: str | Path, model: Model) -> "Fit":
+    @staticmethod
+    def load(folder: str | Path, model: Model) -> "Fit":
         """Return the fit that `save` wrote, on the CPU.
 
         Args:
@@ -113,7 +113,7 @@ class Fit:
         """
         state, history, record = read_fit(folder, model)
         model = with_buffers(model, state)
-        return cls(model, state, history, record["stopped"], record["temperature"])
+        return Fit(model, state, history, record["stopped"], record["temperature"])
 
     @cached_property
     def module(self) -> nn.Module:

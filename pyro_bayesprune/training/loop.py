@@ -32,7 +32,7 @@ from pyro_bayesprune.models.sites import (
     check_weights,
     inspect_model,
 )
-from pyro_bayesprune.pruning.masks import masks_of_sites
+from pyro_bayesprune.pruning.masks import masks_of_sites, warn_of_empty_sites
 from pyro_bayesprune.pruning.prunable import prunable_sites
 from pyro_bayesprune.pruning.record import PruneState
 from pyro_bayesprune.pruning.registry import Autocast, Objective
@@ -136,8 +136,7 @@ def train(
         RuntimeWarning: if a step prunes all weights of a site (recorded as a sparsity of 1).
     """
     pruning = pruning or UNPRUNED
-    begun = state.unscheduled if state else 0
-    optim = optim or adam(1e-3, epochs, annealing=True, begun=begun)
+    optim = optim or adam(1e-3, epochs, annealing=True, begun=state.unscheduled if state else 0)
     check_kind("pruning", pruning, Pruning)
     check_kind("optim", optim, PyroOptim)
     with alone():
@@ -157,37 +156,35 @@ def train(
         )
         trainer.score = score_of(sites)
         trainer.freeze(name for name, site in sites.latent.items() if site["infer"].get(EVIDENCE))
-        if state is None:
-            state = initial_state(trainer, sites, read, pruning)
-        else:
-            state = _continue(trainer, sites, read, state, pruning)
+        begun, state = state, starting_state(trainer, sites, read, pruning, state)
+        if begun:
+            _restore(trainer, state, pruning)
     for _ in range(state.epoch, epochs):
         with alone(), memory_kept():
             state, measured = _one_epoch(trainer, read, pruning, state, epochs, batch_size)
         yield state, measured
 
 
-def initial_state(trainer: Parameters, sites: ModelSites, read: Sources, pruning: Pruning) -> State:
-    """Return the state before the first epoch: all weights of the prunable sites are kept."""
+def starting_state(
+    trainer: Parameters, sites: ModelSites, read: Sources, pruning: Pruning, state: State | None
+) -> State:
+    """Return the state before the first epoch, or a later one with masks of the prunable sites."""
+    if state and pruning.sparsity == 0:
+        return state
     x, _ = read.train.first(2)
     names = prunable_sites(trainer.model, sites, pruning.sites, x, pruning.scope)
-    _warn_if_nothing_prunable(names, pruning)
     masks = {n: torch.ones_like(trainer.params[n], dtype=torch.bool) for n in names}
+    if state:
+        return replace(state, masks=masks_of_sites(state.masks, masks))
+    _warn_if_nothing_prunable(names, pruning)
     return State(0, {}, masks, {}, {}, None)
 
 
-def _continue(
-    trainer: Trainer, sites: ModelSites, read: Sources, state: State, pruning: Pruning
-) -> State:
-    """Return the state with masks of the sites that the following steps prune."""
+def _restore(trainer: Trainer, state: State, pruning: Pruning) -> None:
     if state.optimizer:
         trainer.optim.set_state(state.optimizer)
     trainer.restore(state.buffers)
-    if pruning.sparsity != 0:
-        fresh = initial_state(trainer, sites, read, pruning).masks
-        state = replace(state, masks=masks_of_sites(state.masks, fresh))
     trainer.project(state.masks, persist=not pruning.regrow)
-    return state
 
 
 def _one_epoch(
@@ -238,16 +235,13 @@ def end_epoch(
         generator=random_stream(trainer.seed, "pruning", epoch),
         temperature=temperature,
     )
-    _warn_of_empty_layers(epoch, state.masks, pruned.masks)
+    warn_of_empty_sites(state.masks, pruned.masks, f"after the step of epoch {epoch}")
     trainer.project(pruned.masks, persist=not pruning.regrow)
     if record.decision == "pruned" and pruning.update == "condition":
         trainer.move(pruned.weights)
     trainer.round_parameters()
     times = seconds, time.perf_counter() - started
-    held_out = (
-        *_held_out(model, pruned, read.validation),
-        *_held_out(model, pruned, read.test),
-    )
+    held_out = *_held_out(model, pruned, read.validation), *_held_out(model, pruned, read.test)
     norm = math.nan
     if epoch == epochs:
         point, masks = pruned.weights, pruned.masks
@@ -272,14 +266,6 @@ def _warn_if_nothing_prunable(names: list[str], pruning: Pruning) -> None:
             f"has no prunable site"
         )
         warnings.warn(message, RuntimeWarning, stacklevel=3)
-
-
-def _warn_of_empty_layers(epoch: int, before: Masks, after: Masks) -> None:
-    """Warn of a site without weights. It is allowed, because the paper has such collapses."""
-    empty = [name for name, mask in after.items() if not mask.any() and before[name].any()]
-    if empty:
-        message = f"no weight of {', '.join(empty)} is left after the step of epoch {epoch}"
-        warnings.warn(message, RuntimeWarning, stacklevel=2)
 
 
 def _check_initial(

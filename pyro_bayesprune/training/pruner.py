@@ -31,8 +31,8 @@ from pyro_bayesprune.training.loop import (
     UNPRUNED,
     checked_sites,
     end_epoch,
-    initial_state,
     score_of,
+    starting_state,
 )
 from pyro_bayesprune.training.sources import Sources, held_out_part
 from pyro_bayesprune.training.state import State
@@ -191,8 +191,8 @@ class Pruner:
             The record of the step, see `prune_step`.
 
         Raises:
-            ValueError: if the data do not fit the network, are not N examples, or if a parameter of
-                the prior is in no optimiser.
+            ValueError: if the data do not fit the network, are not N examples, if a parameter of
+                the prior is in no optimiser, or if a loaded state has pruned other sites.
         """
         seconds = time.perf_counter() - self._started
         self._check_attached()
@@ -202,7 +202,7 @@ class Pruner:
             sites = checked_sites(self.model, read, batch_size=2)
             refuse_sites(set(sites.latent) - set(self._parameters.params))
             self._parameters.score = score_of(sites)
-            state = self._state or initial_state(self._parameters, sites, read, self.pruning)
+            state = starting_state(self._parameters, sites, read, self.pruning, self._state)
             pruned, epoch = end_epoch(
                 self._parameters, read, self.pruning, state, self.epochs, train_loss, seconds
             )

@@ -27,6 +27,7 @@ from pyro_bayesprune.models.refusals import check_modules
 from pyro_bayesprune.models.sites import check_num_data, check_weights, inspect_model
 from pyro_bayesprune.pruning.criteria import Criterion
 from pyro_bayesprune.pruning.gates import accepts
+from pyro_bayesprune.pruning.masks import warn_of_empty_sites
 from pyro_bayesprune.pruning.prunable import prunable_sites
 from pyro_bayesprune.pruning.record import PruneState, Record
 from pyro_bayesprune.pruning.registry import Scope, Update
@@ -125,7 +126,7 @@ def prune(
         ValueError: if an argument is invalid; the message names it.
 
     Warns:
-        RuntimeWarning: if layers could only be projected.
+        RuntimeWarning: if layers could only be projected, or if no weight of a site is left.
 
     Example:
         >>> from pyro_bayesprune import BayesianModule, Dataset, priors
@@ -155,6 +156,7 @@ def prune(
     chosen = max(attempts, key=lambda a: (a.row["accepted"], a.record.sparsity))
     if sparsity == "auto" and not chosen.row["accepted"]:
         chosen = chosen._replace(state=dense)
+    warn_of_empty_sites(dense.masks, chosen.state.masks, "after pruning")
     if update == "condition" and chosen.record.projected:
         message = f"projected without conditioning: {', '.join(chosen.record.projected)}"
         warnings.warn(message, RuntimeWarning, stacklevel=3)

@@ -268,6 +268,19 @@ def test_a_fit_has_the_weights_that_have_regrown_since_the_last_step():
     assert fit.sparsity == bp.metrics.sparsity({n: fit.weights[n] != 0 for n in fit.masks})
 
 
+def test_a_loaded_state_is_pruned_at_the_sites_of_the_new_settings():
+    _, dense, _ = attached(sgd, pruning=None)
+    dense.step(DATA)
+    _, pruner, _ = attached(sgd, pruning=replace(HALF, scope="unit"))
+    pruner.load_state_dict(dense.state_dict())
+    pruner.step(DATA)
+    assert list(pruner.masks) == ["0.weight"]  # 2.weight belongs to the classes
+    _, other, _ = attached(sgd, pruning=replace(HALF, sites=("2.weight",)))
+    other.load_state_dict(pruner.state_dict())
+    with pytest.raises(ValueError, match="state has pruned weights of 0.weight"):
+        other.step(DATA)
+
+
 def test_a_step_reads_loaders_and_leaves_the_loop_as_it_was():
     loader = DataLoader(TensorDataset(X, Y), batch_size=7, shuffle=True)
     net, pruner, optimizer = attached(sgd, pruning=replace(HALF, criterion="fisher"))

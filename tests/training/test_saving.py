@@ -85,6 +85,7 @@ def test_a_fit_without_epochs_is_loaded(fit, tmp_path):
     pruned = bp.prune(fit.model, fit.weights, class_data(), sparsity=0.75)
     loaded = bp.Fit.load(pruned.save(tmp_path / "fit"), fit.model)
     assert len(loaded.history) == len(pruned.history) and loaded.sparsity == pruned.sparsity
+    assert repr(type(pruned).load(tmp_path / "fit", fit.model)) == repr(loaded)
 
 
 def test_a_newer_fit_replaces_an_older_one_but_nothing_else(fit, folder, tmp_path):

@@ -239,3 +239,10 @@ def test_only_an_unknown_evidence_leaves_out_the_occam_factor(fitted, monkeypatc
     monkeypatch.setattr("pyro_bayesprune.training.trained.Conditioning.occam_gain", fails)
     with pytest.raises(ValueError, match="another problem"):
         bp.prune(fit.model, fit.weights, data, 0.5)
+
+
+def test_a_layer_without_weights_is_named():
+    model = bp.BayesianModule(nn.Linear(8, 3), bp.priors.normal(0.3), num_data=30)
+    data = bp.Dataset(torch.randn(30, 8), torch.randint(3, (30,)))
+    with pytest.warns(RuntimeWarning, match="no weight of weight is left after pruning"):
+        bp.prune(model, dict(model.net.named_parameters()), data, 0.999, update="project")
