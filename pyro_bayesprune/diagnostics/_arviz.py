@@ -26,7 +26,7 @@ SINCE_ONE = int(VERSION.partition(".")[0]) >= 1
 DRAWS = ("chain", "draw")
 SAMPLE = "__sample__"  # the stacked dimensions of draws
 ENGINE = "h5netcdf"
-MIN_LOO = 25 if SINCE_ONE else 1  # draws with which ArviZ 1 can fit the tail
+MIN_LOO = 25  # with fewer draws the tail of the importance weights has less than five of them
 T = TypeVar("T")
 TINY = 1e-13
 NEW_NAMES = {"elpd_loo": "elpd", "p_loo": "p", "loo_i": "elpd_i"}  # of 0.23, and of 1

@@ -89,7 +89,7 @@ def loo(idata: InferenceData) -> Any:  # noqa: ANN401  (arviz.ELPDData)
     the draws have ``log_q``.
 
     Raises:
-        ValueError: without draws or log likelihoods.
+        ValueError: without draws or log likelihoods, or for fewer than 25 draws.
     """
     check_draws(idata, "log_likelihood")
     by_draw = group(idata, "log_likelihood")["obs"]

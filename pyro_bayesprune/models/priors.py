@@ -3,8 +3,8 @@
 A prior is a function ``(name, shape) -> Distribution``. It takes a parameter's name and shape and
 returns a distribution whose *event* has that shape. It runs inside the Pyro model, so it may call
 ``pyro.sample`` itself, as `layer_scale` does. It must return the same distribution whenever it is
-called with the same arguments, because a training may call it only once. The priors here are frozen dataclasses, because
-closures cannot be pickled.
+called with the same arguments, because a training may call it only once. The priors here are
+frozen dataclasses, because closures cannot be pickled.
 """
 
 import math

@@ -56,6 +56,13 @@ def test_independent_draws_have_no_rhat(drawn_fit):
     assert statistics.loo(idata).n_samples == 30
 
 
+def test_few_draws_are_too_few_for_loo(drawn_fit):
+    fit, data, _, _ = drawn_fit
+    draws = samplers.posterior_draws(fit, data, "laplace", draws=24)
+    with pytest.raises(ValueError, match="LOO needs at least 25 draws in all chains together"):
+        statistics.loo(conversion.to_arviz(draws, data, prior_draws=0))
+
+
 def test_comparisons_need_the_same_examples(drawn_fit):
     fit, data, draws, idata = drawn_fit
     table = statistics.compare({"one": idata, "other": idata})
