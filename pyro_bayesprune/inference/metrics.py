@@ -1,5 +1,6 @@
 """Measures of predictions (accuracy, likelihood, calibration) and of a network's size."""
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -39,12 +40,12 @@ def sizes(parameters: int, masks: Mapping[str, Tensor]) -> dict[str, Any]:
         masks: masks of the prunable weights.
     """
     layers = layer_sparsity(masks)
+    left = parameters - sum(int((~mask).sum()) for mask in masks.values())
     return {
         "achieved_sparsity": sparsity(masks),
         "parameters": parameters,
         "prunable": sum(mask.numel() for mask in masks.values()),
-        "compression_ratio": parameters
-        / (parameters - sum(int((~m).sum()) for m in masks.values())),
+        "compression_ratio": parameters / left if left else math.inf,
         "layer_sparsity": layers,
         "collapsed_layers": [name for name, share in layers.items() if share == 1],
     }

@@ -116,7 +116,7 @@ def predictions(model: Model, weights: Mapping[str, Tensor], data: Data) -> targ
         data: held-out examples in any form that `as_batches` accepts.
 
     Raises:
-        ValueError: if the targets have not the shape of their distribution.
+        ValueError: if the targets do not have the shape of their distribution.
     """
     return targets.mixture(([one], y) for one, y in predictive(model, weights, data))
 
@@ -147,7 +147,7 @@ def held_out_loss(model: Model, weights: Mapping[str, Tensor], data: Data) -> tu
         data: held-out examples in any form that `as_batches` accepts.
 
     Raises:
-        ValueError: if the targets have not the shape of their distribution.
+        ValueError: if the targets do not have the shape of their distribution.
     """
     log_likelihood, total, number, size, name = 0.0, 0.0, 0, 0, "accuracy"
     for distribution, y in predictive(model, weights, data):

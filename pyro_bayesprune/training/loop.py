@@ -156,8 +156,9 @@ def train(
         )
         trainer.score = score_of(sites)
         trainer.freeze(name for name, site in sites.latent.items() if site["infer"].get(EVIDENCE))
-        begun, state = state, starting_state(trainer, sites, read, pruning, state)
-        if begun:
+        is_continued = state is not None
+        state = starting_state(trainer, sites, read, pruning, state)
+        if is_continued:
             _restore(trainer, state, pruning)
     for _ in range(state.epoch, epochs):
         with alone(), memory_kept():

@@ -1,5 +1,7 @@
 """Multiply-adds and the theoretical speedup against counts by hand."""
 
+import math
+
 import pytest
 import torch
 
@@ -59,3 +61,8 @@ def test_biases_have_no_dead_units():
     weights = {"weight": torch.tensor([[0.0, 0.0], [1.0, 0.0]]), "bias": torch.zeros(2)}
     masks = {name: weight != 0 for name, weight in weights.items()}
     assert metrics.dead_units(weights, masks) == {"weight": 1}
+
+
+def test_a_network_without_any_weight_is_infinitely_compressed():
+    sizes = metrics.sizes(6, {"weight": torch.zeros(2, 3, dtype=torch.bool)})
+    assert sizes["compression_ratio"] == math.inf and sizes["collapsed_layers"] == ["weight"]
