@@ -70,9 +70,11 @@ def weights_against_prior(
 def survivors(masks: Fitted | Mapping[str, Tensor], shape: Sequence[int] | None = None) -> Figure:
     """Draw where weights survive, one panel for each layer.
 
-    Masks are matrices, with one row for each output and one column for each input (of a
-    convolution: each input channel and position in the kernel). A cell of a large matrix is the
-    share of survivors in a block. With the shape of an image, the first layer is drawn as images:
+    Masks are matrices. In dense layers and convolutions, they have one row for each output and one
+    column for each input (of a convolution: each input channel and position in the kernel). In
+    general, a row is an index of the first dimension of the weight: an input of a transposed
+    convolution, or an entry of an embedding. A cell of a large matrix is the share of survivors in
+    a block. With the shape of an image, the first layer is drawn as images:
     of a dense layer, how many weights of each pixel survive; of a convolution, its kernels.
 
     Args:
@@ -95,7 +97,7 @@ def survivors(masks: Fitted | Mapping[str, Tensor], shape: Sequence[int] | None 
             values, labels = _first_layer(name, mask, shape)
         else:
             values = _blocks(mask.flatten(1).double().numpy())
-            labels = {"xlabel": "inputs", "ylabel": "outputs", "aspect": "auto"}
+            labels = {"xlabel": "columns", "ylabel": "rows", "aspect": "auto"}
         image = ax.imshow(values, cmap=style.SHARES, vmin=0, interpolation="none")
         if not set(np.unique(np.nan_to_num(values))) <= {0, 1}:  # otherwise, two colours suffice
             what = "survivors" if np.nanmax(values) > 1 else "share of survivors"

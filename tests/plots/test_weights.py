@@ -94,10 +94,10 @@ def image(ax):
     return ax.images[0].get_array()
 
 
-def test_masks_are_matrices_of_outputs_and_inputs():
+def test_masks_are_matrices_of_the_first_dimension_and_the_others():
     (ax,) = weights.survivors(MASKS | {"b": torch.ones(3) > 0}).axes  # a vector has no map
     np.testing.assert_array_equal(image(ax), MASKS["a.weight"])
-    assert ax.get_title() == "a: 4 of 6" and ax.get_ylabel() == "outputs"
+    assert ax.get_title() == "a: 4 of 6" and ax.get_ylabel() == "rows"
 
 
 def test_large_masks_are_shares_in_blocks():
