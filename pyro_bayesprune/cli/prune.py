@@ -1,7 +1,6 @@
 """bayesprune prune: prune the network of a finished run without training it."""
 
 from argparse import Namespace
-from pathlib import Path
 from typing import Literal
 
 from jsonargparse import ArgumentParser
@@ -43,14 +42,14 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 def main(args: Namespace) -> None:
     """Prune, print the levels and the test results, and write weights and record beside the run."""
-    from pyro_bayesprune.experiments.build import build_data
+    from pyro_bayesprune._utils.files import path_of
     from pyro_bayesprune.experiments.folders import write_record, write_weights
     from pyro_bayesprune.experiments.loading import load_run
-    from pyro_bayesprune.experiments.running import test_metrics
+    from pyro_bayesprune.experiments.running import data_of, test_metrics
     from pyro_bayesprune.training.trained import prune
 
     run = load_run(args.run)
-    data = build_data(run.config, args.data_dir)
+    data = data_of(run, args.data_dir)
     settings = {name: getattr(args, name) for name in DEFAULTS}
     pruned = prune(
         run.model, run.weights, data, args.sparsity, temperature=run.temperature, **settings
@@ -60,11 +59,11 @@ def main(args: Namespace) -> None:
         "pruned": test_metrics(run.model, pruned.weights, data),
     }
     changed = (f"{name}={settings[name]}" for name in DEFAULTS if settings[name] != DEFAULTS[name])
-    path = Path(args.run) / ("-".join(["pruned", str(args.sparsity), *changed]) + ".safetensors")
+    path = path_of(args.run) / ("-".join(["pruned", str(args.sparsity), *changed]) + ".safetensors")
     record = settings | {"sparsity": pruned.sparsity, "requested": args.sparsity, **results}
     write_weights(path, pruned.state)
     write_record(path.with_suffix(".json"), record | {"levels": pruned.levels.to_dict("records")})
     print(pruned.levels.to_string(index=False, float_format="%.4g"))
     for name, values in results.items():
-        print(f"{name}: " + ", ".join(f"{key} {value:.4f}" for key, value in values.items()))
+        print(f"{name}: " + ", ".join(f"{key} {round(value, 4)}" for key, value in values.items()))
     print(f"{pruned}\n{path}")

@@ -55,9 +55,9 @@ def main(args: Namespace) -> None:
 def _analyse(args: Namespace) -> None:
     """Analyse every finished run. With several runs, a failure becomes a warning."""
     from pyro_bayesprune.data.builtin import load_dataset
-    from pyro_bayesprune.experiments.build import build_data
     from pyro_bayesprune.experiments.errors import RunError
     from pyro_bayesprune.experiments.loading import load_runs
+    from pyro_bayesprune.experiments.running import data_of
     from pyro_bayesprune.reporting.analysis import analyse
 
     options = {"draws": args.num_draws, "chains": args.chains, "warmup": args.warmup}
@@ -70,7 +70,7 @@ def _analyse(args: Namespace) -> None:
     for run in runs:
         try:
             print(f"analysing {run.folder} (draws: {args.draws})", file=sys.stderr, flush=True)
-            data = build_data(run.config, args.data_dir)
+            data = data_of(run, args.data_dir)
             options = {"foreign": foreign, "redraw": args.redraw, **sizes}
             result = analyse(run, data, method=args.draws, **options)
         except (ValueError, RunError, OSError) as error:

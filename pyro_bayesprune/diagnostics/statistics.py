@@ -5,6 +5,7 @@ an approximation diagnose the approximation and not the exact posterior. ``attrs
 names it.
 """
 
+import itertools
 import math
 import warnings
 from collections.abc import Mapping
@@ -219,5 +220,8 @@ def frequencies(idata: InferenceData, num_classes: int | None = None) -> pd.Data
     edges = np.linspace(low, high if high > low else low + 1, INTERVALS + 1)
     clipped = {name: np.clip(array, edges[0], edges[-1]) for name, array in values.items()}
     shares = {n: np.histogram(array, edges)[0] / array.size for n, array in clipped.items()}
-    labels = [f"{a:.3g} to {b:.3g}" for a, b in zip(edges, edges[1:], strict=False)]
+    digits = next(
+        n for n in range(3, 18) if len({f"{a:.{n}g}" for a in edges}) == len(edges) or n == 17
+    )
+    labels = [f"{a:.{digits}g} to {b:.{digits}g}" for a, b in itertools.pairwise(edges)]
     return pd.DataFrame({"target": labels} | shares)

@@ -245,6 +245,8 @@ def _read_store(folder: Path) -> list[Run]:
     for row in frame.to_dict("records"):
         values = {str(name): _parsed(value) for name, value in row.items()}
         settings = {name: values[name] for name in Config.__dataclass_fields__ if name in values}
+        if settings.get("restart", "no") != "no":  # a store counts the epochs of all trainings
+            settings["epochs"] //= settings.get("rounds", 1) + 1
         runs.append(Run(settings, values, by_id.get(values["id"], pd.DataFrame())))
     return runs
 

@@ -57,7 +57,7 @@ class FigureSpec(NamedTuple):
     @property
     def variant(self) -> str:
         """The method or the target sparsity of the figure, as text; empty if it has neither."""
-        return plots.label(self.method) or "".join(f"{level:.0%}" for level in self.levels)
+        return plots.label(self.method) or "".join(map(plots.percent, self.levels))
 
     @property
     def title(self) -> str:
@@ -142,7 +142,7 @@ def figures(
     folder, paths, missing = path_of(out), [], []
     folder.mkdir(parents=True, exist_ok=True)
     for spec in [*paper_figures(), *additional_figures(results)]:
-        absent = sorted(f"{m} {level:.0%}" for *_, m, level in spec.required - available)
+        absent = sorted(f"{m} {plots.percent(level)}" for *_, m, level in spec.required - available)
         if not absent:
             paths.append(folder / f"{spec.name}.{format}")
             spec.draw(results, histories).savefig(paths[-1], dpi=150)

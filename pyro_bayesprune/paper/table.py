@@ -108,7 +108,11 @@ def _wide(table: pd.DataFrame, newline: str) -> pd.DataFrame:
             row_runs = runs if number else pd.concat([dense, runs])  # dense in the first row only
             cells = dict(zip(row_runs["method"], row_runs["text"], strict=True))
             rows.append(
-                {"dataset": dataset, "network": str(network).upper(), "sparsity": f"{level:.0%}"}
+                {
+                    "dataset": dataset,
+                    "network": str(network).upper(),
+                    "sparsity": plots.percent(level),
+                }
                 | {plots.label(method): cells.get(method, "") for method in COLUMNS}
                 | {"seeds": _range(runs["seeds"], "d")}
                 | {"achieved sparsity": _range(runs["achieved_sparsity"].dropna(), ".4f")}

@@ -10,7 +10,7 @@ __getattr__, __dir__, __all__ = attach(
         "reliability", "shifts", "sparsity_by_layer", "traces",
     ],
     scales=["is_uniform"],
-    style=["METHODS", "label"],
+    style=["METHODS", "label", "percent"],
     training=["bayes_factor_parts", "layer_sparsity", "learning_curves"],
     weights=["survivors", "weights_against_prior"],
 )  # fmt: skip

@@ -86,7 +86,8 @@ def _sparsity_text(pruned: pd.DataFrame) -> str:
     """Return the sentence about a sparsity that is constant, or nothing without pruned networks."""
     if not len(pruned):
         return ""
-    return f"sparsity of the pruned networks: {pruned['sparsity'].mean():.0%} in all epochs; "
+    share = style.percent(pruned["sparsity"].mean())
+    return f"sparsity of the pruned networks: {share} in all epochs; "
 
 
 def loss_by_level(histories: pd.DataFrame, ax: Axes | None = None) -> Figure:
@@ -103,7 +104,7 @@ def loss_by_level(histories: pd.DataFrame, ax: Axes | None = None) -> Figure:
     colours = sns.color_palette("viridis", len(levels))  # its brightness has the order of levels
     for number, (level, colour) in enumerate(zip(levels, colours, strict=True)):
         marker = style.MARKERS[number % len(style.MARKERS)]
-        look = Look(f"{level:.0%}", colour, marker)
+        look = Look(style.percent(level), colour, marker)
         look = look if level else Look("unpruned", "black", marker, "--")
         curve(ax, histories[histories["level"] == level], f"{part}_loss", look)
     ax.set(xlabel="epoch", ylabel=f"{part} {style.LOSS}")

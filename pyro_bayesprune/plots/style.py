@@ -84,6 +84,11 @@ def looks(names: Iterable[str]) -> dict[str, Look]:
     return result
 
 
+def percent(share: float) -> str:
+    """Return a share in per cent with up to four digits, so that 99.9% does not look like 100%."""
+    return f"{100 * share:.4g}%"
+
+
 def check_columns(frame: pd.DataFrame, columns: Sequence[str]) -> None:
     """Raise a ValueError that names the required columns that a data frame lacks."""
     missing = [name for name in columns if name not in frame]

@@ -50,7 +50,7 @@ class Page(type(Path())):  # type: ignore[misc]  # Path has no subclasses of its
 
 
 def report(
-    runs: Iterable[str | Path] | Fit,
+    runs: str | Path | Iterable[str | Path] | Fit,
     *args: Dataset | str | Path,
     out: str | Path = "report.html",
     draws: Draws | None = None,
@@ -82,7 +82,8 @@ def report(
     elif draws is not None or data is not None:
         raise ValueError("data and draws are for the report of a fit; runs have them on disk")
     else:
-        loaded = [run for folder in runs for run in load_runs(folder)]
+        folders = [runs] if isinstance(runs, (str, Path)) else runs
+        loaded = [run for folder in folders for run in load_runs(folder)]
     if not loaded:
         raise RunError("a report needs at least one run folder")
     out = files.path_of(out)
