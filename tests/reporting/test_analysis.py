@@ -65,3 +65,10 @@ def test_a_run_without_a_folder_is_refused(data):
     with pytest.raises(ValueError, match="has no folder"):
         analyse(a_run(), data)
     assert not Path("analysis.json").exists()
+
+
+def test_draws_that_cannot_be_diagnosed_do_not_replace_the_stored_ones(run, data):
+    before = (run.folder / "posterior.nc").read_bytes()
+    with pytest.raises(ValueError, match="at least 25 draws"), pytest.warns(UserWarning):
+        analyse(run, data, method="last_layer_laplace", draws=10, redraw=True)
+    assert (run.folder / "posterior.nc").read_bytes() == before
