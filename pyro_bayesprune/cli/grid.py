@@ -109,7 +109,7 @@ def main(args: Namespace) -> int:
         if args.store and is_finished and outcome.config.id not in known:
             try:
                 record(args.store, out / outcome.config.id)
-            except RunError as error:
+            except (RunError, OSError) as error:
                 warnings.warn(f"a run is not added to {args.store}: {error}", stacklevel=2)
 
     names = ("data_dir", "device", "jobs", "threads", "engine", "address")

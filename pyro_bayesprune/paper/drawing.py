@@ -10,11 +10,12 @@ from matplotlib.figure import Figure
 
 from pyro_bayesprune import plots
 from pyro_bayesprune._utils.files import path_of
+from pyro_bayesprune.experiments.designs import PAPER
 from pyro_bayesprune.experiments.results import GROUP, load_histories, load_results
 from pyro_bayesprune.experiments.statistics import twins
 from pyro_bayesprune.paper.table import DATASETS, DENSE, PRUNED, one_variant
 
-LEVELS = (0.25, 0.5, 0.75, 0.9, 0.99)
+LEVELS = PAPER["sparsity"]
 BAYESIAN = ("bayes_random", "bayes_magnitude")
 TEST_EXAMPLES = dict.fromkeys(DATASETS, 10_000)  # of the paper's data sets
 

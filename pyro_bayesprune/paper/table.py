@@ -10,10 +10,11 @@ import pandas as pd
 from pyro_bayesprune import plots
 from pyro_bayesprune._utils.tables import table_markdown
 from pyro_bayesprune.experiments.config import METHODS, configure
+from pyro_bayesprune.experiments.designs import PAPER
 from pyro_bayesprune.experiments.results import GROUP, SETTINGS
 from pyro_bayesprune.experiments.statistics import summary
 
-DATASETS = ("mnist", "fashion_mnist", "cifar10")
+DATASETS = PAPER["dataset"]
 DENSE = ("unpruned", "bayes_unpruned")
 PRUNED = ("random", "bayes_random", "magnitude", "bayes_magnitude")
 COLUMNS = (*DENSE, *PRUNED)

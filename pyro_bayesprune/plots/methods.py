@@ -93,6 +93,8 @@ def _sparsity_text(pruned: pd.DataFrame) -> str:
 def loss_by_level(histories: pd.DataFrame, ax: Axes | None = None) -> Figure:
     """Draw the held-out loss by epoch, one line per target sparsity (figure 5 of the paper).
 
+    Without a held-out loss, the training loss is drawn.
+
     Args:
         histories: one row per run and epoch of one data set, network and method, with those of the
             unpruned twin (sparsity level 0).
@@ -100,7 +102,7 @@ def loss_by_level(histories: pd.DataFrame, ax: Axes | None = None) -> Figure:
     """
     style.check_columns(histories, ["level", "epoch"])
     figure, ax = style.one_axes(ax)
-    part, levels = style.held_out(histories), sorted(histories["level"].unique())
+    part, levels = style.held_out(histories) or "train", sorted(histories["level"].unique())
     colours = sns.color_palette("viridis", len(levels))  # its brightness has the order of levels
     for number, (level, colour) in enumerate(zip(levels, colours, strict=True)):
         marker = style.MARKERS[number % len(style.MARKERS)]
