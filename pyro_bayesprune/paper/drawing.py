@@ -107,7 +107,7 @@ def additional_figures(results: pd.DataFrame) -> list[FigureSpec]:
     levels = tuple(sorted(float(level) for level in results["sparsity"].unique() if level))
     return [
         *(FigureSpec("learning curves", *p, (level,)) for p in other for level in levels),
-        *(FigureSpec("loss by level", *p, levels, method) for p in other for method in BAYESIAN),
+        *(FigureSpec("loss by level", *p, levels, m) for p in other for m in BAYESIAN if levels),
         *(FigureSpec("accuracy against compression", *p) for p in pairs),
         *(FigureSpec("twins", *p, (level,)) for p in pairs for level in levels),
     ]

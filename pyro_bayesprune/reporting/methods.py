@@ -7,7 +7,7 @@ from typing import Any
 
 from pyro_bayesprune.experiments.config import PRESETS, Config, configure
 from pyro_bayesprune.experiments.loading import Run
-from pyro_bayesprune.reporting.html import TEXTS, formatted
+from pyro_bayesprune.reporting.html import TEXTS
 from pyro_bayesprune.reporting.run_sections import detailed, rule
 
 
@@ -42,7 +42,7 @@ def provenance(runs: Sequence[Run]) -> list[dict[str, str]]:
             "finished": str(run.metrics.get("finished", "unknown")),
             "machine": _listed(run.metrics.get("machine") or {}),
             "versions": _listed(run.metrics.get("versions") or {}),
-            "settings": _listed({k: formatted(v) for k, v in run.settings.items()}),
+            "settings": _listed(run.settings),
         }
         for run in detailed(runs)
     ]

@@ -156,7 +156,8 @@ def rule(run: Run) -> str:
 def _decision_tables(run: Run, *, folded: bool) -> list[Table]:
     """Return a table of the epochs with a step, and a folded one of all if there are others."""
     caption = f"Decisions{of(run)}" + (f", {rule(run)}" if "gate" in run.settings else "")
-    frame = run.history[[name for name in DECISIONS if name in run.history]]
+    history = _with_threshold(run, run.history)
+    frame = history[[name for name in DECISIONS if name in history]]
     if "log_occam_ratio" in frame and not frame["log_occam_ratio"].any():
         frame = frame.drop(columns="log_occam_ratio")
     steps = frame[frame["decision"] != "unchanged"]

@@ -179,3 +179,4 @@ def test_intervals_of_large_targets_have_different_names():
     groups["posterior"] = xr.Dataset({"log_joint": (("chain", "draw"), np.zeros((1, 4)))})
     table = statistics.frequencies(_arviz.from_datasets(groups, {}))
     assert table["target"].nunique() == len(table) == 12
+    assert table["target"][0].startswith("below ") and table["target"][11].startswith("above ")

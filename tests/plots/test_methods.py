@@ -123,3 +123,15 @@ def test_panels_by_method_have_one_legend_and_one_scale():
     assert [drawn(ax)["fc1"][1].tolist() for ax in figure.axes] == [[0.1, 0.3], [0.2, 0.4]]
     assert not any(ax.get_legend() for ax in figure.axes)
     assert [text.get_text() for text in figure.legends[0].get_texts()] == ["fc1", "all"]
+
+
+def test_a_frame_without_rows_is_refused():
+    frame = pd.DataFrame(columns=["method", "sparsity", "compression_ratio", "test_accuracy"])
+    with pytest.raises(ValueError, match="the frame has no rows"):
+        methods.accuracy_against_compression(frame)
+
+
+def test_without_a_held_out_loss_the_training_loss_is_drawn():
+    history = pd.DataFrame({"epoch": [1, 2], "level": 0.5, "train_loss": [2.0, 1.0]})
+    (ax,) = methods.loss_by_level(history).axes
+    assert ax.get_ylabel().startswith("train loss")

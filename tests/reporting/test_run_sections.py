@@ -62,3 +62,9 @@ def test_runs_of_a_method_with_other_settings_are_lines_of_their_own():
     (picture,) = run_sections.compression_pictures(distinguished(runs))
     lines = [row[-1] for row in picture.table.rows]
     assert sorted(set(lines)) == ["magnitude, epochs 2", "magnitude, epochs 5", "unpruned"]
+
+
+def test_a_gate_that_accepts_every_step_has_no_threshold():
+    for gate, is_gated in (("always", False), ("retain", True)):
+        tables = run_sections.decisions_panel([a_run(gate=gate)]).content
+        assert all(("threshold" in table.header) == is_gated for table in tables)
