@@ -38,18 +38,19 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 def main(args: Namespace) -> None:
     """Write the report and print the path of its file."""
-    try:
-        from pyro_bayesprune.reporting.page import report
-    except ImportError as error:
-        raise ValueError(f"{error}: pip install 'pyro-bayesprune[diagnostics]'") from None
     if args.redraw and not args.draws:
         raise ValueError("--redraw needs --draws with a method")
     sizes = [n for n in ("num_draws", "chains", "warmup") if getattr(args, n) is not None]
     if sizes and args.draws in (None, "none"):
         raise ValueError(f"--{sizes[0]} needs --draws with a method that draws")
-    if args.draws:
-        _analyse(args)
-    print(report(args.runs, args.output))
+    try:
+        if args.draws:
+            _analyse(args)
+        from pyro_bayesprune.reporting.page import report
+
+        print(report(args.runs, args.output))
+    except ImportError as error:
+        raise ValueError(f"{error}: pip install 'pyro-bayesprune[diagnostics]'") from None
 
 
 def _analyse(args: Namespace) -> None:
