@@ -168,7 +168,9 @@ def loss_against(dense: Run, run: Run) -> float | None:
     before, after = dense.test_score, run.test_score
     if before is None or after is None:
         return None
-    return before - after if run.score == "accuracy" else after / before - 1
+    if run.score == "accuracy":
+        return before - after
+    return after / before - 1 if before else None
 
 
 def _few_seeds(runs: Sequence[Run]) -> Iterator[Problem]:
