@@ -213,25 +213,3 @@ def twins(histories: pd.DataFrame) -> Figure:
     handles = [style.sample(METHODS[name]) for name in names]
     style.legend_below(figure, handles, style.seeds_text(histories))
     return figure
-
-
-def by_method(
-    histories: pd.DataFrame, methods: Sequence[str], draw: Callable[[pd.DataFrame, Axes], Figure]
-) -> Figure:
-    """Draw the same figure for several methods, two in a row, with a common vertical scale.
-
-    Args:
-        histories: one row per run and epoch of one data set, network and sparsity.
-        methods: methods to draw, one panel each.
-        draw: `layer_sparsity` or `bayes_factor_parts`.
-    """
-    rows = (len(methods) + 1) // 2
-    figure, grid = style.panels(rows, 2, figsize=(11, 3.6 * rows), sharey=True)
-    for ax, name in zip(grid.flat, methods, strict=False):
-        draw(histories[histories["method"] == name], ax)
-        ax.set(title=style.label(name))
-        ax.get_legend().remove()
-    entries = (ax.get_legend_handles_labels() for ax in grid.flat)
-    handles, _ = max(entries, key=lambda entry: len(entry[1]))
-    style.legend_below(figure, handles)
-    return figure
