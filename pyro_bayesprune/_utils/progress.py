@@ -88,7 +88,7 @@ class GridView:
         """Print what will run: the first run may take long."""
         first = f"; the first is {titles[0]}" if titles else ""
         print(
-            f"{self.total} runs, {len(titles)} not in the store, {self.jobs} at a time{first}",
+            f"{self.total} runs, {len(titles)} not finished, {self.jobs} at a time{first}",
             file=sys.stderr,
             flush=True,
         )

@@ -89,7 +89,12 @@ def deploy_table(
     Returns:
         JSON values: ``rows`` (one for each variant), ``formats`` (sizes and accuracy of the files),
         ``setting``, ``versions`` and ``machine``.
+
+    Raises:
+        ValueError: if the targets are no classes, so that there is no accuracy.
     """
+    if y.is_floating_point() or y.dim() != 1:
+        raise ValueError(f"targets must be classes (n,), got {y.dtype} of shape {tuple(y.shape)}")
     shape, threads = tuple(x.shape[1:]), torch.get_num_threads()
     networks = {"dense": module if dense is None else dense}
     networks |= {"baked": module, "compacted": compact(module, shape)}

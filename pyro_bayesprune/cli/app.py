@@ -117,6 +117,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns:
         The exit code: 0 for success, 1 for a failure, 2 for a mistake in the user's input.
     """
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:  # the process was started with a closed stream
+            setattr(sys, name, open(os.devnull, "w"))
     arguments = list(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in arguments
     arguments = [argument for argument in arguments if argument != "--debug"]

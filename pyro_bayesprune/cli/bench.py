@@ -37,14 +37,14 @@ def main(args: Namespace) -> None:
 
 def _measure_deployment(args: Namespace) -> dict[str, Any]:
     from pyro_bayesprune.benchmarks.deploy import deploy_table
-    from pyro_bayesprune.experiments.build import build_data
     from pyro_bayesprune.experiments.loading import load_run
+    from pyro_bayesprune.experiments.running import data_of
     from pyro_bayesprune.models.plain import bake
 
     if not args.run:
         raise ValueError("bench deploy needs a run folder")
     run = load_run(args.run)
-    data = build_data(run.config, args.data_dir)
+    data = data_of(run, args.data_dir)
     if data.test_x is None or data.test_y is None:
         raise ValueError(f"the data set {run.config.dataset} has no test images")
     return deploy_table(bake(run), data.test_x, data.test_y)

@@ -23,6 +23,7 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 def main(args: Namespace) -> None:
     """Write the network and print the path and the size of the file."""
+    from pyro_bayesprune._utils.files import path_of
     from pyro_bayesprune.experiments.loading import load_run
     from pyro_bayesprune.export.compaction import compact
     from pyro_bayesprune.export.files import write
@@ -32,6 +33,8 @@ def main(args: Namespace) -> None:
     module, shape = bake(run), run.metrics["shape"]
     if args.compact:
         module = compact(module, shape)
-    path = Path(args.output or Path(args.run) / f"network.{SUFFIXES.get(args.format, args.format)}")
+    path = Path(
+        args.output or path_of(args.run) / f"network.{SUFFIXES.get(args.format, args.format)}"
+    )
     size = write(module, path, shape, format=args.format, values=args.values)
     print(f"{path}: {size:,} bytes")

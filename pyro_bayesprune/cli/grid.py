@@ -1,6 +1,7 @@
 """bayesprune grid: run many configurations on one or more machines."""
 
 import sys
+import warnings
 from typing import Any
 
 import yaml
@@ -65,7 +66,7 @@ def _configurations(args: Namespace) -> list[Config]:
         axes.pop("method", None)
     axes |= {name: (value,) for name, value in settings.items()}
     for option, setting in AXES.items():
-        if text := getattr(args, option):
+        if (text := getattr(args, option)) is not None:
             axes[setting] = _values(text, f"--{option} must be value,value…, got {text!r}")
     for text in args.vary or []:
         setting, _, values = text.partition("=")
@@ -92,6 +93,8 @@ def _verify(configs: list[Config], args: Namespace) -> int:
 
 def main(args: Namespace) -> int:
     """Run the grid or verify it. Return 1 if a run failed or differs, else 0."""
+    from pyro_bayesprune.experiments import folders
+    from pyro_bayesprune.experiments.errors import RunError
     from pyro_bayesprune.experiments.grids import Outcome, grid
     from pyro_bayesprune.experiments.results import known_ids, record
 
@@ -102,13 +105,18 @@ def main(args: Namespace) -> int:
 
     def watch(outcome: Outcome) -> None:
         view.add(outcome.config.title, outcome.status, outcome.seconds)
-        if args.store and outcome.status == "done":
-            record(args.store, out / outcome.config.id)
+        is_finished = outcome.status in ("done", "skipped")
+        if args.store and is_finished and outcome.config.id not in known:
+            try:
+                record(args.store, out / outcome.config.id)
+            except (RunError, OSError) as error:
+                warnings.warn(f"a run is not added to {args.store}: {error}", stacklevel=2)
 
     names = ("data_dir", "device", "jobs", "threads", "engine", "address")
     options = {name: getattr(args, name) for name in names}
     known = known_ids(args.store) if args.store else ()
-    view.start([config.title for config in configs if config.id not in known])
+    finished = {c.id for c in configs if c.id in known or folders.is_finished(out / c.id)}
+    view.start([config.title for config in configs if config.id not in finished])
     outcomes = grid(configs, out=out, known=known, watch=watch, **options)
     if all(outcome.status == "skipped" for outcome in outcomes):
         print(f"nothing to run: all {len(outcomes)} runs are finished", file=sys.stderr)

@@ -38,26 +38,27 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 def main(args: Namespace) -> None:
     """Write the report and print the path of its file."""
-    try:
-        from pyro_bayesprune.reporting.page import report
-    except ImportError as error:
-        raise ValueError(f"{error}: pip install 'pyro-bayesprune[diagnostics]'") from None
     if args.redraw and not args.draws:
         raise ValueError("--redraw needs --draws with a method")
     sizes = [n for n in ("num_draws", "chains", "warmup") if getattr(args, n) is not None]
     if sizes and args.draws in (None, "none"):
         raise ValueError(f"--{sizes[0]} needs --draws with a method that draws")
-    if args.draws:
-        _analyse(args)
-    print(report(args.runs, args.output))
+    try:
+        if args.draws:
+            _analyse(args)
+        from pyro_bayesprune.reporting.page import report
+
+        print(report(args.runs, args.output))
+    except ImportError as error:
+        raise ValueError(f"{error}: pip install 'pyro-bayesprune[diagnostics]'") from None
 
 
 def _analyse(args: Namespace) -> None:
     """Analyse every finished run. With several runs, a failure becomes a warning."""
     from pyro_bayesprune.data.builtin import load_dataset
-    from pyro_bayesprune.experiments.build import build_data
     from pyro_bayesprune.experiments.errors import RunError
     from pyro_bayesprune.experiments.loading import load_runs
+    from pyro_bayesprune.experiments.running import data_of
     from pyro_bayesprune.reporting.analysis import analyse
 
     options = {"draws": args.num_draws, "chains": args.chains, "warmup": args.warmup}
@@ -70,7 +71,7 @@ def _analyse(args: Namespace) -> None:
     for run in runs:
         try:
             print(f"analysing {run.folder} (draws: {args.draws})", file=sys.stderr, flush=True)
-            data = build_data(run.config, args.data_dir)
+            data = data_of(run, args.data_dir)
             options = {"foreign": foreign, "redraw": args.redraw, **sizes}
             result = analyse(run, data, method=args.draws, **options)
         except (ValueError, RunError, OSError) as error:

@@ -114,9 +114,10 @@ def _download(name: str, path: Path) -> None:
         try:
             parts = [source(folder, train=train, download=True) for train in (True, False)]
         except (OSError, RuntimeError, HTTPException) as error:
+            reason = " ".join(str(error).split())
             raise OSError(
-                f"could not download {name} ({error}). Put {path.name} into {path.parent}, or name "
-                f"the folder that has it by data_dir (--data-dir) or {DATA_VARIABLE}."
+                f"could not download {name} ({reason}). Put {path.name} into {path.parent}, or "
+                f"name the folder that has it by data_dir (--data-dir) or {DATA_VARIABLE}."
             ) from error
         train, test = (_tensors(part) for part in parts)
         write_file(path, dict(zip(TENSORS, (*train, *test), strict=True)))

@@ -2,7 +2,7 @@
 
 from pyro_bayesprune._deprecated import attach
 
-_CALIBRATION = "class_frequencies predictive_entropy rejection_table reliability_table scores"
+_CALIBRATION = "predictive_entropy rejection_table reliability_table scores"
 _SHIFT = "noised out_of_distribution_auroc rotated shift_table"
 _STATISTICS = "compare convergence frequencies loo pareto_table power_scaling summary trace_frame"
 

@@ -62,8 +62,3 @@ def rejection_table(probabilities: Tensor, labels: Tensor) -> pd.DataFrame:
     counts = [max(1, round(len(order) * (1 - share))) for share in REJECTED]
     accuracies = [correct[:count].mean().item() for count in counts]
     return pd.DataFrame({"rejected": REJECTED, "examples": counts, "accuracy": accuracies})
-
-
-def class_frequencies(classes: Tensor, num_classes: int) -> Tensor:
-    """Return the relative frequency of each class (num_classes,), of true or sampled classes."""
-    return torch.bincount(classes.flatten(), minlength=num_classes) / classes.numel()

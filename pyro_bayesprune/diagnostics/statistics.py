@@ -5,6 +5,7 @@ an approximation diagnose the approximation and not the exact posterior. ``attrs
 names it.
 """
 
+import itertools
 import math
 import warnings
 from collections.abc import Mapping
@@ -216,8 +217,11 @@ def frequencies(idata: InferenceData, num_classes: int | None = None) -> pd.Data
         shares = {name: count / count.sum() for name, count in counts.items()}
         return pd.DataFrame(shares).rename_axis("class").reset_index()
     low, high = values["observed"].min(), values["observed"].max()
-    edges = np.linspace(low, high if high > low else low + 1, INTERVALS + 1)
+    edges = np.linspace(low, high if high > low else low + max(1, abs(low)), INTERVALS + 1)
     clipped = {name: np.clip(array, edges[0], edges[-1]) for name, array in values.items()}
     shares = {n: np.histogram(array, edges)[0] / array.size for n, array in clipped.items()}
-    labels = [f"{a:.3g} to {b:.3g}" for a, b in zip(edges, edges[1:], strict=False)]
+    texts = ([f"{edge:.{digits}g}" for edge in edges[1:-1]] for digits in range(3, 18))
+    inner = next(names for names in texts if len(set(names)) == len(names))
+    between = [f"{a} to {b}" for a, b in itertools.pairwise(inner)]
+    labels = [f"below {inner[0]}", *between, f"above {inner[-1]}"]
     return pd.DataFrame({"target": labels} | shares)

@@ -206,4 +206,4 @@ def read_result(folder: Path) -> dict[str, Any]:
 def read_analysis(folder: Path) -> dict[str, Any]:
     """Return the analysis that a report wrote into a run folder, or an empty dictionary."""
     path = folder / ANALYSIS
-    return read_record(path, "Draw again (--draws).") if path.exists() else {}
+    return read_record(path, "Draw again (--draws METHOD --redraw).") if path.exists() else {}

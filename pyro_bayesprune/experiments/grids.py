@@ -21,6 +21,7 @@ from pyro_bayesprune._utils.process import set_threads
 from pyro_bayesprune.experiments import devices, folders
 from pyro_bayesprune.experiments.config import Config
 from pyro_bayesprune.experiments.errors import Busy
+from pyro_bayesprune.experiments.loading import load_run
 from pyro_bayesprune.experiments.running import run
 from pyro_bayesprune.pruning.registry import DATASETS
 
@@ -183,8 +184,10 @@ def _run_parallel(
 @contextmanager
 def _dask(address: str) -> Iterator[devices.Ranks]:
     """Use the workers of a cluster inside; yield their numbers."""
-    from dask.distributed import Client
-
+    try:
+        from dask.distributed import Client
+    except ImportError as error:
+        raise ImportError(f"{error}: pip install 'pyro-bayesprune[dask]'") from None
     with Client(address) as client, joblib.parallel_config(backend="dask"):
         workers = client.scheduler_info(n_workers=-1)["workers"]
         if any(worker["nthreads"] > 1 for worker in workers.values()):
@@ -229,6 +232,7 @@ def verify(
 
     Raises:
         ValueError: if ``count`` is not positive, or no configuration has a finished run in ``out``.
+        RunError: if a file of a finished run is damaged.
     """
     positive_integer("verify", count)
     out = path_of(out)
@@ -237,12 +241,11 @@ def verify(
         raise ValueError(f"{out} has no finished run of these {len(configs)} configurations")
     identical = {}
     for config in random.Random(0).sample(finished, min(count, len(finished))):
-        folder = out / config.id
-        metrics, history = folders.read_result(folder), folders.read_history(folder)
-        threads = metrics["machine"]["threads"]  # the order of sums depends on it
+        first = load_run(out / config.id)  # raises an error if a file is damaged
+        threads = first.metrics["machine"]["threads"]  # the order of sums depends on it
         with tempfile.TemporaryDirectory() as elsewhere, set_threads(threads):
             again = run(config, out=elsewhere, data_dir=data_dir, device=device, progress=False)
-        same_history = again.history.drop(columns=TIMES).equals(history.drop(columns=TIMES))
-        same_weights = again.metrics["weights_sha256"] == metrics["weights_sha256"]
+        same_history = again.history.drop(columns=TIMES).equals(first.history.drop(columns=TIMES))
+        same_weights = again.metrics["weights_sha256"] == first.metrics["weights_sha256"]
         identical[config.id] = same_history and same_weights
     return identical

@@ -1,6 +1,7 @@
 """A run in memory, loaded from a run folder, a folder of run folders, or a store of results."""
 
 import json
+import warnings
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -200,8 +201,12 @@ def load_run(folder: str | Path, weights: str = folders.WEIGHTS) -> Run:
 
 def _read(folder: Path) -> Run:
     config, metrics = folders.read_config(folder), folders.read_result(folder)
-    history, analysis = folders.read_history(folder), folders.read_analysis(folder)
-    return Run(config.to_dict(), metrics, history, folder, analysis=analysis)
+    run = Run(config.to_dict(), metrics, folders.read_history(folder), folder)
+    try:
+        return replace(run, analysis=folders.read_analysis(folder))
+    except RunError as error:  # the run itself is whole
+        warnings.warn(str(error), RuntimeWarning, stacklevel=2)
+        return run
 
 
 def load_runs(folder: str | Path) -> list[Run]:
@@ -245,6 +250,8 @@ def _read_store(folder: Path) -> list[Run]:
     for row in frame.to_dict("records"):
         values = {str(name): _parsed(value) for name, value in row.items()}
         settings = {name: values[name] for name in Config.__dataclass_fields__ if name in values}
+        if settings.get("restart", "no") != "no":  # a store counts the epochs of all trainings
+            settings["epochs"] //= settings.get("rounds", 1) + 1
         runs.append(Run(settings, values, by_id.get(values["id"], pd.DataFrame())))
     return runs
 

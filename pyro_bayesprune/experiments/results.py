@@ -2,10 +2,12 @@
 
 import gzip
 import json
+import zlib
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
+from filelock import FileLock
 
 from pyro_bayesprune._utils.files import path_of, write_atomically
 from pyro_bayesprune.experiments import folders
@@ -27,6 +29,17 @@ def row(folder: Path) -> dict[str, Any]:
     return {name: flat[name] for name in FIRST if name in flat} | flat
 
 
+def _read(path: Path) -> pd.DataFrame:
+    """Return the table in a file of a store; raise a RunError if it is damaged."""
+    try:
+        table = pd.read_csv(path, engine="python", dtype=TEXTS)
+        if "id" not in table:
+            raise ValueError(f"it has no column id, only {', '.join(map(str, table))}")
+    except (OSError, ValueError, EOFError, zlib.error) as error:
+        raise RunError(f"{path} is damaged: {error}") from None
+    return table
+
+
 def load_results(folder: str | Path) -> pd.DataFrame:
     """Return a row for each run.
 
@@ -39,7 +52,7 @@ def load_results(folder: str | Path) -> pd.DataFrame:
     folder = path_of(folder)
     if not (folder / RESULTS).exists():
         return pd.DataFrame([row(run) for run in _finished_runs(folder)])
-    results = pd.read_csv(folder / RESULTS, engine="python", dtype=TEXTS)
+    results = _read(folder / RESULTS)
     # Rows that are older than a setting were produced with its default.
     added = {name: getattr(Config, name) for name in ADDED if name in results}
     results = results.fillna(added).astype({name: type(value) for name, value in added.items()})
@@ -56,8 +69,8 @@ def load_histories(folder: str | Path) -> pd.DataFrame:
         RunError: if there are no results.
     """
     folder = path_of(folder)
-    if (folder / HISTORIES).exists():
-        return pd.read_csv(folder / HISTORIES, engine="python", dtype=TEXTS)
+    if (folder / RESULTS).exists():
+        return _read(folder / HISTORIES)
     return pd.concat([history(run) for run in _finished_runs(folder)], ignore_index=True)
 
 
@@ -82,7 +95,7 @@ def history(folder: Path) -> pd.DataFrame:
 def known_ids(store: str | Path) -> set[str]:
     """Return the ids of the runs in a store of results."""
     path = path_of(store) / RESULTS
-    return set(pd.read_csv(path, usecols=["id"], dtype=TEXTS)["id"]) if path.exists() else set()
+    return set(_read(path)["id"]) if path.exists() else set()
 
 
 def record(store: str | Path, folder: Path) -> None:
@@ -91,12 +104,16 @@ def record(store: str | Path, folder: Path) -> None:
     A store is small enough for version control. It does not contain weights.
     """
     store, values = path_of(store), row(folder)
-    if values["id"] in known_ids(store):
-        return
-    results, histories = pd.DataFrame([values]), history(folder)
-    if (store / RESULTS).exists():
-        results = pd.concat([load_results(store), results], ignore_index=True)
-        histories = pd.concat([load_histories(store), histories], ignore_index=True)
-    content = gzip.compress(histories.to_csv(index=False).encode(), mtime=0)
-    write_atomically(store / HISTORIES, content)
-    write_atomically(store / RESULTS, results.to_csv(index=False).encode())
+    store.mkdir(parents=True, exist_ok=True)
+    with FileLock(store / ".lock"):  # several grids may add to a store
+        if values["id"] in known_ids(store):
+            return
+        results, histories = pd.DataFrame([values]), history(folder)
+        if (store / RESULTS).exists():
+            results = pd.concat([load_results(store), results], ignore_index=True)
+            others = load_histories(store)  # a killed process may have written only the history
+            others = others[others["id"] != values["id"]]
+            histories = pd.concat([others, histories], ignore_index=True)
+        content = gzip.compress(histories.to_csv(index=False).encode(), mtime=0)
+        write_atomically(store / HISTORIES, content)
+        write_atomically(store / RESULTS, results.to_csv(index=False).encode())

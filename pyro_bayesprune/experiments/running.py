@@ -77,20 +77,28 @@ def run(
 
 
 def _finished(config: Config, folder: Path, data_dir: str | Path | None) -> Run:
-    """Return a finished run, or raise a RunError if its data file has changed.
+    """Return a finished run, or raise a RunError if its data file has changed."""
+    result = load_run(folder)
+    if config.dataset not in DATASETS and path_of(config.dataset).exists():
+        data_of(result, data_dir)
+    folders.tidy(folder)
+    return result
+
+
+def data_of(finished: Run, data_dir: str | Path | None = None) -> Dataset:
+    """Return the data of a finished run, or raise a RunError if its data file has changed.
 
     Built-in data sets are identified by their name.
     """
-    result, path = load_run(folder), path_of(config.dataset)
-    expected = result.metrics.get("data_sha256")
-    if config.dataset not in DATASETS and expected is not None and path.exists():
-        if build.build_data(config, data_dir).sha256 != expected:
-            raise RunError(
-                f"{folder} is a finished run of other data: {path.resolve()} has changed, or the "
-                f"same relative path referred to another file. {folders.AGAIN}"
-            )
-    folders.tidy(folder)
-    return result
+    config, expected = finished.config, finished.metrics.get("data_sha256")
+    data = build.build_data(config, data_dir)
+    if config.dataset not in DATASETS and expected not in (None, data.sha256):
+        raise RunError(
+            f"{finished.folder} is a finished run of other data: "
+            f"{path_of(config.dataset).resolve()} has changed, or the same relative path referred "
+            f"to another file. {folders.AGAIN}"
+        )
+    return data
 
 
 def _train(
@@ -110,6 +118,8 @@ def _train(
                         folders.write_checkpoint(folder, state, [], folders.EARLY)
                     if state.epoch == end and number < len(parts):
                         early, _ = folders.read_checkpoint(folder, folders.EARLY)
+                        if config.rewind_epoch and early is None:
+                            raise RunError(f"{folder / folders.EARLY} is missing. {folders.AGAIN}")
                         state = build.restarted(config, state, model, data, early)
                     rows.append(epoch.row())
                     folders.write_checkpoint(folder, state, rows)

@@ -32,7 +32,7 @@ def varying(results: pd.DataFrame) -> list[str]:
     return [name for name in others if groups[name].nunique(dropna=False).gt(1).any()]
 
 
-def _describe(values: pd.Series) -> dict[str, float]:
+def describe(values: pd.Series) -> dict[str, float]:
     """Return mean, standard deviation and 95% t-interval.
 
     The interval is NaN for a single value and for equal values, which show no spread.
@@ -66,7 +66,7 @@ def summary(results: pd.DataFrame, measures: Sequence[str] | None = None) -> pd.
         raise ValueError(f"the results contain more than one run of {text}")
     names = list(measures or [name for name in MEASURES if name in results])
     rows = [
-        dict(zip(by, key, strict=True)) | {"measure": name} | _describe(values)
+        dict(zip(by, key, strict=True)) | {"measure": name} | describe(values)
         for key, runs in results.groupby(by, dropna=False)
         for name in names
         if len(values := runs[name].dropna())

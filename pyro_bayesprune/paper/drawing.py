@@ -10,11 +10,12 @@ from matplotlib.figure import Figure
 
 from pyro_bayesprune import plots
 from pyro_bayesprune._utils.files import path_of
+from pyro_bayesprune.experiments.designs import PAPER
 from pyro_bayesprune.experiments.results import GROUP, load_histories, load_results
 from pyro_bayesprune.experiments.statistics import twins
 from pyro_bayesprune.paper.table import DATASETS, DENSE, PRUNED, one_variant
 
-LEVELS = (0.25, 0.5, 0.75, 0.9, 0.99)
+LEVELS = PAPER["sparsity"]
 BAYESIAN = ("bayes_random", "bayes_magnitude")
 TEST_EXAMPLES = dict.fromkeys(DATASETS, 10_000)  # of the paper's data sets
 
@@ -57,7 +58,7 @@ class FigureSpec(NamedTuple):
     @property
     def variant(self) -> str:
         """The method or the target sparsity of the figure, as text; empty if it has neither."""
-        return plots.label(self.method) or "".join(f"{level:.0%}" for level in self.levels)
+        return plots.label(self.method) or "".join(map(plots.percent, self.levels))
 
     @property
     def title(self) -> str:
@@ -106,7 +107,7 @@ def additional_figures(results: pd.DataFrame) -> list[FigureSpec]:
     levels = tuple(sorted(float(level) for level in results["sparsity"].unique() if level))
     return [
         *(FigureSpec("learning curves", *p, (level,)) for p in other for level in levels),
-        *(FigureSpec("loss by level", *p, levels, method) for p in other for method in BAYESIAN),
+        *(FigureSpec("loss by level", *p, levels, m) for p in other for m in BAYESIAN if levels),
         *(FigureSpec("accuracy against compression", *p) for p in pairs),
         *(FigureSpec("twins", *p, (level,)) for p in pairs for level in levels),
     ]
@@ -142,7 +143,7 @@ def figures(
     folder, paths, missing = path_of(out), [], []
     folder.mkdir(parents=True, exist_ok=True)
     for spec in [*paper_figures(), *additional_figures(results)]:
-        absent = sorted(f"{m} {level:.0%}" for *_, m, level in spec.required - available)
+        absent = sorted(f"{m} {plots.percent(level)}" for *_, m, level in spec.required - available)
         if not absent:
             paths.append(folder / f"{spec.name}.{format}")
             spec.draw(results, histories).savefig(paths[-1], dpi=150)

@@ -10,10 +10,11 @@ import pandas as pd
 from pyro_bayesprune import plots
 from pyro_bayesprune._utils.tables import table_markdown
 from pyro_bayesprune.experiments.config import METHODS, configure
+from pyro_bayesprune.experiments.designs import PAPER
 from pyro_bayesprune.experiments.results import GROUP, SETTINGS
 from pyro_bayesprune.experiments.statistics import summary
 
-DATASETS = ("mnist", "fashion_mnist", "cifar10")
+DATASETS = PAPER["dataset"]
 DENSE = ("unpruned", "bayes_unpruned")
 PRUNED = ("random", "bayes_random", "magnitude", "bayes_magnitude")
 COLUMNS = (*DENSE, *PRUNED)
@@ -108,7 +109,11 @@ def _wide(table: pd.DataFrame, newline: str) -> pd.DataFrame:
             row_runs = runs if number else pd.concat([dense, runs])  # dense in the first row only
             cells = dict(zip(row_runs["method"], row_runs["text"], strict=True))
             rows.append(
-                {"dataset": dataset, "network": str(network).upper(), "sparsity": f"{level:.0%}"}
+                {
+                    "dataset": dataset,
+                    "network": str(network).upper(),
+                    "sparsity": plots.percent(level),
+                }
                 | {plots.label(method): cells.get(method, "") for method in COLUMNS}
                 | {"seeds": _range(runs["seeds"], "d")}
                 | {"achieved sparsity": _range(runs["achieved_sparsity"].dropna(), ".4f")}

@@ -86,11 +86,14 @@ def _sparsity_text(pruned: pd.DataFrame) -> str:
     """Return the sentence about a sparsity that is constant, or nothing without pruned networks."""
     if not len(pruned):
         return ""
-    return f"sparsity of the pruned networks: {pruned['sparsity'].mean():.0%} in all epochs; "
+    share = style.percent(pruned["sparsity"].mean())
+    return f"sparsity of the pruned networks: {share} in all epochs; "
 
 
 def loss_by_level(histories: pd.DataFrame, ax: Axes | None = None) -> Figure:
     """Draw the held-out loss by epoch, one line per target sparsity (figure 5 of the paper).
+
+    Without a held-out loss, the training loss is drawn.
 
     Args:
         histories: one row per run and epoch of one data set, network and method, with those of the
@@ -99,11 +102,11 @@ def loss_by_level(histories: pd.DataFrame, ax: Axes | None = None) -> Figure:
     """
     style.check_columns(histories, ["level", "epoch"])
     figure, ax = style.one_axes(ax)
-    part, levels = style.held_out(histories), sorted(histories["level"].unique())
+    part, levels = style.held_out(histories) or "train", sorted(histories["level"].unique())
     colours = sns.color_palette("viridis", len(levels))  # its brightness has the order of levels
     for number, (level, colour) in enumerate(zip(levels, colours, strict=True)):
         marker = style.MARKERS[number % len(style.MARKERS)]
-        look = Look(f"{level:.0%}", colour, marker)
+        look = Look(style.percent(level), colour, marker)
         look = look if level else Look("unpruned", "black", marker, "--")
         curve(ax, histories[histories["level"] == level], f"{part}_loss", look)
     ax.set(xlabel="epoch", ylabel=f"{part} {style.LOSS}")
@@ -209,26 +212,4 @@ def twins(histories: pd.DataFrame) -> Figure:
     axes[0].set_ylabel("nats")
     handles = [style.sample(METHODS[name]) for name in names]
     style.legend_below(figure, handles, style.seeds_text(histories))
-    return figure
-
-
-def by_method(
-    histories: pd.DataFrame, methods: Sequence[str], draw: Callable[[pd.DataFrame, Axes], Figure]
-) -> Figure:
-    """Draw the same figure for several methods, two in a row, with a common vertical scale.
-
-    Args:
-        histories: one row per run and epoch of one data set, network and sparsity.
-        methods: methods to draw, one panel each.
-        draw: `layer_sparsity` or `bayes_factor_parts`.
-    """
-    rows = (len(methods) + 1) // 2
-    figure, grid = style.panels(rows, 2, figsize=(11, 3.6 * rows), sharey=True)
-    for ax, name in zip(grid.flat, methods, strict=False):
-        draw(histories[histories["method"] == name], ax)
-        ax.set(title=style.label(name))
-        ax.get_legend().remove()
-    entries = (ax.get_legend_handles_labels() for ax in grid.flat)
-    handles, _ = max(entries, key=lambda entry: len(entry[1]))
-    style.legend_below(figure, handles)
     return figure

@@ -1,11 +1,14 @@
 """Scales with plain ticks (0.1, 0.2, 0.5 instead of powers of ten), and intervals of scores."""
 
 import numpy as np
+import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.ticker import FuncFormatter, Locator, MaxNLocator, NullLocator
 from numpy.typing import ArrayLike
 from scipy import stats
+
+from pyro_bayesprune.experiments.statistics import describe
 
 PROBABILITY = 0.95  # of intervals
 # Multiples of every first, second, ... power of ten, from the densest ticks to the sparsest.
@@ -126,15 +129,11 @@ def score_interval(
         Lower and upper end. They are NaN for one seed without ``num_test``, and for several equal
         values, which show no spread.
     """
-    mean, count = np.asarray(values, dtype=float).mean(), np.size(values)
-    if count > 1:
-        error = np.std(np.asarray(values), ddof=1) / np.sqrt(count)
-        half = stats.t.ppf((1 + PROBABILITY) / 2, count - 1) * error if error > 1e-12 else np.nan
-        low, high = np.clip([mean - half, mean + half], 0, highest)
+    described = describe(pd.Series(values, dtype=float))
+    if described["seeds"] == 1 and num_test is not None:
+        (low,), (high,) = binomial_interval([described["mean"]], [num_test])
         return low, high
-    if num_test is None:
-        return np.nan, np.nan
-    (low,), (high,) = binomial_interval([mean], [num_test])
+    low, high = np.clip([described["low"], described["high"]], 0, highest)
     return low, high
 
 

@@ -84,11 +84,18 @@ def looks(names: Iterable[str]) -> dict[str, Look]:
     return result
 
 
+def percent(share: float) -> str:
+    """Return a share in per cent with up to four digits, so that 99.9% does not look like 100%."""
+    return f"{100 * share:.4g}%"
+
+
 def check_columns(frame: pd.DataFrame, columns: Sequence[str]) -> None:
-    """Raise a ValueError that names the required columns that a data frame lacks."""
+    """Raise a ValueError if a data frame lacks required columns, which it names, or has no rows."""
     missing = [name for name in columns if name not in frame]
     if missing:
         raise ValueError(f"the frame lacks the columns {missing}; it has {list(frame)}")
+    if not len(frame):
+        raise ValueError("there is nothing to draw: the frame has no rows")
 
 
 def panels(*shape: Any, draw: Any = plt.subplots, **options: Any) -> tuple[Figure, Any]:  # noqa: ANN401

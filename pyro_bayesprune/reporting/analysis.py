@@ -97,10 +97,11 @@ def analyse(
 
         draws = samplers.posterior_draws(run, data, method, seed=seed, **options)  # type: ignore[arg-type]
         idata = conversion.to_arviz(draws, data, history=run.history, config=run.settings, **sizes)
-        conversion.save(idata, folder / conversion.FILE)
         result |= diagnosed(run, data, draws, idata)
     result |= sizes | calibrated(run, data, draws, foreign, **sizes)
     result["seconds"] = time.perf_counter() - start
+    if draws is not None:  # after all that can fail, so that the files belong together
+        conversion.save(idata, folder / conversion.FILE)
     folders.write_record(folder / folders.ANALYSIS, plain(result))
     return folders.read_analysis(folder)
 

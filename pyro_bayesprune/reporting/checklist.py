@@ -1,5 +1,6 @@
 """The checklist of a report: information that a pruning result must be reported with."""
 
+import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -38,7 +39,7 @@ def checklist(runs: Sequence[Run]) -> list[Item]:
         "paired": len({run.metrics.get("method") for run in done}) > 1 or None,
         "restarts": bool({"shuffle", "reinitialise"} & values["restart"]),
         "small_dense": counts["small_dense"] > 0,
-        "gates": "always" in values["gate"] and len(values["gate"]) > 1,
+        "gates": any(map(_compares_gates, repetitions(pruned, ("gate", "beta", "per")))),
         "claims": bool(done),
     }
     facts = counts | {name: ", ".join(sorted(values[name])) or "none" for name in SETTINGS}
@@ -59,18 +60,24 @@ def _has_required(item: dict[str, Any], done: Sequence[Run], values: dict[str, s
     return all(set(required) <= values[name] for name, required in item["settings"].items())
 
 
+def _compares_gates(runs: Sequence[Run]) -> bool:
+    gates = {run.settings.get("gate") for run in runs}
+    return "always" in gates and len(gates) > 1
+
+
+def _is_small(dense: Run, pruned: Run) -> bool:
+    """Return whether a dense network has at most twice the parameters that a larger one keeps."""
+    size, before = (run.metrics.get("parameters") or math.inf for run in (dense, pruned))
+    ratio = pruned.metrics.get("compression_ratio") or math.inf
+    return dense.pair == pruned.pair and size < before and size * ratio <= 2 * before
+
+
 def _counts(done: Sequence[Run], pruned: Sequence[Run]) -> dict[str, Any]:
-    sizes = [run.metrics.get("parameters", float("inf")) for run in done if run.dense]
-    remaining = [
-        run.metrics["parameters"] / run.metrics["compression_ratio"]
-        for run in pruned
-        if run.metrics.get("compression_ratio")
-    ]
     seeds = [len({run.settings.get("seed") for run in group}) for group in repetitions(done)]
     return {
         "pairs": len({run.pair for run in done}),
         "seeds": min(seeds, default=0),
         "pruned": len(pruned),
         "controls": sum(control(run, done) is not None for run in pruned),
-        "small_dense": sum(size <= 2 * max(remaining, default=0) for size in sizes),
+        "small_dense": sum(any(_is_small(d, run) for run in pruned) for d in done if d.dense),
     }

@@ -19,6 +19,7 @@ SENSITIVE = {  # diagnoses of power scaling, see `statistics.power_scaling`
     "prior_data_conflict": "possible prior-data conflict",
     "strong_prior": "prior strong, data weak",
 }
+SAME = (*"dataset target_column likelihood network hidden channels seed".split(),)  # of a control
 MISSED = 0.005  # tolerance of the sparsity, because counts are rounded within each layer
 
 
@@ -38,22 +39,22 @@ def finished(runs: Sequence[Run]) -> list[Run]:
     return [run for run in runs if not run.error]
 
 
-def repetitions(runs: Sequence[Run]) -> list[list[Run]]:
-    """Return the runs in groups that differ only in their seed."""
+def repetitions(runs: Sequence[Run], names: Sequence[str] = ("seed",)) -> list[list[Run]]:
+    """Return the runs in groups that differ only in these settings."""
     groups: dict[str, list[Run]] = {}
     for run in runs:
-        key = json.dumps({**run.settings, "seed": None}, sort_keys=True)
+        key = json.dumps(run.settings | dict.fromkeys(names), sort_keys=True)
         groups.setdefault(key, []).append(run)
     return list(groups.values())
 
 
 def control(run: Run, runs: Sequence[Run]) -> Run | None:
-    """Return the dense run with the same data set, network and seed, or None.
+    """Return the dense run with the same data, network (also its widths) and seed, or None.
 
     If there are several, it is the one with the same objective and most other settings in common.
     """
-    dense = [d for d in finished(runs) if d.dense and d.pair == run.pair]
-    dense = [d for d in dense if d.settings.get("seed") == run.settings.get("seed")]
+    dense = [d for d in finished(runs) if d.dense]
+    dense = [d for d in dense if all(d.settings.get(n) == run.settings.get(n) for n in SAME)]
     return min(dense, key=lambda d: _distance(run.settings, d.settings), default=None)
 
 
@@ -167,7 +168,9 @@ def loss_against(dense: Run, run: Run) -> float | None:
     before, after = dense.test_score, run.test_score
     if before is None or after is None:
         return None
-    return before - after if run.score == "accuracy" else after / before - 1
+    if run.score == "accuracy":
+        return before - after
+    return after / before - 1 if before else None
 
 
 def _few_seeds(runs: Sequence[Run]) -> Iterator[Problem]:

@@ -7,8 +7,8 @@ from typing import Any
 
 from pyro_bayesprune.experiments.config import PRESETS, Config, configure
 from pyro_bayesprune.experiments.loading import Run
-from pyro_bayesprune.reporting.html import TEXTS, formatted
-from pyro_bayesprune.reporting.run_sections import detailed
+from pyro_bayesprune.reporting.html import TEXTS
+from pyro_bayesprune.reporting.run_sections import detailed, rule
 
 
 def command(config: dict[str, Any]) -> str:
@@ -42,7 +42,7 @@ def provenance(runs: Sequence[Run]) -> list[dict[str, str]]:
             "finished": str(run.metrics.get("finished", "unknown")),
             "machine": _listed(run.metrics.get("machine") or {}),
             "versions": _listed(run.metrics.get("versions") or {}),
-            "settings": _listed({k: formatted(v) for k, v in run.settings.items()}),
+            "settings": _listed(run.settings),
         }
         for run in detailed(runs)
     ]
@@ -63,6 +63,7 @@ def _sentences(run: Run) -> str:
     objectives = {"map": "log posterior", "mle": "log likelihood"}
     values["objective"] = objectives.get(values["objective"], values["objective"])
     diagnostics = run.analysis.get("diagnostics")
-    names = ["training", "unpruned" if run.dense else "pruning"] + ["draws"] * bool(diagnostics)
-    values |= diagnostics or {}
+    names = ["training", "unpruned" if run.dense else "pruning"]
+    names += ["restart"] * (values.get("restart", "no") != "no") + ["draws"] * bool(diagnostics)
+    values |= {"rule": rule(run), "rounds": values.get("rounds", 1)} | (diagnostics or {})
     return " ".join(TEXTS["methods"][name].format(**values) for name in names)

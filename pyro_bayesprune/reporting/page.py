@@ -33,10 +33,7 @@ OF_ONE = (
     sections.decisions_panel, sections.layers_panel, posterior.calibration_panel,
     posterior.arviz_panel, posterior.prior_panel,
 )  # fmt: skip
-OF_SEVERAL = (
-    sections.results_panel, sections.curves_panel, sections.decisions_panel, sections.layers_panel,
-    posterior.calibration_panel, posterior.arviz_panel, posterior.prior_panel,
-)  # fmt: skip
+OF_SEVERAL = (sections.results_panel, sections.curves_panel, *OF_ONE)
 
 
 class Page(type(Path())):  # type: ignore[misc]  # Path has no subclasses of its own until 3.12
@@ -50,7 +47,7 @@ class Page(type(Path())):  # type: ignore[misc]  # Path has no subclasses of its
 
 
 def report(
-    runs: Iterable[str | Path] | Fit,
+    runs: str | Path | Iterable[str | Path] | Fit,
     *args: Dataset | str | Path,
     out: str | Path = "report.html",
     draws: Draws | None = None,
@@ -81,8 +78,13 @@ def report(
         loaded = [run_of_fit(runs, data, draws)]
     elif draws is not None or data is not None:
         raise ValueError("data and draws are for the report of a fit; runs have them on disk")
+    elif isinstance(runs, Run):
+        raise ValueError("the report of a run needs its folder: report([run.folder])")
     else:
-        loaded = [run for folder in runs for run in load_runs(folder)]
+        folders = [runs] if isinstance(runs, (str, Path)) else runs
+        every = [run for folder in folders for run in load_runs(folder)]
+        places = [run.folder.resolve() if run.folder else n for n, run in enumerate(every)]
+        loaded = [*dict(zip(places, every, strict=True)).values()]  # each folder once
     if not loaded:
         raise RunError("a report needs at least one run folder")
     out = files.path_of(out)

@@ -118,11 +118,16 @@ def _comparisons(
     from pyro_bayesprune.diagnostics import conversion, statistics  # needs ArviZ
 
     kinds: dict[str, dict[str, Any]] = {}
+    problems: list[str] = []
     for run, diagnostics in diagnosed:
         networks = kinds.setdefault(diagnostics["approximation"], {})
         if run.folder and (run.folder / conversion.FILE).exists():
-            networks[run.title] = conversion.load(run.folder / conversion.FILE)
-    tables, problems = [], [CAPTIONS["several_kinds"]] * (len(kinds) > 1)
+            try:
+                networks[run.title] = conversion.load(run.folder / conversion.FILE)
+            except ValueError as error:  # a damaged file
+                problems.append(CAPTIONS["not_compared"].format(names=run.title, error=error))
+    tables: list[Table] = []
+    problems += [CAPTIONS["several_kinds"]] * (len(kinds) > 1)
     for kind, networks in kinds.items():
         if len(networks) < 2:
             continue

@@ -147,12 +147,17 @@ def _counts(run: Run) -> dict[str, Any]:
     return {"run": run.title} | counts | alone | settings
 
 
+def rule(run: Run) -> str:
+    """Return the gate of a run, with its threshold if it has one."""
+    gate, beta, per = (run.settings.get(name) for name in ("gate", "beta", "per"))
+    return f"gate {gate}" + ("" if gate in ("always", "retain") else f", beta {beta} per {per}")
+
+
 def _decision_tables(run: Run, *, folded: bool) -> list[Table]:
     """Return a table of the epochs with a step, and a folded one of all if there are others."""
-    gate, beta, per = (run.settings.get(name) for name in ("gate", "beta", "per"))
-    rule = f"gate {gate}" + ("" if gate in ("always", "retain") else f", beta {beta} per {per}")
-    caption = f"Decisions{of(run)}, {rule}" if gate else f"Decisions{of(run)}"
-    frame = run.history[[name for name in DECISIONS if name in run.history]]
+    caption = f"Decisions{of(run)}" + (f", {rule(run)}" if "gate" in run.settings else "")
+    history = _with_threshold(run, run.history)
+    frame = history[[name for name in DECISIONS if name in history]]
     if "log_occam_ratio" in frame and not frame["log_occam_ratio"].any():
         frame = frame.drop(columns="log_occam_ratio")
     steps = frame[frame["decision"] != "unchanged"]
@@ -231,7 +236,7 @@ def _compression(runs: Sequence[Run]) -> Picture:
     name = f"test_{score}"
     columns = ["compression_ratio", name, "sparsity", "seed"]
     frame = pd.DataFrame(values_of(runs, columns)).dropna(axis="columns", how="all")
-    frame["method"] = [_line(run) for run in runs]
+    frame["method"] = _lines(runs)
     last = frame.iloc[frame["compression_ratio"].argmax()]
     best = frame[name].max() if score == "accuracy" else frame[name].min()
     texts = {"compression": last["compression_ratio"], score: last[name], "title": title}
@@ -241,10 +246,19 @@ def _compression(runs: Sequence[Run]) -> Picture:
     return picture(figure, f"{score}_against_compression", frame, best=best, **texts)
 
 
-def _line(run: Run) -> str:
-    """Return the name of the line of a run: its method, or its settings except the sparsity."""
+def _lines(runs: Sequence[Run]) -> list[str]:
+    """Return the name of the line of each run. One line has the same settings but the sparsity."""
+    settings = [
+        (r.metrics.get("method"), r.settings.get("sparsity")) for r, *_ in repetitions(runs)
+    ]
+    several = {method for method, _ in settings if settings.count((method, _)) > 1}
+    return [_line(run, set(plots.METHODS) - several) for run in runs]
+
+
+def _line(run: Run, names: set[str]) -> str:
+    """Return the method of a run if it is one of the names, or its settings except the sparsity."""
     method = str(run.metrics.get("method"))
-    if method in plots.METHODS:
+    if method in names:
         return method
     parts = [p for p in run.label.split(", ") if not p.startswith(("dense", "sparsity", "seed"))]
     if run.dense and not any(parts):

@@ -69,3 +69,8 @@ def test_the_page_shows_the_stored_measurements():
     script = report_script("deploy")
     text = script.PAGE.read_text()
     assert fill(text, script.texts()) == text
+
+
+def test_targets_that_are_no_classes_are_refused():
+    with pytest.raises(ValueError, match=r"must be classes \(n,\), got torch.float32 of shape"):
+        deploy.deploy_table(pruned(), torch.randn(5, *SHAPE), torch.randn(5, 1))

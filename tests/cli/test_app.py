@@ -142,3 +142,10 @@ def test_a_closed_output_is_not_an_error():
     process.stdout.close()  # like `| head`
     assert process.stderr.read() == "" and process.wait() == 141
     process.stderr.close()
+
+
+def test_closed_streams_are_no_error(tmp_path):
+    command = [sys.executable, "-m", "pyro_bayesprune.cli", "run", *TINY, "--out", str(tmp_path)]
+    closed = ["sh", "-c", 'exec "$@" <&- >&- 2>&-', "sh", *command]
+    assert subprocess.run(closed, cwd=tmp_path).returncode == 0
+    assert list(tmp_path.glob("*/result.json"))

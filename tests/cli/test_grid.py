@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from pyro_bayesprune.cli.app import main, parse
+from pyro_bayesprune.experiments import results
 from pyro_bayesprune.pruning.registry import METHODS
 
 
@@ -74,3 +75,24 @@ def test_a_grid_skips_the_runs_of_its_store(tmp_path, capsys):
     assert main(["grid", "--store", str(store), "--out", str(tmp_path), *selection]) == 0
     assert "nothing to run: all 22 runs are finished" in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.usefixtures("elsewhere")
+def test_an_empty_value_is_not_the_default(capsys):
+    assert main(["grid", "--datasets", ""]) == 2
+    assert "--datasets must be value,value…, got ''" in capsys.readouterr().err
+
+
+@pytest.mark.filterwarnings("default")
+@pytest.mark.usefixtures("elsewhere")
+def test_runs_that_were_finished_before_are_added_to_the_store(capsys):
+    one = ["--datasets", "digits", "--networks", "fcn", "--methods", "magnitude", "--seeds", "0"]
+    one += ["--sparsities", "0.5", "--vary", "hidden=[4]", "--epochs", "1"]
+    assert main(["grid", *one]) == 0
+    capsys.readouterr()
+    assert main(["grid", *one, "--store", "store"]) == 0
+    assert "1 runs, 0 not finished, 1 at a time\n" in capsys.readouterr().err
+    (finished,) = results.known_ids("store")
+    (Path("runs") / finished / "result.json").write_text("{")  # damaged: the grid goes on
+    assert main(["grid", *one, "--store", "other"]) == 0
+    assert "is not added to other" in capsys.readouterr().err

@@ -62,3 +62,16 @@ def test_a_wrong_option_is_one_line(capsys, run, options, message):
 def test_a_missing_network_is_one_line(capsys, run):
     code, _, errors = called(capsys, "export", run, "--weights", "pruned-0.5.safetensors")
     assert code == 2 and "pruned-0.5.safetensors is missing" in errors[0]
+
+
+def test_a_data_file_that_changed_since_the_run_is_refused(capsys, tmp_path):
+    rows = [f"{i % 7},{i % 5},{i % 2}" for i in range(40)]
+    table = tmp_path / "own.csv"
+    table.write_text("\n".join(["a,b,kind", *rows]))
+    options = ("--dataset", table, "--target-column", "kind", "--hidden", "4", "--epochs", "1")
+    assert called(capsys, "run", *options)[0] == 0
+    [folder] = (tmp_path / "runs").iterdir()
+    table.write_text("\n".join(["a,b,kind", *rows[::-1], "9,9,1"]))
+    for command in (("prune",), ("bench", "deploy"), ("report", "--draws", "none")):
+        code, _, errors = called(capsys, *command, folder)
+        assert code == 2 and "is a finished run of other data" in errors[-1]

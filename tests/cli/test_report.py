@@ -111,3 +111,12 @@ def test_a_number_of_draws_needs_a_method(capsys, tmp_path):
     assert code == 2 and "--chains needs --draws" in errors[-1]
     code, _, errors = called(capsys, "report", tmp_path, "--redraw")
     assert code == 2 and "--redraw needs --draws" in errors[-1]
+
+
+def test_a_missing_package_names_its_extra(capsys, monkeypatch, trained):
+    def fail(*args, **options):
+        raise ImportError("No module named 'arviz'")
+
+    monkeypatch.setattr("pyro_bayesprune.reporting.analysis.analyse", fail)
+    code, _, errors = called(capsys, "report", trained[1], "--draws", "laplace")
+    assert code == 2 and errors[-1].endswith("pip install 'pyro-bayesprune[diagnostics]'")

@@ -42,9 +42,3 @@ def test_rejecting_uncertain_examples_increases_the_accuracy(predictions):
     assert table["accuracy"].iloc[0] == metrics.accuracy(*predictions)
     assert table["accuracy"].iloc[-1] > table["accuracy"].iloc[0] + 0.05
     assert table["examples"].iloc[-1] == 250
-
-
-def test_class_frequencies_sum_to_one():
-    assert calibration.class_frequencies(torch.tensor([[0, 1], [1, 1]]), 3).tolist() == [
-        0.25, 0.75, 0,
-    ]  # fmt: skip

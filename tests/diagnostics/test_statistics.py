@@ -170,3 +170,13 @@ def test_an_example_on_which_all_draws_agree_has_equal_weights():
     result = statistics.loo(idata)
     assert result.pareto_k.to_numpy()[0] == 0 and not result.warning
     assert result.loo_i.to_numpy()[0] == pytest.approx(-1e-9)
+
+
+def test_intervals_of_large_targets_have_different_names():
+    groups = {
+        name: xr.Dataset({"obs": ("n", 1e6 + np.arange(50.0))}) for name in ("observed_data",)
+    }
+    groups["posterior"] = xr.Dataset({"log_joint": (("chain", "draw"), np.zeros((1, 4)))})
+    table = statistics.frequencies(_arviz.from_datasets(groups, {}))
+    assert table["target"].nunique() == len(table) == 12
+    assert table["target"][0].startswith("below ") and table["target"][11].startswith("above ")

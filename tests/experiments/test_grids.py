@@ -1,9 +1,11 @@
 """Grids: failed runs, killed workers and killed grids."""
 
 import json
+import shutil
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,8 +14,9 @@ from helpers.grid_processes import ENVIRONMENT, command, finished, small_grid, w
 
 from pyro_bayesprune.experiments import folders
 from pyro_bayesprune.experiments.config import configure
-from pyro_bayesprune.experiments.errors import Busy
+from pyro_bayesprune.experiments.errors import Busy, RunError
 from pyro_bayesprune.experiments.grids import Outcome, _receive, attempt, grid, verify
+from pyro_bayesprune.experiments.running import run
 
 
 def assert_same_runs(configs, one, other):
@@ -47,11 +50,20 @@ def test_a_failed_run_is_recorded_and_stops_no_other(tmp_path):
 def test_verify_detects_a_run_that_differs(tmp_path):
     (config,) = small_grid()
     assert attempt(config, tmp_path).status == "done"
-    folder = tmp_path / config.id
-    result = folders.read_result(folder) | {"weights_sha256": "0" * 64}
+    folder, other = tmp_path / config.id, run(replace(config, seed=9), out=tmp_path / "other")
+    shutil.copy(other.folder / folders.WEIGHTS, folder)
+    result = folders.read_result(folder) | {"weights_sha256": other.metrics["weights_sha256"]}
     result.pop("sha256", None)
     (folder / "result.json").write_text(json.dumps(result))
     assert verify([config], 1, out=tmp_path) == {config.id: False}
+
+
+def test_verify_names_a_damaged_file(tmp_path):
+    (config,) = small_grid()
+    grid([config], out=tmp_path)
+    (tmp_path / config.id / "weights.safetensors").write_bytes(b"damaged")
+    with pytest.raises(RunError, match="weights.safetensors is damaged"):
+        verify([config], 1, out=tmp_path)
 
 
 def test_a_run_that_another_process_works_on_is_waited_for(tmp_path):

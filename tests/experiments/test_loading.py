@@ -5,7 +5,9 @@ from helpers import assert_same
 from helpers.runs import DONE, file_names, quiet_run
 
 import pyro_bayesprune as bp
+from pyro_bayesprune.experiments import results
 from pyro_bayesprune.experiments.errors import RunError
+from pyro_bayesprune.experiments.loading import load_runs
 
 
 def test_a_loaded_run_is_the_one_that_ran(config, tmp_path):
@@ -63,3 +65,10 @@ def test_a_missing_file_of_a_finished_run_is_named(finished):
 def test_a_folder_that_is_no_run_is_named(tmp_path):
     with pytest.raises(RunError, match="is not a finished run: config.json is missing"):
         bp.load_run(tmp_path)
+
+
+def test_a_run_of_a_store_has_the_settings_of_its_id(tmp_path):
+    config = bp.configure(hidden=(4,), epochs=2, sparsity=0.5, restart="rewind", rounds=2)
+    results.record(tmp_path / "store", quiet_run(config, tmp_path).folder)
+    (run,) = load_runs(tmp_path / "store")
+    assert run.config == config and run.config.id == run.id

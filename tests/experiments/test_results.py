@@ -61,3 +61,26 @@ def test_an_empty_folder_is_an_error(tmp_path):
         results.load_results(tmp_path)
     with pytest.raises(RunError, match="no finished runs"):
         results.load_histories(tmp_path)
+
+
+@pytest.mark.parametrize("content", [b"", b"a,b\n1,2\n", b"\x00\xff\xfe", b'id\n"unfinished'])
+def test_a_damaged_file_of_a_store_is_named(tmp_path, content):
+    (tmp_path / results.RESULTS).write_bytes(b"id\n1\n")
+    (tmp_path / results.HISTORIES).write_bytes(content)
+    with pytest.raises(RunError, match="histories.csv.gz is damaged"):
+        results.load_histories(tmp_path)
+    (tmp_path / results.RESULTS).write_bytes(content)
+    for read in (results.load_results, results.known_ids):
+        with pytest.raises(RunError, match="results.csv is damaged"):
+            read(tmp_path)
+
+
+def test_a_process_killed_between_the_files_of_a_store_leaves_no_second_history(tmp_path):
+    runs = [bp.run(configure(hidden=(4,), epochs=1, seed=s), out=tmp_path / "runs") for s in (0, 1)]
+    store = tmp_path / "store"
+    results.record(store, runs[0].folder)
+    before = (store / results.RESULTS).read_bytes()
+    results.record(store, runs[1].folder)
+    (store / results.RESULTS).write_bytes(before)  # as if only the histories had been written
+    results.record(store, runs[1].folder)
+    assert results.load_histories(store)["id"].tolist() == [run.id for run in runs]

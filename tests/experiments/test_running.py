@@ -11,6 +11,7 @@ from helpers.runs import DONE, file_names, interrupted, quiet_run, same_runs, sm
 
 from pyro_bayesprune.experiments import folders, running
 from pyro_bayesprune.experiments.build import build_data, build_model, epochs_of, trainings
+from pyro_bayesprune.experiments.errors import RunError
 from pyro_bayesprune.experiments.running import run
 from pyro_bayesprune.models.networks import FCN
 
@@ -165,3 +166,11 @@ def test_a_result_contains_sizes_and_metrics(finished_run):
     assert metrics["multiply_adds"] == prunable
     assert metrics["theoretical_speedup"] == pytest.approx(prunable / (prunable - pruned))
     assert {"python", "torch", "pyro-ppl"} <= set(metrics["versions"])
+
+
+def test_a_missing_state_of_a_rewinding_is_an_error(config, tmp_path, monkeypatch):
+    config = replace(config, restart="rewind", rewind_epoch=1)
+    folder = interrupted(config, tmp_path, monkeypatch)
+    (folder / folders.EARLY).unlink()
+    with pytest.raises(RunError, match="early.pt is missing"):
+        quiet_run(config, tmp_path)

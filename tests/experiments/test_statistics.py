@@ -36,7 +36,7 @@ def test_the_summary_of_known_numbers():
 
 def test_the_interval_covers_as_often_as_it_says():
     draws = np.random.default_rng(0).normal(3.0, 2.0, (2000, 5))
-    rows = [statistics._describe(pd.Series(sample)) for sample in draws]
+    rows = [statistics.describe(pd.Series(sample)) for sample in draws]
     hits = [row["low"] <= 3.0 <= row["high"] for row in rows]
     assert np.mean(hits) == pytest.approx(0.95, abs=0.015)
 

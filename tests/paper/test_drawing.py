@@ -3,6 +3,7 @@
 import numpy as np
 import pandas as pd
 from helpers import drawn
+from helpers.made_up_runs import stored_history, table_runs
 
 from pyro_bayesprune.experiments import statistics
 from pyro_bayesprune.paper import drawing
@@ -86,3 +87,18 @@ def test_accuracies_have_the_intervals_of_the_test_set(store):
     spec = drawing.FigureSpec("accuracy against compression", "mnist", "fcn")
     (ax,) = spec.draw(one_seed, results).axes
     assert "binomial, 10,000 test examples" in ax.get_legend().get_title().get_text()
+
+
+def test_a_store_without_pruned_runs_has_no_figures_of_levels(tmp_path):
+    runs = [table_runs("digits", method, 0.0, [0.9]) for method in ("unpruned", "bayes_unpruned")]
+    results = pd.concat(runs)
+    results.to_csv(tmp_path / "results.csv", index=False)
+    histories = pd.concat(stored_history(run) for _, run in results.iterrows())
+    histories.to_csv(tmp_path / "histories.csv.gz", index=False)
+    written, _ = drawing.figures(tmp_path, tmp_path / "out")
+    assert [path.name for path in written] == ["digits-fcn-accuracy-against-compression.png"]
+
+
+def test_figures_of_close_sparsities_have_names_of_their_own():
+    specs = [drawing.FigureSpec("twins", "mnist", "fcn", (level,)) for level in (0.995, 0.999)]
+    assert [spec.name for spec in specs] == ["mnist-fcn-99.5-twins", "mnist-fcn-99.9-twins"]

@@ -97,3 +97,9 @@ def test_an_ambiguous_selection_of_runs_is_an_error():
     both = pd.concat(table_runs("mnist", "magnitude", 0.9, [0.9], epochs=n) for n in (2, 3))
     with pytest.raises(ValueError, match=r"differ in epochs \(2, 3\)"):
         tables.table1(both)
+
+
+def test_sparsities_above_99_and_a_half_per_cent_are_not_called_100():
+    runs = [table_runs("mnist", "magnitude", level, [0.9]) for level in (0.995, 0.999)]
+    text = tables.markdown(tables.table1(pd.concat(runs)))
+    assert "| 99.5% |" in text and "| 99.9% |" in text and "100%" not in text

@@ -6,7 +6,7 @@ import pytest
 from helpers import drawn
 from scipy import stats
 
-from pyro_bayesprune.plots import methods, style, training
+from pyro_bayesprune.plots import methods, style
 
 
 @pytest.mark.parametrize(("lowest", "scale"), [(0.01, "log"), (-0.5, "linear")])
@@ -113,13 +113,13 @@ def test_twins_have_a_common_symmetric_logarithmic_scale():
     assert len({ax.get_ylim() for ax in figure.axes}) == 1
 
 
-def test_panels_by_method_have_one_legend_and_one_scale():
-    histories = pd.DataFrame({"method": ["magnitude", "bayes_magnitude"] * 2, "seed": 0,
-                              "epoch": [1, 1, 2, 2], "sparsity": [0.5, 0.6, 0.7, 0.8],
-                              "sparsity/fc1.weight": [0.1, 0.2, 0.3, 0.4]})  # fmt: skip
-    names = ["magnitude", "bayes_magnitude"]
-    figure = methods.by_method(histories, names, training.layer_sparsity)
-    assert [ax.get_title() for ax in figure.axes] == ["magnitude", "Bayes magnitude"]
-    assert [drawn(ax)["fc1"][1].tolist() for ax in figure.axes] == [[0.1, 0.3], [0.2, 0.4]]
-    assert not any(ax.get_legend() for ax in figure.axes)
-    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["fc1", "all"]
+def test_a_frame_without_rows_is_refused():
+    frame = pd.DataFrame(columns=["method", "sparsity", "compression_ratio", "test_accuracy"])
+    with pytest.raises(ValueError, match="the frame has no rows"):
+        methods.accuracy_against_compression(frame)
+
+
+def test_without_a_held_out_loss_the_training_loss_is_drawn():
+    history = pd.DataFrame({"epoch": [1, 2], "level": 0.5, "train_loss": [2.0, 1.0]})
+    (ax,) = methods.loss_by_level(history).axes
+    assert ax.get_ylabel().startswith("train loss")

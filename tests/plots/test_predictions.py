@@ -12,8 +12,6 @@ from scipy.stats import binomtest
 
 from pyro_bayesprune.plots import methods, predictions, training
 
-SEVERAL = {"by_method"}  # of other plots
-
 histories = pd.DataFrame({
     "method": ["unpruned", "magnitude"] * 2, "level": [0.0, 0.5] * 2, "epoch": [1, 1, 2, 2],
     "train_loss": [1.0, 1.1, 0.5, 0.6], "test_loss": [1.2, 1.3, 0.6, 0.7], "sparsity": [0, 0.5] * 2,
@@ -49,7 +47,6 @@ PLOTS = {
     if inspect.isfunction(function)
     and not name.startswith("_")
     and inspect.signature(function).return_annotation is Figure
-    and name not in SEVERAL
 }
 
 

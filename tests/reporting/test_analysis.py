@@ -1,5 +1,6 @@
 """An analysis with draws is kept until it is replaced on request."""
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,7 @@ from helpers.made_up_runs import a_run
 import pyro_bayesprune as bp
 from pyro_bayesprune.experiments.loading import load_run
 from pyro_bayesprune.reporting.analysis import analyse
+from pyro_bayesprune.reporting.page import report
 
 SMALL = {"method": "last_layer_laplace", "draws": 26}
 
@@ -53,8 +55,6 @@ def test_foreign_inputs_are_a_setting(run, data):
 
 
 def test_a_redrawn_analysis_replaces_the_stored_one(run, data, tmp_path):
-    import shutil
-
     copy = load_run(shutil.copytree(run.folder, tmp_path / "run"))
     assert "diagnostics" not in analyse(copy, data, method="none", redraw=True)
     again = analyse(copy, data, method="none", examples=10)  # it has no draws to lose
@@ -65,3 +65,21 @@ def test_a_run_without_a_folder_is_refused(data):
     with pytest.raises(ValueError, match="has no folder"):
         analyse(a_run(), data)
     assert not Path("analysis.json").exists()
+
+
+def test_draws_that_cannot_be_diagnosed_do_not_replace_the_stored_ones(run, data):
+    before = (run.folder / "posterior.nc").read_bytes()
+    with pytest.raises(ValueError, match="at least 25 draws"), pytest.warns(UserWarning):
+        analyse(run, data, method="last_layer_laplace", draws=10, redraw=True)
+    assert (run.folder / "posterior.nc").read_bytes() == before
+
+
+def test_a_damaged_file_of_an_analysis_does_not_hide_the_run(run, tmp_path):
+    both = [shutil.copytree(run.folder, tmp_path / name) for name in "ab"]
+    (both[0] / "posterior.nc").write_bytes(b"damaged")
+    page = report(both, tmp_path / "r.html").read_text()
+    assert "Not compared by LOO: " in page and "/a/posterior.nc is not" in page
+    (both[0] / "analysis.json").write_text("damaged")
+    with pytest.warns(RuntimeWarning, match="analysis.json is damaged"):
+        again = load_run(both[0])
+    assert again.analysis == {} and again.accuracy == run.accuracy

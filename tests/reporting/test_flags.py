@@ -16,7 +16,7 @@ def words(runs):
     [
         ({"collapsed_layers": ["fc1.weight"]}, "bad All weights of fc1.weight are zero"),
         ({"test_accuracy": 0.11}, "bad Test accuracy 11.0% is close to guessing"),
-        ({"achieved_sparsity": 0.7}, "warning The gate stopped at a sparsity of 70.0%"),
+        ({"achieved_sparsity": 0.7}, "warning The sparsity is 70.0%. The target was 90.0%"),
         ({"test_ece": 0.2}, "warning The confidence is wrong by 0.200"),
         ({}, "warning The prior alone determined the decisions of epochs 1."),
         ({}, "warning This report has no dense control"),
@@ -75,3 +75,10 @@ def test_flags_of_the_same_problem_are_one_group():
 def test_runs_that_differ_in_a_setting_are_no_repetitions_of_each_other():
     runs = [a_run(prior_scale=scale) for scale in (0.1, 0.3, 1.0)]
     assert "3 of 3 settings have fewer than 3 seeds" in words(runs)
+
+
+def test_a_smaller_network_is_no_control():
+    pruned, small = a_run(), a_run(sparsity=0.0, hidden=[20, 20, 20], test_accuracy=0.99)
+    assert flags.control(pruned, [pruned, small]) is None
+    same = a_run(sparsity=0.0)
+    assert flags.control(pruned, [pruned, small, same]) is same

@@ -194,6 +194,14 @@ def test_a_report_of_failures_alone_says_so(folder, tmp_path):
     assert "There is no finished run to judge." in html
 
 
+def test_a_folder_counts_once_and_may_be_given_alone(finished_run, tmp_path):
+    folder = finished_run.folder
+    once = report(folder, tmp_path / "once.html").read_text()
+    assert report([folder, folder.parent], tmp_path / "twice.html").read_text() == once
+    with pytest.raises(ValueError, match=r"needs its folder: report\(\[run.folder\]\)"):
+        report(finished_run)
+
+
 def test_a_folder_without_runs_is_an_error(tmp_path):
     with pytest.raises(RunError, match="expected a run folder"):
         report([tmp_path])

@@ -54,3 +54,17 @@ def test_equal_sparsities_of_the_layers_are_a_folded_table_without_a_figure():
     panel = run_sections.layers_panel([a_run(layer_sparsity={"fc1": 0.9, "fc2": 0.9001})])
     (table,) = panel.content
     assert table.folded and table.caption == "All layers have the same share of surviving weights"
+
+
+def test_runs_of_a_method_with_other_settings_are_lines_of_their_own():
+    runs = [a_run(method="magnitude", epochs=n, seed=s) for n in (2, 5) for s in (0, 1)]
+    runs += [a_run(method="unpruned", sparsity=0.0, compression_ratio=1.0)]
+    (picture,) = run_sections.compression_pictures(distinguished(runs))
+    lines = [row[-1] for row in picture.table.rows]
+    assert sorted(set(lines)) == ["magnitude, epochs 2", "magnitude, epochs 5", "unpruned"]
+
+
+def test_a_gate_that_accepts_every_step_has_no_threshold():
+    for gate, is_gated in (("always", False), ("retain", True)):
+        tables = run_sections.decisions_panel([a_run(gate=gate)]).content
+        assert all(("threshold" in table.header) == is_gated for table in tables)
