@@ -39,7 +39,8 @@ def predictive(
         if len(sites) != 1:
             names = [site["name"] for site in sites]
             raise ValueError(f"prediction needs one observed site, the model has {names}")
-        yield sites[0]["fn"], y
+        fn, mask = sites[0]["fn"], sites[0]["mask"]
+        yield fn if mask is None else fn.mask(mask), y
 
 
 def target_distributions(
