@@ -128,7 +128,7 @@ class Predictions:
         nll = -self.log_prob.mean().item()
         if self.probabilities is not None:
             # Probabilities are rounded, and those of an example's targets may be dependent.
-            return class_scores(self.probabilities, self.targets.long()) | {"nll": nll}
+            return class_scores(self.probabilities, self.targets) | {"nll": nll}
         assert self.mean is not None
         rmse = (self.mean - self.targets).double().square().mean().sqrt().item()
         return {"rmse": rmse, "nll": nll} | {

@@ -97,3 +97,19 @@ def test_targets_of_another_shape_are_not_paired_with_all_predictions(measure, l
     y = data.train_y[:, None] if likelihood is bp.likelihoods.categorical else data.train_y
     with pytest.raises(ValueError, match="must have the shape of the outputs' distribution"):
         measure(model, net_weights(net), (data.train_x, y))
+
+
+class Censored(dist.Exponential):
+    """A distribution without a mean, as users write them for survival times."""
+
+    @property
+    def mean(self):
+        raise NotImplementedError
+
+
+def test_a_distribution_without_a_mean_is_named():
+    model = bp.BayesianModule(
+        nn.Linear(3, 1), bp.priors.normal(1.0), 4, lambda out: Censored(out.exp()).to_event(1)
+    )
+    with pytest.raises(ValueError, match="Censored, has no mean"):
+        mean_prediction(model, net_weights(model.net), torch.randn(4, 3))
