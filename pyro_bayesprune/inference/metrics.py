@@ -53,9 +53,8 @@ def sizes(parameters: int, masks: Mapping[str, Tensor]) -> dict[str, Any]:
 
 def negative_log_likelihood(probabilities: Tensor, labels: Tensor) -> float:
     """Return the mean negative log probability of all labels of an example, nats an example."""
-    chosen = probabilities.double().gather(
-        -1, labels[..., None].long()
-    )  # labels of a Bernoulli are 0. and 1.
+    labels = labels.long()  # those of a Bernoulli are 0. and 1.
+    chosen = probabilities.double().gather(-1, labels[..., None])
     log = chosen.clamp_min(torch.finfo(torch.float64).tiny).log()
     return -log.sum().item() / len(log) if log.dim() > 2 else -log.mean().item()
 
