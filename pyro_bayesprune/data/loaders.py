@@ -86,7 +86,17 @@ class LoaderBatches(Batches):
 
     @property
     def num_data(self) -> int:
-        """Number N of examples, which are counted unless a plain `DataLoader` has them all."""
+        """Number N of examples, which are counted unless a plain `DataLoader` has them all.
+
+        Raises:
+            ValueError: if the loader draws examples with replacement.
+        """
+        if any(getattr(sampler, "replacement", False) for sampler in _samplers(self.loader)):
+            raise ValueError(
+                "the loader draws examples with replacement, so that some count twice and others "
+                "not at all, but densities need each of the N examples once: give a loader "
+                "without such a sampler (for a training: decide_on=)"
+            )
         if self.known.number is None and self._indexed is not None:
             return self._indexed.num_data
         if self.known.number is None:
@@ -194,9 +204,12 @@ def _place(weight: Tensor) -> dict[str, Any]:
 
 def shuffles(loader: Any) -> bool:  # noqa: ANN401
     """Return whether a loader has a sampler of random order, by itself or for its batches."""
-    samplers = loader, getattr(loader, "batch_sampler", None)
-    chosen = [getattr(owner, "sampler", None) for owner in samplers]
-    return any(isinstance(s, RANDOM) or getattr(s, "shuffle", False) for s in chosen)
+    return any(isinstance(s, RANDOM) or getattr(s, "shuffle", False) for s in _samplers(loader))
+
+
+def _samplers(loader: Any) -> list[Any]:  # noqa: ANN401
+    owners = loader, getattr(loader, "batch_sampler", None)
+    return [getattr(owner, "sampler", None) for owner in owners]
 
 
 def _reads_all(loader: Any) -> bool:  # noqa: ANN401

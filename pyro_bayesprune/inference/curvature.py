@@ -232,7 +232,9 @@ def ggn_full(
         number = at_once(model, point, batches.first(1)[0], names)
         for x in batches.inputs(number):
             for outputs, by_name in jacobians(model, point, x, names):
-                parts = [_rooted(likelihood, outputs, by_name[n]).flatten(2) for n in names]
+                parts = [_rooted(likelihood, outputs, by_name[n]) for n in names]
+                # a parameter may be one number, without a dimension to flatten
+                parts = [part.reshape(*part.shape[:2], -1) for part in parts]
                 rows = torch.cat(parts, 2).flatten(0, 1).double().cpu()
                 total += rows.mT @ rows
     return total * (model.num_data / batches.num_data)

@@ -53,6 +53,7 @@ def sizes(parameters: int, masks: Mapping[str, Tensor]) -> dict[str, Any]:
 
 def negative_log_likelihood(probabilities: Tensor, labels: Tensor) -> float:
     """Return the mean negative log probability of all labels of an example, nats an example."""
+    labels = labels.long()  # those of a Bernoulli are 0. and 1.
     chosen = probabilities.double().gather(-1, labels[..., None])
     log = chosen.clamp_min(torch.finfo(torch.float64).tiny).log()
     return -log.sum().item() / len(log) if log.dim() > 2 else -log.mean().item()
@@ -60,7 +61,7 @@ def negative_log_likelihood(probabilities: Tensor, labels: Tensor) -> float:
 
 def brier(probabilities: Tensor, labels: Tensor) -> float:
     """Return the mean squared distance of the probabilities from the one-hot labels (0 to 2)."""
-    truth = torch.nn.functional.one_hot(labels, probabilities.shape[-1])
+    truth = torch.nn.functional.one_hot(labels.long(), probabilities.shape[-1])
     return (probabilities.double() - truth).square().sum(-1).mean().item()
 
 

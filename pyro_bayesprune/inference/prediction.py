@@ -39,7 +39,8 @@ def predictive(
         if len(sites) != 1:
             names = [site["name"] for site in sites]
             raise ValueError(f"prediction needs one observed site, the model has {names}")
-        yield sites[0]["fn"], y
+        fn, mask = sites[0]["fn"], sites[0]["mask"]
+        yield fn if mask is None else fn.mask(mask), y
 
 
 def target_distributions(
@@ -125,13 +126,17 @@ def mean_prediction(model: Model, weights: Mapping[str, Tensor], x: Data) -> Ten
     """Return the mean of the targets' distribution for inputs as in `class_probabilities`.
 
     Raises:
-        ValueError: if the observed site is categorical: classes have no mean.
+        ValueError: if the observed site is categorical, or its distribution has no ``mean``.
     """
     means = []
     for target in target_distributions(model, weights, x):
         if isinstance(elementwise(target), torch.distributions.Categorical):
             raise ValueError("classes have no mean: use their probabilities (predict_proba)")
-        means.append(target.mean)
+        try:
+            means.append(target.mean)
+        except NotImplementedError:
+            kind = type(elementwise(target)).__name__
+            raise ValueError(f"the distribution of the targets, {kind}, has no mean") from None
     return _joined(means, x)
 
 

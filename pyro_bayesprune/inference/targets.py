@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
+import pyro.distributions as dist
 import torch
 from scipy import stats
 from torch import Tensor
@@ -61,8 +62,13 @@ def mean_score(total: float, count: int, name: str) -> float:
 
 
 def mean(distribution: Distribution) -> Tensor:
-    """Return the mean of the targets (n, ...); NaN where it does not exist or is not known."""
+    """Return the mean of the targets (n, ...); NaN where it does not exist or is not known.
+
+    It is NaN for masked targets too, since errors of targets without a likelihood do not count.
+    """
     try:
+        if isinstance(elementwise(distribution), dist.MaskedDistribution):
+            raise NotImplementedError
         return distribution.mean
     except NotImplementedError:
         return torch.full(distribution.shape(), math.nan, device="cpu")
@@ -122,7 +128,7 @@ class Predictions:
         nll = -self.log_prob.mean().item()
         if self.probabilities is not None:
             # Probabilities are rounded, and those of an example's targets may be dependent.
-            return class_scores(self.probabilities, self.targets.long()) | {"nll": nll}
+            return class_scores(self.probabilities, self.targets) | {"nll": nll}
         assert self.mean is not None
         rmse = (self.mean - self.targets).double().square().mean().sqrt().item()
         return {"rmse": rmse, "nll": nll} | {

@@ -38,13 +38,33 @@ def network_outputs(
         ValueError: unless the result is one tensor, or has one tensor under the name ``logits``.
     """
     if forward is not None:
-        values = {f"net.{name}": value for name, value in weights.items()}
-        result = functional_call(_Adapted(net, forward), values, (x,))
+        weights = {f"net.{name}": value for name, value in weights.items()}
+        result = _called(_Adapted(net, forward), weights, (x,))
     elif isinstance(x, Mapping):
-        result = functional_call(net, dict(weights), (), dict(x))
+        result = _called(net, weights, (), dict(x))
     else:
-        result = functional_call(net, dict(weights), (x,) if isinstance(x, Tensor) else tuple(x))
+        result = _called(net, weights, (x,) if isinstance(x, Tensor) else tuple(x))
     return _one_tensor(net, result)
+
+
+def _called(
+    net: nn.Module,
+    weights: Mapping[str, Tensor],
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any] | None = None,
+) -> Any:  # noqa: ANN401
+    """Call a network under weights, which also replace other parameters that are tied to them.
+
+    With ``tie_weights=True``, torch 2.14 leaves the values in a module that has two names.
+    """
+    first: dict[int, str] = {}
+    values = dict(weights)
+    for prefix, module in net.named_modules():  # a module with two names has the first one only
+        for name, parameter in module.named_parameters(prefix, recurse=False):
+            source = first.setdefault(id(parameter), name)
+            if source in weights:
+                values[name] = weights[source]
+    return functional_call(net, values, args, kwargs, tie_weights=False)
 
 
 def _one_tensor(net: nn.Module, result: Any) -> Tensor:  # noqa: ANN401

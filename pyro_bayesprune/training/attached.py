@@ -1,6 +1,6 @@
 """A user's own parameters and optimisers, with the prior and the masks attached by hooks."""
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from typing import Any
@@ -206,7 +206,11 @@ class Attached(Parameters):
     @torch.no_grad()
     def _after_step(self, optimizer: Optimizer, *_: object) -> None:
         """Zero pruned weights, which an optimiser may change in spite of masked gradients."""
-        own = self.of(optimizer)
+        self.zero_pruned(self.of(optimizer))
+
+    @torch.no_grad()
+    def zero_pruned(self, own: Mapping[str, Tensor]) -> None:
+        """Set the pruned weights of some parameters to zero."""
         for name, factor in self.factors.items():
             if name in own:
                 own[name].mul_(factor)

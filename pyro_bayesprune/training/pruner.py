@@ -197,6 +197,7 @@ class Pruner:
         seconds = time.perf_counter() - self._started
         self._check_attached()
         self._parameters.check_trained()
+        self._parameters.zero_pruned(self._parameters.params)  # weights may have been loaded
         with alone():
             read = self._read(data, validation)
             sites = checked_sites(self.model, read, batch_size=2)

@@ -105,7 +105,8 @@ def prune(
     Args:
         model: the Pyro model. Its buffers must be those of the training, as in a fit's ``model``.
         weights: the trained weights, best at a mode, by name; those of frozen parameters are
-            ignored, since the model has them.
+            ignored, since the model has them. Prunable weights that are zero count as pruned, stay
+            zero, and are no parameters of the trained network in ratios of evidences.
         data: the training data in any form that `as_batches` accepts.
         sparsity: share of the prunable weights that become zero. With ``"auto"`` it is raised,
             first by halving the share of surviving weights and then by bisection, while the joint
@@ -144,7 +145,7 @@ def prune(
     latent = {n: w.detach().clone() for n, w in weights.items() if n in model_sites.latent}
     check_weights(model, model_sites, latent)
     names = prunable_sites(model, model_sites, sites, x, scope)
-    dense = PruneState(latent, {n: torch.ones_like(latent[n], dtype=torch.bool) for n in names})
+    dense = PruneState(latent, {n: latent[n] != 0 for n in names})  # zeros are pruned already
     settings = Pruning(
         criterion, 0.0, "always", beta, scope=scope, schedule="constant", sites=sites, update=update
     )

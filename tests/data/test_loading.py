@@ -153,3 +153,14 @@ def test_inputs_without_targets():
 def test_predictions_need_a_loader_in_order_whatever_shuffles_it(options):
     with pytest.raises(ValueError, match="use shuffle=False"):
         as_inputs(DataLoader(TensorDataset(X, Y), **options))
+
+
+@pytest.mark.parametrize("where", ["sampler", "batch_sampler"])
+def test_examples_that_are_drawn_with_replacement_are_not_all_examples(where):
+    sampler = WeightedRandomSampler([1.0] * 40, 40)
+    loader = DataLoader(
+        TensorDataset(X, Y),
+        **{where: sampler if where == "sampler" else BatchSampler(sampler, 8, drop_last=False)},
+    )
+    with pytest.raises(ValueError, match="with replacement"):
+        _ = as_batches(loader).num_data

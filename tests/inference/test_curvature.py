@@ -32,6 +32,28 @@ def test_the_full_matrix_is_the_hessian_of_a_linear_networks_negative_log_likeli
     torch.testing.assert_close(curvature.ggn_full(model, weights, (x, y)), torch.cat(rows))
 
 
+class Scaled(nn.Module):
+    """A linear network with a gain, which is a parameter without dimensions."""
+
+    def __init__(self):
+        super().__init__()
+        self.linear, self.gain = nn.Linear(3, 1, bias=False), nn.Parameter(torch.tensor(1.5))
+
+    def forward(self, x):
+        return self.gain * self.linear(x)
+
+
+def test_the_full_matrix_of_a_parameter_that_is_one_number():
+    net, x = Scaled(), torch.randn(9, 3)
+    model = bp.BayesianModule(net, bp.priors.normal(1.0), 9, bp.gaussian(0.5))
+    weights = {n: p.detach() for n, p in net.named_parameters()}
+    order = list(weights)
+    columns = {"gain": x @ weights["linear.weight"].T, "linear.weight": 1.5 * x}
+    jacobian = torch.cat([columns[name] for name in order], 1)
+    full = curvature.ggn_full(model, weights, (x, torch.zeros(9, 1)))
+    torch.testing.assert_close(full, jacobian.T @ jacobian / 0.25)
+
+
 def test_a_random_half_of_the_examples_scales_to_all():
     model, weights, (x, y) = lifted_small_net("mlp")
     halves = [curvature.ggn_full(model, weights, (x[i::2], y[i::2])) for i in (0, 1)]

@@ -66,3 +66,12 @@ def test_biases_have_no_dead_units():
 def test_a_network_without_any_weight_is_infinitely_compressed():
     sizes = metrics.sizes(6, {"weight": torch.zeros(2, 3, dtype=torch.bool)})
     assert sizes["compression_ratio"] == math.inf and sizes["collapsed_layers"] == ["weight"]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.int32, torch.uint8])
+def test_labels_may_have_any_dtype(dtype):
+    """Several labels of an example, for a Bernoulli likelihood, are floating point numbers."""
+    p = torch.rand(20, 3)
+    probabilities, labels = torch.stack([1 - p, p], -1), (torch.rand(20, 3) < 0.5).long()
+    for metric in (metrics.negative_log_likelihood, metrics.brier):
+        assert metric(probabilities, labels.to(dtype)) == metric(probabilities, labels)

@@ -1,5 +1,8 @@
 """Predictions at a point, and the loss on held-out data."""
 
+import math
+
+import pyro
 import pyro.distributions as dist
 import pytest
 import torch
@@ -12,6 +15,7 @@ from helpers import (
     normal_log_density,
     regression,
 )
+from pyro import poutine
 from torch import nn
 
 import pyro_bayesprune as bp
@@ -44,6 +48,26 @@ def test_the_held_out_loss_of_a_regression_is_a_density(linear):
     assert rmse == pytest.approx((y - x @ w).square().mean().sqrt().item())
 
 
+@pytest.mark.parametrize("by_handler", [True, False])
+def test_masked_targets_do_not_count(linear, by_handler):
+    x, y, w = linear
+    observed = torch.arange(12) % 3 > 0
+
+    def model(x, y=None):
+        weights = pyro.sample("w", dist.Normal(0.0, 1.0).expand([3]).to_event(1))
+        target = dist.Normal(x @ weights, 0.4)
+        with pyro.plate("data", 12, subsample=x):
+            if not by_handler:
+                return pyro.sample("obs", target.mask(observed[: len(x)]), obs=y)
+            with poutine.mask(mask=observed[: len(x)]):
+                return pyro.sample("obs", target, obs=y)
+
+    loss, rmse = held_out_loss(model, {"w": w}, (x, y))
+    assert loss == pytest.approx(-normal_log_density((y - x @ w)[observed], 0.4) / 12, abs=1e-9)
+    assert math.isnan(rmse)
+    assert math.isnan(predictions(model, {"w": w}, (x, y)).scores()["rmse"])
+
+
 def test_classes_have_probabilities_and_no_mean():
     data, net = class_data(), mlp()
     model, weights = lifted(net, data), net_weights(net)
@@ -73,3 +97,19 @@ def test_targets_of_another_shape_are_not_paired_with_all_predictions(measure, l
     y = data.train_y[:, None] if likelihood is bp.likelihoods.categorical else data.train_y
     with pytest.raises(ValueError, match="must have the shape of the outputs' distribution"):
         measure(model, net_weights(net), (data.train_x, y))
+
+
+class Censored(dist.Exponential):
+    """A distribution without a mean, as users write them for survival times."""
+
+    @property
+    def mean(self):
+        raise NotImplementedError
+
+
+def test_a_distribution_without_a_mean_is_named():
+    model = bp.BayesianModule(
+        nn.Linear(3, 1), bp.priors.normal(1.0), 4, lambda out: Censored(out.exp()).to_event(1)
+    )
+    with pytest.raises(ValueError, match="Censored, has no mean"):
+        mean_prediction(model, net_weights(model.net), torch.randn(4, 3))

@@ -46,6 +46,16 @@ def test_tied_parameters_are_one_site_used_twice():
     assert torch.allclose(model.outputs({"0.weight": w}, x), x @ w.T @ w.T, atol=1e-6)
 
 
+def test_a_module_with_two_names_is_not_changed_by_a_call():
+    layer, x = nn.Linear(4, 4), torch.randn(5, 4)
+    model = bp.BayesianModule(nn.Sequential(layer, nn.Tanh(), layer), bp.priors.normal(1.0), 5)
+    w = {"0.weight": torch.randn(4, 4), "0.bias": torch.randn(4)}
+    before = layer.weight
+    expected = nn.functional.linear(nn.functional.linear(x, *w.values()).tanh(), *w.values())
+    assert torch.equal(model.outputs(w, x), expected)
+    assert layer.weight is before and list(model.priors()) == ["0.weight", "0.bias"]
+
+
 def test_batchnorm_buffers_move_in_training_mode_only():
     data, net = class_data(), noisy_net()
     model = lifted(net, data)

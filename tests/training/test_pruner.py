@@ -452,3 +452,14 @@ def test_a_parameter_that_is_frozen_later_stays_and_is_named():
     assert torch.equal(net[0].weight, before)
     with pytest.raises(ValueError, match="requires_grad of 0.weight has changed"):
         pruner.step(class_data())
+
+
+def test_a_step_after_dense_weights_are_loaded_compares_the_pruned_network():
+    """Early stopping and averages of weights put weights from elsewhere into the network."""
+    net, pruner, optimizer = attached(sgd)
+    dense = copy.deepcopy(net.state_dict())
+    train_step(net, optimizer)
+    assert pruner.step(DATA).sparsity == 0.5
+    net.load_state_dict(dense)
+    record = pruner.step(DATA)
+    assert record.after == bp.log_joint(pruner.model, pruner.weights, DATA)

@@ -246,3 +246,27 @@ def test_a_layer_without_weights_is_named():
     data = bp.Dataset(torch.randn(30, 8), torch.randint(3, (30,)))
     with pytest.warns(RuntimeWarning, match="no weight of weight is left after pruning"):
         bp.prune(model, dict(model.net.named_parameters()), data, 0.999, update="project")
+
+
+def test_a_pruned_network_is_pruned_further_and_its_zeros_are_no_parameters():
+    """For a linear network with gaussian noise, the ratio of evidences is known exactly."""
+    torch.manual_seed(0)
+    x = torch.randn(60, 6, dtype=torch.float64)
+    y = x[:, :2].sum(1, keepdim=True) + 0.5 * torch.randn(60, 1, dtype=torch.float64)
+    net = nn.Linear(6, 1, bias=False).double()
+    model = bp.BayesianModule(net, bp.priors.normal(0.9), 60, bp.gaussian(0.5))
+    mode = torch.linalg.solve(x.T @ x / 0.25 + torch.eye(6) / 0.81, x.T @ y / 0.25).T
+    first = bp.prune(model, {"weight": mode}, (x, y), 0.5)
+    second = bp.prune(model, first.weights, (x, y), 2 / 3)
+
+    def evidence(pruned):
+        kept = x[:, pruned.masks["weight"][0]]
+        covariance = 0.25 * torch.eye(60, dtype=torch.float64) + 0.81 * kept @ kept.T
+        zeros = torch.zeros(60, dtype=torch.float64)
+        return dist.MultivariateNormal(zeros, covariance).log_prob(y[:, 0])
+
+    row = second.levels.iloc[0]
+    exact = (evidence(second) - evidence(first)).item()
+    assert second.record.sparsity_before == 0.5
+    assert row["log_bf"] + row["log_occam_ratio"] == pytest.approx(exact, abs=0.05)
+    assert bp.prune(model, first.weights, (x, y), 0.2).record.decision == "unchanged"
