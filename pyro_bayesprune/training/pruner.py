@@ -216,10 +216,8 @@ class Pruner:
         if isinstance(data, Dataset):
             data = data.to(self.model.device)
         dataset, batches = data if isinstance(data, Dataset) else None, self._batches(data)
-        if validation is None:
-            held_out: Data | None = held_out_part(dataset, "validation")
-        else:
-            held_out = self._batches(validation)
+        own = None if validation is None else self._batches(validation)
+        held_out = own or held_out_part(dataset, "validation")
         test = held_out_part(dataset, "test")
         return Sources(batches, dataset or batches, dataset, held_out, test)
 
