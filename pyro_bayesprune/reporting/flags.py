@@ -19,7 +19,8 @@ SENSITIVE = {  # diagnoses of power scaling, see `statistics.power_scaling`
     "prior_data_conflict": "possible prior-data conflict",
     "strong_prior": "prior strong, data weak",
 }
-SAME = (*"dataset target_column likelihood network hidden channels seed".split(),)  # of a control
+# A control has these settings in common with the pruned run.
+SAME = ("dataset", "target_column", "likelihood", "network", "hidden", "channels", "seed")
 MISSED = 0.005  # tolerance of the sparsity, because counts are rounded within each layer
 
 
@@ -40,7 +41,7 @@ def finished(runs: Sequence[Run]) -> list[Run]:
 
 
 def repetitions(runs: Sequence[Run], names: Sequence[str] = ("seed",)) -> list[list[Run]]:
-    """Return the runs in groups that differ only in these settings."""
+    """Return the runs in groups. The runs of a group differ only in these settings."""
     groups: dict[str, list[Run]] = {}
     for run in runs:
         key = json.dumps(run.settings | dict.fromkeys(names), sort_keys=True)

@@ -247,7 +247,7 @@ def _compression(runs: Sequence[Run]) -> Picture:
 
 
 def _lines(runs: Sequence[Run]) -> list[str]:
-    """Return the name of the line of each run. One line has the same settings but the sparsity."""
+    """Return the line of each run in the figure. Runs of a line differ only in their sparsity."""
     settings = [
         (r.metrics.get("method"), r.settings.get("sparsity")) for r, *_ in repetitions(runs)
     ]
