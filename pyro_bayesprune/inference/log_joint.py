@@ -34,8 +34,8 @@ from pyro_bayesprune.models.sites import (
 )
 from pyro_bayesprune.models.sparse import Surviving, worthwhile
 
-CHUNK = 1024  # examples whose activations fit into a processor's cache
-LARGE, ELEMENTS = 16 * CHUNK, 2**24  # on a device: at most so many examples, and numbers in them
+CHUNK = 256  # examples whose activations fit into a processor's cache, also in a CNN
+LARGE, ELEMENTS = 2**14, 2**24  # on a device: at most so many examples, and numbers in them
 
 
 @dataclass(frozen=True)
