@@ -2,7 +2,7 @@
 
 import warnings
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext
 from functools import partial
 from threading import get_ident
 from typing import Any
@@ -17,7 +17,7 @@ from torch.nn.modules.module import register_module_forward_pre_hook
 from torch.utils.hooks import RemovableHandle
 
 from pyro_bayesprune._utils.checks import positive_integer
-from pyro_bayesprune._utils.process import full_precision, one_at_a_time
+from pyro_bayesprune._utils.process import full_precision, one_at_a_time, switched
 from pyro_bayesprune._utils.random import forked_rng
 from pyro_bayesprune.data.inputs import Inputs, tensors
 from pyro_bayesprune.models.adapter import Forward, network_outputs
@@ -221,16 +221,21 @@ def evaluation_mode(model: Model) -> Iterator[None]:
     it runs.
     """
     changed: list[nn.Module] = []
+    settings, cudnn = ExitStack(), torch.backends.cudnn
 
     def evaluate(part: nn.Module) -> None:
         if part.training:
             changed.append(part)
             part.training = False
+        if isinstance(part, nn.RNNBase) and cudnn.enabled:
+            # cuDNN computes gradients of recurrent layers in training mode only.
+            settings.enter_context(switched([(cudnn, "enabled", False)]))
 
     # Modes, and Pyro's handlers that run inside, are global state of the process.
     with (
         one_at_a_time(),
         full_precision(),
+        settings,
         on_modules_that_run(evaluate) if network(model) is None else nullcontext(),
     ):
         try:

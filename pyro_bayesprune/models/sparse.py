@@ -42,7 +42,7 @@ class Pattern:
         self.rows_t, self.columns_t = _starts(columns, mask.shape[1]), rows[by_column]
         self.transposed = by_column.int()
         with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", ".*Sparse CSR tensor support is in beta")
+            warnings.filterwarnings("ignore", ".*Sparse (CSR tensor support|invariant checks)")
             none = torch.zeros(len(columns), dtype=dtype)
             self.zeros = torch.sparse_csr_tensor(
                 self.rows, self.columns, none, mask.shape, check_invariants=True

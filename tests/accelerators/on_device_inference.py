@@ -4,7 +4,7 @@ import numpy as np
 import pyro.distributions as dist
 import pytest
 import torch
-from accelerators.on_device_training import digits, fitted, p
+from accelerators.on_device_training import digits, fitted, network, p
 from torch import nn
 
 import pyro_bayesprune as bp
@@ -102,9 +102,23 @@ class Convolutional(nn.Module):
         return self.out(self.rnn(images.transpose(0, 1))[0].transpose(0, 1).flatten(1))
 
 
-def test_convolutions_and_exact_blocks(device):
+class Attentive(nn.Module):
+    """Each row of an image is a token."""
+
+    def __init__(self):
+        super().__init__()
+        options = {"dropout": 0.0, "batch_first": True}
+        self.encoder = nn.TransformerEncoderLayer(8, 2, 8, **options)
+        self.out = nn.Linear(64, 10)
+
+    def forward(self, x):
+        return self.out(self.encoder(x.squeeze(1)).flatten(1))
+
+
+@pytest.mark.parametrize("network", [Convolutional, Attentive])
+def test_convolutions_and_exact_blocks(network, device):
     torch.manual_seed(0)
-    net = Convolutional()
+    net = network()
     results = []
     for where in ("cpu", device):
         fit = fitted(where, net=net, epochs=2, criterion="snr", update="condition", gate="propose")
@@ -203,8 +217,12 @@ def test_batches_go_where_the_model_is(device):
 
 
 def test_set_default_device(fits, device):
+    start = network((6, 5)).state_dict()  # a device has random numbers of its own
+
     def work():
-        fit = fitted("cpu", hidden=(6, 5), epochs=2, prior=p.layer_scale(), scope="layer")
+        net = network((6, 5))
+        net.load_state_dict(start)
+        fit = fitted("cpu", net=net, epochs=2, prior=p.layer_scale(), scope="layer")
         values = {
             "weights": fit.weights,
             "joint": log_joint(fit.model, fit.weights, digits()).total,

@@ -167,6 +167,25 @@ def test_a_model_under_handlers_is_evaluated_in_evaluation_mode_too():
     assert bp.log_joint(wrapped, weights, data) == bp.log_joint(model, weights, data)
 
 
+class _Recurrent(nn.RNN):
+    """Records whether cuDNN was enabled when it ran."""
+
+    def forward(self, x):
+        self.cudnn = torch.backends.cudnn.enabled
+        return super().forward(x)[0]
+
+
+@pytest.mark.parametrize("as_function", [False, True])
+def test_recurrent_layers_are_evaluated_without_cudnn(as_function):
+    """In evaluation mode cuDNN has no gradients of recurrent layers, which curvature needs."""
+    net = _Recurrent(6, 3)
+    model = bp.BayesianModule(net, bp.priors.normal(1.0), 10, bp.gaussian(1.0))
+    data, weights = (torch.randn(10, 2, 6), torch.randn(10, 2, 3)), net_weights(net)
+    bp.log_joint((lambda x, y=None: model(x, y)) if as_function else model, weights, data)
+    assert not net.cudnn
+    assert torch.backends.cudnn.enabled
+
+
 def test_densities_and_predictions_use_no_random_numbers():
     data, net = class_data(), mlp()
     model, before = lifted(net, data), torch.get_rng_state()
