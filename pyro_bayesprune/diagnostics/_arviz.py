@@ -26,7 +26,6 @@ SINCE_ONE = int(VERSION.partition(".")[0]) >= 1
 DRAWS = ("chain", "draw")
 SAMPLE = "__sample__"  # the stacked dimensions of draws
 ENGINE = "h5netcdf"
-MIN_LOO = 25  # with fewer draws the tail of the importance weights has less than five of them
 T = TypeVar("T")
 TINY = 1e-13
 NEW_NAMES = {"elpd_loo": "elpd", "p_loo": "p", "loo_i": "elpd_i"}  # of 0.23, and of 1
@@ -125,9 +124,6 @@ def loo(
             posterior p. The weights of the draws are then p/q times those that leave an example
             out (Magnusson et al., 2019; `loo_approximate_posterior` of ArviZ 1).
     """
-    sizes = group(idata, "posterior").sizes
-    if sizes["chain"] * sizes["draw"] < MIN_LOO:
-        raise ValueError(f"LOO needs at least {MIN_LOO} draws in all chains together")
     idata, result = _with_tails(
         lambda draws: az.loo(draws, pointwise=True, var_name="obs", reff=reff), idata
     )

@@ -20,6 +20,7 @@ from pyro_bayesprune.diagnostics._arviz import DRAWS, SAMPLE, InferenceData, gro
 from pyro_bayesprune.diagnostics.thresholds import GOOD_K, GOOD_SENSITIVITY
 
 MIN_DRAWS = 4
+MIN_LOO = 25  # with fewer draws the tail of the importance weights has less than five of them
 INTERVALS = 12  # of targets that are no classes
 STUCK = 999.0  # replaces an infinite rhat, which JSON cannot represent
 EQUAL = 1e-6  # nats: below this spread of its log likelihoods, an example has equal weights
@@ -36,6 +37,12 @@ def check_draws(idata: InferenceData, required: str = "posterior") -> None:
         )
     if required not in names:
         raise ValueError(f"the InferenceData has no group {required!r}")
+
+
+def check_loo(draws: int) -> None:
+    """Raise a ValueError if this number of draws, in all chains together, is too small for LOO."""
+    if draws < MIN_LOO:
+        raise ValueError(f"LOO needs at least {MIN_LOO} draws in all chains together, got {draws}")
 
 
 def summary(idata: InferenceData) -> pd.DataFrame:
@@ -94,6 +101,7 @@ def loo(idata: InferenceData) -> Any:  # noqa: ANN401  (arviz.ELPDData)
     """
     check_draws(idata, "log_likelihood")
     by_draw = group(idata, "log_likelihood")["obs"]
+    check_loo(by_draw.sizes["chain"] * by_draw.sizes["draw"])
     stats = group(idata, "sample_stats") if "sample_stats" in groups(idata) else xr.Dataset()
     with warnings.catch_warnings():
         # `pareto_table` reports large k, and equal weights cause the RuntimeWarnings.

@@ -23,7 +23,7 @@ def worthwhile(weight: Tensor, mask: Tensor) -> bool:
     """Return whether a parameter is so large and sparse that training its survivors is faster."""
     able = weight.device.type == "cpu" and torch.backends.mkl.is_available()
     matrix = weight.dim() == 2 and weight.dtype in (torch.float32, torch.float64)
-    few = 0 < mask.sum() <= WORTHWHILE * mask.numel()
+    few = 0 < mask.count_nonzero() <= WORTHWHILE * mask.numel()
     return able and matrix and weight.numel() >= LARGE and bool(few)
 
 

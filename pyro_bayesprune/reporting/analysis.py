@@ -35,7 +35,7 @@ from pyro_bayesprune.models.plain import Fitted
 
 MAX_LAST = 300  # surviving weights of the last layer up to which NUTS takes minutes
 PREDICTIVE = 100  # draws for averaged predictions
-WARMUP = 200  # the default of `samplers.posterior_draws`
+DRAWS, CHAINS, WARMUP = 250, 4, 200  # the defaults of `samplers.posterior_draws`
 SHIFTED = 500  # test examples for shifted inputs
 Choice = Literal["auto", "none", "laplace", "last_layer_laplace", "last_layer_nuts", "nuts"]
 Predictors = Mapping[str, Callable[[Any], Tensor]]
@@ -73,8 +73,8 @@ def analyse(
 
     Raises:
         ValueError: if the folder has draws with other settings, if the foreign inputs have another
-            shape, if the run has no folder, or if `samplers.posterior_draws` does not support the
-            method or the network.
+            shape, if the run has no folder, for fewer than 25 draws, or if
+            `samplers.posterior_draws` does not support the method or the network.
     """
     if foreign is not None and foreign.shape != data.shape:
         expected, shape = tuple(data.shape), tuple(foreign.shape)
@@ -93,8 +93,10 @@ def analyse(
     result: dict[str, Any] = {"settings": requested, "method": method}
     draws = None
     if method != "none":
-        from pyro_bayesprune.diagnostics import conversion  # needs ArviZ
+        from pyro_bayesprune.diagnostics import conversion, statistics  # need ArviZ
 
+        chains = options.get("chains", CHAINS) if "nuts" in method else 1
+        statistics.check_loo(options.get("draws", DRAWS) * chains)  # before minutes of sampling
         draws = samplers.posterior_draws(run, data, method, seed=seed, **options)  # type: ignore[arg-type]
         idata = conversion.to_arviz(draws, data, history=run.history, config=run.settings, **sizes)
         result |= diagnosed(run, data, draws, idata)

@@ -169,11 +169,14 @@ class JointOptim(PyroOptim):
         """
         whole = dict(self.params)
 
+        def entries(name: str, values: Tensor) -> Tensor:
+            return values[masks[name]]  # `masked_select` needs 16 bytes for each entry of the mask
+
         def spread(name: str, entries: Tensor) -> Tensor:
             return torch.zeros_like(whole[name]).masked_scatter_(masks[name], entries)
 
         for name, vector in vectors.items():
-            self._replace(name, vector, partial(torch.masked_select, mask=masks[name]))
+            self._replace(name, vector, partial(entries, name))
         try:
             yield
         finally:

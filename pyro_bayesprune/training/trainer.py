@@ -201,11 +201,12 @@ class Trainer(Parameters):
         masks = self.elbo.masks
         sparse = self._sparse_matrices(masks)
         vectors = {n: self.params[n].detach()[m].requires_grad_() for n, m in sparse.items()}
-        matrices = {n: Surviving.of(self.params[n], v, sparse[n]) for n, v in vectors.items()}
         fixed = {n: m for n, m in masks.items() if n not in sparse and self.optim.can_fix(n)}
-        elbo = self.elbo.without_masks(matrices, fixed)
-        with elbo, self.optim.surviving(vectors, sparse), self.optim.fixed_entries(fixed):
-            yield
+        with self.optim.surviving(vectors, sparse), self.optim.fixed_entries(fixed):
+            # The patterns use memory that the dense moments have left.
+            matrices = {n: Surviving.of(self.params[n], v, sparse[n]) for n, v in vectors.items()}
+            with self.elbo.without_masks(matrices, fixed):
+                yield
 
     def _sparse_matrices(self, masks: Masks) -> Masks:
         """Return the masks of matrices for which training the surviving entries is faster."""

@@ -1,5 +1,7 @@
 """The training benchmark measures all competitors. The times are not tested."""
 
+from functools import partial
+
 import pandas as pd
 import pytest
 from helpers import report_script
@@ -34,3 +36,13 @@ def test_the_scaling_figure_draws_the_measured_ratios():
     for axes in report_script("speed").figure(pd.DataFrame(rows)).axes:
         (line,) = axes.get_lines()
         assert list(line.get_xdata()) == [64, 256] and list(line.get_ydata()) == [0.64, 2.56]
+
+
+@pytest.mark.parametrize("name", ["normal", "normal, masked 90%", "normal, masked 99%"])
+def test_training_needs_no_more_memory_than_plain_pytorch(name):
+    """Dense, from the first dense step to sparse matrices, and under them."""
+    setting = competitors.Setting(steps=2, hidden=(512, 512))
+    x, y = setting.examples(2 * setting.batch_size)
+    build = {n: partial(competitors.COMPETITORS[n], setting, x, y) for n in ("plain", name)}
+    peaks = {n: training.peak_bytes(competitor) for n, competitor in build.items()}
+    assert peaks[name] < 1.1 * peaks["plain"]

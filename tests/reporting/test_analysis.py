@@ -8,6 +8,7 @@ from helpers.made_up_runs import a_run
 
 import pyro_bayesprune as bp
 from pyro_bayesprune.experiments.loading import load_run
+from pyro_bayesprune.inference import samplers
 from pyro_bayesprune.reporting.analysis import analyse
 from pyro_bayesprune.reporting.page import report
 
@@ -67,10 +68,14 @@ def test_a_run_without_a_folder_is_refused(data):
     assert not Path("analysis.json").exists()
 
 
-def test_draws_that_cannot_be_diagnosed_do_not_replace_the_stored_ones(run, data):
+@pytest.mark.parametrize(
+    "sizes", [{"draws": 10}, {"method": "last_layer_nuts", "draws": 12, "chains": 2}]
+)
+def test_too_few_draws_are_refused_before_they_are_made(run, data, sizes, monkeypatch):
+    monkeypatch.setattr(samplers, "posterior_draws", None)
     before = (run.folder / "posterior.nc").read_bytes()
-    with pytest.raises(ValueError, match="at least 25 draws"), pytest.warns(UserWarning):
-        analyse(run, data, method="last_layer_laplace", draws=10, redraw=True)
+    with pytest.raises(ValueError, match="at least 25 draws"):
+        analyse(run, data, **(SMALL | sizes), redraw=True)
     assert (run.folder / "posterior.nc").read_bytes() == before
 
 
