@@ -76,7 +76,7 @@ def assert_same(here, there, device, **tolerance):
 
 @pytest.mark.parametrize("name", FITS)
 def test_a_fit(name, device):
-    # A GPU multiplies by survivors with other kernels. Adam enlarges rounding; its step is 0.001.
+    # Only the CPU multiplies by survivors, and Adam (steps of 0.001) enlarges rounding.
     tolerance = {"rtol": 1e-4, "atol": 1e-4} if name == "survivors" else {}
     assert_same(fitted("cpu", **FITS[name]), fitted(device, **FITS[name]), device, **tolerance)
 

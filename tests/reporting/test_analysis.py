@@ -7,6 +7,7 @@ import pytest
 from helpers.made_up_runs import a_run
 
 import pyro_bayesprune as bp
+from pyro_bayesprune.diagnostics import conversion
 from pyro_bayesprune.experiments.loading import load_run
 from pyro_bayesprune.inference import samplers
 from pyro_bayesprune.reporting.analysis import analyse
@@ -76,6 +77,14 @@ def test_too_few_draws_are_refused_before_they_are_made(run, data, sizes, monkey
     before = (run.folder / "posterior.nc").read_bytes()
     with pytest.raises(ValueError, match="at least 25 draws"):
         analyse(run, data, **(SMALL | sizes), redraw=True)
+    assert (run.folder / "posterior.nc").read_bytes() == before
+
+
+def test_an_analysis_that_fails_keeps_the_stored_draws(run, data, monkeypatch):
+    monkeypatch.setattr(conversion, "to_arviz", None)
+    before = (run.folder / "posterior.nc").read_bytes()
+    with pytest.raises(TypeError, match="not callable"), pytest.warns(UserWarning, match="a mode"):
+        analyse(run, data, **SMALL, redraw=True)
     assert (run.folder / "posterior.nc").read_bytes() == before
 
 
