@@ -43,6 +43,7 @@ from pyro_bayesprune.models.plain import Fitted
 from pyro_bayesprune.models.sites import inspect_model
 
 FEWER = {"nuts": "last_layer_nuts or last_layer_laplace", "last_layer_nuts": "last_layer_laplace"}
+DRAWS, CHAINS, WARMUP = 250, 4, 200  # the defaults of `posterior_draws`
 MIN_NUTS = 4  # draws of a chain, since diagnostics split each chain into halves
 MAX_NUTS = 1000  # surviving weights, since whitening needs their Hessian
 MAX_ELEMENTS = 2**28  # of all draws: 1 GiB in float32
@@ -54,9 +55,9 @@ def posterior_draws(
     method: Method = "laplace",
     *,
     sites: Sequence[str] | None = None,
-    draws: int = 250,
-    chains: int = 4,
-    warmup: int = 200,
+    draws: int = DRAWS,
+    chains: int = CHAINS,
+    warmup: int = WARMUP,
     seed: int = 0,
     temperature: float | None = None,
     progress: bool = True,

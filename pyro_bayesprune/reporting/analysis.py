@@ -35,7 +35,6 @@ from pyro_bayesprune.models.plain import Fitted
 
 MAX_LAST = 300  # surviving weights of the last layer up to which NUTS takes minutes
 PREDICTIVE = 100  # draws for averaged predictions
-DRAWS, CHAINS, WARMUP = 250, 4, 200  # the defaults of `samplers.posterior_draws`
 SHIFTED = 500  # test examples for shifted inputs
 Choice = Literal["auto", "none", "laplace", "last_layer_laplace", "last_layer_nuts", "nuts"]
 Predictors = Mapping[str, Callable[[Any], Tensor]]
@@ -95,8 +94,8 @@ def analyse(
     if method != "none":
         from pyro_bayesprune.diagnostics import conversion, statistics  # need ArviZ
 
-        chains = options.get("chains", CHAINS) if "nuts" in method else 1
-        statistics.check_loo(options.get("draws", DRAWS) * chains)  # before minutes of sampling
+        chains = options.get("chains", samplers.CHAINS) if "nuts" in method else 1
+        statistics.check_loo(options.get("draws", samplers.DRAWS) * chains)  # before sampling
         draws = samplers.posterior_draws(run, data, method, seed=seed, **options)  # type: ignore[arg-type]
         idata = conversion.to_arviz(draws, data, history=run.history, config=run.settings, **sizes)
         result |= diagnosed(run, data, draws, idata)
@@ -126,7 +125,7 @@ def _keeps(folder: Path, requested: Mapping[str, Any]) -> bool:
         return False
     if requested["method"] == "none":
         requested = {name: value for name, value in requested.items() if name == "foreign"}
-    known: dict[str, Any] = {"warmup": WARMUP}
+    known: dict[str, Any] = {"warmup": samplers.WARMUP}
     known |= {name: stored["diagnostics"][name] for name in ("draws", "chains")}
     known |= {name: stored.get(name) for name in ("method", "examples", "seed")}
     known |= {"foreign": next((row["data"] for row in stored.get("foreign") or []), None)}
